@@ -1,14 +1,42 @@
-"""Scored trajectories, and the way from a trajectory to the reward service.
+"""Scored trajectories, and the way from a trajectory to the reward service and back.
 
-Owns `ScoredTrajectory`. Loads neither torch nor vLLM nor Ray.
+Owns `ScoredTrajectory` and the conversion to the contract of `POST /v1/score`. Loads neither torch nor vLLM nor Ray.
 """
 
 from __future__ import annotations
 
+import logging
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from actors.trajectory import Trajectory
-from reward_service.rewards import TrajectoryReward
+from pydantic import JsonValue
+
+from actors.trajectory import Answer, ParseFailure, Step, Trajectory
+from reward_service.client import RewardSource
+from reward_service.errors import UnscorableTrajectory
+from reward_service.rewards import StepReward, TrajectoryReward
+from reward_service.signals import Stop
+from reward_service.wire import (
+    MAX_CHARACTERS,
+    MAX_TRAJECTORIES,
+    CallItem,
+    GroundTruthItem,
+    ItemResult,
+    ProgressItem,
+    ScoredItem,
+    ScoreRequest,
+    StepItem,
+    TaskItem,
+    TrajectoryItem,
+)
+from tool_sandbox.tasks import Task
+from tool_sandbox.tools import ToolCall
+
+logger = logging.getLogger(__name__)
+
+_MAX_DEPTH = 32
+"""Of nested arguments; what a model nests deeper carries no meaning, and validators refuse it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,3 +53,98 @@ class ScoredTrajectory:
                 f"trajectory {self.trajectory.id!r}: {rewards} step rewards for {steps} steps; "
                 "score every step, and abstain where there is no verdict"
             )
+
+    @property
+    def abstained_steps(self) -> int:
+        """Steps without credit."""
+        return sum(step.abstained for step in self.reward.steps)
+
+
+async def score(client: RewardSource, trajectories: Sequence[Trajectory]) -> list[ScoredTrajectory]:
+    """Every trajectory with its rewards, in order. One that infrastructure could not score abstains at every step.
+
+    Raises:
+        UnscorableTrajectory: the service cannot score what we sent; a bug of ours, or of the configuration.
+        RewardRequestError: the service could not be asked; see `reward_service.errors`.
+    """
+    scored: list[ScoredTrajectory] = []
+    for start in range(0, len(trajectories), MAX_TRAJECTORIES):
+        part = trajectories[start : start + MAX_TRAJECTORIES]
+        response = await client.score(ScoreRequest(trajectories=tuple(to_wire(item) for item in part)))
+        pairs = zip(part, response.results, strict=True)
+        scored += [ScoredTrajectory(item, _reward(item, result, response.reward_version)) for item, result in pairs]
+    return scored
+
+
+def to_wire(trajectory: Trajectory) -> TrajectoryItem:
+    """The trajectory as the contract spells it: everything that may count, and no token."""
+    return TrajectoryItem(
+        id=trajectory.id,
+        steps=tuple(_step(index, step) for index, step in enumerate(trajectory.steps)),
+        task=_task(trajectory.task),
+        stop=Stop(trajectory.stop.value),
+        final_state_hash=trajectory.final_state_hash,
+    )
+
+
+def _task(task: Task) -> TaskItem:
+    truth = task.ground_truth
+    target = GroundTruthItem(answer=truth.answer, state_hash=truth.state_hash, minimum_calls=truth.minimum_calls)
+    return TaskItem(id=task.id, level=task.level, ground_truth=target)
+
+
+def _step(index: int, step: Step) -> StepItem:
+    result, progress = step.result, step.progress
+    return StepItem(
+        index=index,
+        call=_call(step.action) if isinstance(step.action, ToolCall) else None,
+        answer=_text(step.action.text) if isinstance(step.action, Answer) else None,
+        parse_error=_text(step.action.reason) if isinstance(step.action, ParseFailure) else None,
+        status=None if result is None else result.status,
+        observation=None if result is None else _text(result.content),
+        progress=None if progress is None else ProgressItem(before=progress.before, after=progress.after),
+    )
+
+
+def _call(call: ToolCall) -> CallItem:
+    return CallItem(
+        name=_text(call.name), arguments={_text(key): _plain(value, 1) for key, value in call.arguments.items()}
+    )
+
+
+def _plain(value: object, depth: int) -> JsonValue:
+    """A value that JSON can carry: a model may write NaN, half a surrogate pair, or a thousand brackets."""
+    match value:
+        case None | bool() | int():
+            return value
+        case float():
+            return value if math.isfinite(value) else str(value)
+        case str():
+            return _text(value)
+        case _ if depth == _MAX_DEPTH:
+            return "…"
+        case Mapping():
+            return {_text(str(key)): _plain(item, depth + 1) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain(item, depth + 1) for item in value]
+        case _:
+            raise TypeError(f"tool-call argument of type {type(value).__name__}; expected a JSON value")
+
+
+def _text(text: str) -> str:
+    """Text that UTF-8 can carry, within the contract's limit; a cut leaves a mark."""
+    clean = text.encode("utf-8", "replace").decode()
+    if len(clean) <= MAX_CHARACTERS:
+        return clean
+    mark = f"… [{len(clean) - MAX_CHARACTERS} characters and more cut]"
+    return clean[: MAX_CHARACTERS - len(mark)] + mark
+
+
+def _reward(trajectory: Trajectory, result: ItemResult, version: str) -> TrajectoryReward:
+    if isinstance(result, ScoredItem):
+        return result.trajectory_reward(version)
+    if result.error.kind == "data":
+        raise UnscorableTrajectory(trajectory.id, result.error.message)
+    logger.warning("trajectory %s abstains, its scorer was lost: %s", trajectory.id, result.error.message)
+    nothing = StepReward(None, {"success": None, "contribution": None, "solved": None})
+    return TrajectoryReward(trajectory.id, (nothing,) * len(trajectory.steps), None, version)

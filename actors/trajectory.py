@@ -68,7 +68,7 @@ class Step:
     """Policy versions that sampled the action; the spans cover it without gaps."""
     action: Action
     result: ToolResult | None
-    """None for an answer, and for a turn that never ended."""
+    """None for an answer; a turn that could not be parsed has an error result of our making."""
     progress: Progress | None
     """None for an answer, and where the task has no exact distance."""
 

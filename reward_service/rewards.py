@@ -17,6 +17,7 @@ class StepReward:
 
     @property
     def abstained(self) -> bool:
+        """Whether the step has no credit."""
         return self.value is None
 
 

@@ -1,0 +1,46 @@
+"""Demonstrations as token sequences: the same layout of a conversation that rollouts use, filled by a scripted policy.
+
+Consumes `tool_sandbox.demonstrations.Demonstration`; produces ids and a mask over the action tokens. Because it shares
+`ChatFormat` with the episodes, a warm start sees exactly the tokens that the policy will meet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from actors.config import EpisodeConfig
+from actors.parsing import render_call
+from actors.prompt import ChatFormat
+from tool_sandbox.demonstrations import Demonstration
+from tool_sandbox.tools import ToolSpec
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedDemonstration:
+    """One conversation to imitate."""
+
+    token_ids: tuple[int, ...]
+    action_mask: tuple[bool, ...]
+    """True on action tokens, their end-of-turn token included."""
+
+
+def encode(
+    demonstration: Demonstration, chat: ChatFormat, specs: Mapping[str, ToolSpec], config: EpisodeConfig
+) -> EncodedDemonstration:
+    """Lay a demonstration out as an episode would have."""
+    task = demonstration.task
+    ids = list(chat.prompt_ids(task.prompt, [specs[name] for name in task.tools]))
+    mask = [False] * len(ids)
+    for call, outcome in zip(demonstration.actions, demonstration.outcomes, strict=True):
+        _extend(ids, mask, chat.action_ids(render_call(call.name, call.arguments)), learned=True)
+        observation = chat.observation_ids(outcome.result.content, config.observation_tokens)
+        _extend(ids, mask, observation, learned=False)
+    if demonstration.answer is not None:
+        _extend(ids, mask, chat.action_ids(demonstration.answer), learned=True)
+    return EncodedDemonstration(tuple(ids), tuple(mask))
+
+
+def _extend(ids: list[int], mask: list[bool], more: tuple[int, ...], *, learned: bool) -> None:
+    ids.extend(more)
+    mask.extend([learned] * len(more))

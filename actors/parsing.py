@@ -1,0 +1,62 @@
+"""Model text to actions, by vLLM's own tool parsers. Owns `ActionParser`; a malformed call is data, not an exception."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+from vllm.tool_parsers import ToolParserManager
+
+from actors.trajectory import Action, Answer, ParseFailure
+from tool_sandbox.tools import ToolCall
+
+
+class UnknownToolParser(ValueError):
+    """The configured parser is not one of vLLM's."""
+
+
+class ActionParser:
+    """Reads one model turn as a tool call, a final answer, or a failed attempt at a call."""
+
+    def __init__(self, name: str, tokenizer: Any) -> None:
+        try:
+            parser = ToolParserManager.get_tool_parser(name)
+        except KeyError as error:
+            known = ", ".join(sorted(ToolParserManager.list_registered()))
+            raise UnknownToolParser(f"tool parser {name!r}: vLLM has no such parser; choose one of {known}") from error
+        self._parser = parser(tokenizer)
+        self._request = ChatCompletionRequest(messages=[], model="")
+        # A malformed call is an ordinary observation here; vLLM would log a stack trace for each.
+        logging.getLogger(parser.__module__).setLevel(logging.CRITICAL)
+
+    def parse(self, text: str, call_id: str) -> Action:
+        """One action; calls that the parser cannot read, or several at once, become a `ParseFailure`."""
+        extracted = self._parser.extract_tool_calls(text, self._request)
+        if extracted.tools_called:
+            return _single_call(text, extracted.tool_calls, call_id)
+        if self._attempted(text):
+            return ParseFailure(text, "malformed tool call")
+        return Answer(text.strip())
+
+    def _attempted(self, text: str) -> bool:
+        marker = getattr(self._parser, "tool_call_start_token", None)
+        return isinstance(marker, str) and bool(marker) and marker in text
+
+
+def render_call(name: str, arguments: Mapping[str, Any]) -> str:
+    """A call as a demonstration writes it: one Hermes `<tool_call>` JSON object."""
+    body = json.dumps({"name": name, "arguments": dict(arguments)}, ensure_ascii=False)
+    return f"<tool_call>{body}</tool_call>"
+
+
+def _single_call(text: str, calls: Sequence[Any], call_id: str) -> Action:
+    if len(calls) != 1:
+        return ParseFailure(text, f"{len(calls)} calls in one turn")
+    function = calls[0].function
+    arguments = json.loads(function.arguments)
+    if not isinstance(arguments, dict):
+        return ParseFailure(text, "arguments are not an object")
+    return ToolCall(call_id, function.name, arguments)

@@ -1,0 +1,207 @@
+"""The pool of rollout actors: hands out episodes, survives lost actors, carries new weights to every engine.
+
+Built on RLlib's `FaultTolerantActorManager`. The manager forgets requests of an actor that died, so the pool keeps a
+lease for each episode and gives it out again. An actor that came back is brought up and given the newest weights before
+it plays.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.rllib.utils.actor_manager import FaultTolerantActorManager
+
+from actors.config import RolloutConfig
+from actors.episode import EpisodeRequest
+from actors.rollout import RewardRecipe
+from actors.rollout_actor import RolloutActor
+from actors.scoring import ScoredTrajectory
+from actors.vllm_engine import engine_environment
+from actors.weights import WeightManifest
+from tool_sandbox.client import SandboxClient
+
+POLL_SECONDS = 0.25
+MAX_ATTEMPTS = 3
+
+
+class RolloutsLost(RuntimeError):
+    """No rollout actor is left, or an episode failed on several of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedWeights:
+    """What every engine must serve."""
+
+    manifest: WeightManifest
+    reference: ray.ObjectRef
+    version: int
+
+
+@dataclass(slots=True)
+class _Lease:
+    request: EpisodeRequest
+    actor: int
+    attempts: int
+
+
+class RolloutPool:
+    """All rollout actors of a run."""
+
+    def __init__(self, actors: Sequence[Any], config: RolloutConfig) -> None:
+        self._manager = FaultTolerantActorManager(
+            list(actors), max_remote_requests_in_flight_per_actor=config.concurrent_episodes, init_id=0
+        )
+        self._config = config
+        self._weights: PublishedWeights | None = None
+
+    @classmethod
+    def create(
+        cls,
+        config: RolloutConfig,
+        sandbox: SandboxClient,
+        rewards: RewardRecipe,
+        options: Sequence[dict[str, Any]],
+    ) -> RolloutPool:
+        """Start one actor for each entry of Ray `options` and wait until all engines are up."""
+        environment = {"env_vars": dict(engine_environment(config.engine))}
+        concurrency = config.concurrent_episodes + 8
+        remote = ray.remote(RolloutActor)
+        actors = [
+            remote.options(
+                runtime_env=environment, max_concurrency=concurrency, max_restarts=-1, max_task_retries=0, **option
+            ).remote(config, sandbox, rewards)
+            for option in options
+        ]
+        pool = cls(actors, config)
+        ray.get([actor.start.remote() for actor in actors], timeout=config.engine.start_seconds)
+        return pool
+
+    def play(self, requests: Sequence[EpisodeRequest]) -> Iterator[ScoredTrajectory]:
+        """Play episodes on whichever actor is free; yields each as it is finished and scored, in no fixed order.
+
+        Raises:
+            RolloutsLost: no actor answers, or one episode was lost on three actors.
+        """
+        waiting = deque(_Lease(request, -1, 0) for request in requests)
+        leases: dict[str, _Lease] = {}
+        while waiting or leases:
+            self._restore()
+            self._hand_out(waiting, leases)
+            for result in self._manager.fetch_ready_async_reqs(tags=list(leases), timeout_seconds=POLL_SECONDS):
+                if result.ok:
+                    del leases[result.tag]
+                    yield result.get()
+                else:
+                    _raise_unless_lost(result.get())
+            self._reclaim(waiting, leases)
+
+    def play_in_lock_step(self, requests: Sequence[EpisodeRequest]) -> list[ScoredTrajectory]:
+        """Play a batch deterministically, in order; the episodes are dealt to the actors in turn."""
+        actors = [self._manager.actors()[i] for i in sorted(self._manager.actor_ids())]
+        shares = [list(requests[i :: len(actors)]) for i in range(len(actors))]
+        calls = [actor.play_in_lock_step.remote(share) for actor, share in zip(actors, shares, strict=True) if share]
+        deadline = self._config.engine.turn_seconds * self._config.episode.max_steps
+        played = {t.trajectory.id: t for share in ray.get(calls, timeout=deadline) for t in share}
+        return [played[request.id] for request in requests]
+
+    def load_weights(self, weights: PublishedWeights, deadline_seconds: float) -> None:
+        """Have every healthy engine serve `weights`; an engine that cannot is restarted before it plays again."""
+        self._weights = weights
+        arguments = _arguments(weights)
+        results = self._manager.foreach_actor("load_weights", kwargs=arguments, timeout_seconds=deadline_seconds)
+        for result in results:
+            if not result.ok:
+                _raise_unless_lost(result.get())
+        served = [result.get() for result in results if result.ok]
+        if not served or any(version != weights.version for version in served):
+            raise RolloutsLost(f"weights: version {weights.version} published, engines serve {served}")
+
+    def token_logprobs(
+        self, sequences: Sequence[Sequence[int]], label: str, deadline_seconds: float
+    ) -> dict[int, list[tuple[float, ...]]]:
+        """Log-probabilities of given sequences from every healthy engine, by actor id."""
+        results = self._manager.foreach_actor(
+            "token_logprobs",
+            kwargs={"sequences": list(sequences), "label": label},
+            timeout_seconds=deadline_seconds,
+        )
+        for result in results:
+            if not result.ok:
+                _raise_unless_lost(result.get())
+        return {result.actor_id: result.get() for result in results if result.ok}
+
+    def stop(self) -> None:
+        """Shut the engines down and end the actors."""
+        actors = list(self._manager.actors().values())
+        ray.wait([actor.stop.remote() for actor in actors], num_returns=len(actors), timeout=20)
+        for actor in actors:
+            ray.kill(actor)
+
+    def _hand_out(self, waiting: deque[_Lease], leases: dict[str, _Lease]) -> None:
+        load = {actor: 0 for actor in self._manager.healthy_actor_ids()}
+        for lease in leases.values():
+            load[lease.actor] = load.get(lease.actor, 0) + 1
+        while waiting and load:
+            actor = min(load, key=lambda i: load[i])
+            if load[actor] >= self._config.concurrent_episodes:
+                return
+            lease = waiting.popleft()
+            lease.actor, lease.attempts = actor, lease.attempts + 1
+            fired = self._manager.foreach_actor_async(
+                "play", tag=lease.request.id, kwargs={"request": lease.request}, remote_actor_ids=[actor]
+            )
+            assert fired == 1, f"episode {lease.request.id!r} was dropped by the actor manager"
+            leases[lease.request.id] = lease
+            load[actor] += 1
+
+    def _reclaim(self, waiting: deque[_Lease], leases: dict[str, _Lease]) -> None:
+        healthy = set(self._manager.healthy_actor_ids())
+        for key in [key for key, lease in leases.items() if lease.actor not in healthy]:
+            lease = leases.pop(key)
+            if lease.attempts >= MAX_ATTEMPTS:
+                raise RolloutsLost(f"episode {key!r}: lost with its actor {lease.attempts} times; see the actor logs")
+            waiting.append(lease)
+
+    def _restore(self) -> None:
+        if self._manager.num_healthy_actors() == self._manager.num_actors():
+            return
+        deadline = time.monotonic() + self._config.engine.start_seconds
+        while not self._revive():
+            if self._manager.num_healthy_actors():
+                return
+            if time.monotonic() > deadline:
+                raise RolloutsLost(f"rollouts: no actor came back within {self._config.engine.start_seconds:g} s")
+            time.sleep(1.0)
+
+    def _revive(self) -> bool:
+        """Bring restarted actors up with the newest weights; true if one came back."""
+        unhealthy = [i for i in self._manager.actor_ids() if not self._manager.is_actor_healthy(i)]
+        revived = False
+        for index in unhealthy:
+            actor = self._manager.actors()[index]
+            try:
+                ray.get(actor.start.remote(), timeout=self._config.engine.start_seconds)
+                if self._weights is not None:
+                    ray.get(actor.load_weights.remote(**_arguments(self._weights)), timeout=120)
+            except ray.exceptions.RayActorError:
+                continue
+            self._manager.set_actor_state(index, healthy=True)
+            revived = True
+        return revived
+
+
+def _arguments(weights: PublishedWeights) -> dict[str, Any]:
+    return {"manifest": weights.manifest, "reference": [weights.reference], "version": weights.version}
+
+
+def _raise_unless_lost(error: Exception) -> None:
+    """A dead actor is infrastructure; an exception from inside it is our bug, or bad input, and ends the run."""
+    if isinstance(error, ray.exceptions.RayTaskError):
+        raise error.as_instanceof_cause() from None
+    if not isinstance(error, ray.exceptions.RayActorError):
+        raise error

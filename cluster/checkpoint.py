@@ -1,0 +1,119 @@
+"""Checkpoints: all that a run needs to continue with the identical next batch. Owns their layout and their integrity.
+
+A checkpoint is a directory named by its iteration. It is written beside its final place and renamed when whole, with a
+manifest of digests written last: what has a manifest is complete, and what does not match it is refused.
+
+```
+00005/model/     Hugging Face safetensors, config, tokenizer
+      learner/   optimiser, critic, RNG of every rank
+      state.json iteration, policy version, data cursor, seed, elapsed seconds
+      manifest.json
+```
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import blake3
+
+from cluster.errors import CheckpointError, NotEnoughResources
+from cluster.run_directory import write_atomically
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """Where a run stands between two iterations."""
+
+    iteration: int
+    """Iterations finished."""
+    version: int
+    """Policy version of the weights."""
+    cursor: int
+    """Index of the next training task."""
+    train_seconds: float
+    """Seconds spent in iterations so far."""
+    credit: Mapping[str, Any]
+    """State of the estimator, where it has one."""
+    before: Mapping[str, Any]
+    """The evaluation before training."""
+
+
+def save_checkpoint(root: Path, state: RunState, write_files: Callable[[Path], None], keep: int) -> Path:
+    """Write a checkpoint through `write_files(directory)`, then drop all but the newest `keep`.
+
+    Raises:
+        NotEnoughResources: the disk is full; the earlier checkpoints are untouched.
+    """
+    target = root / f"{state.iteration:05d}"
+    temporary = root / f".{target.name}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        write_files(temporary)
+        (temporary / "state.json").write_text(json.dumps(asdict(state), allow_nan=False))
+        write_atomically(temporary / MANIFEST, json.dumps(_digests(temporary), indent=2))
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NotEnoughResources(_disk_full(target, error)) from error
+        raise
+    if target.exists():
+        shutil.rmtree(target)
+    temporary.rename(target)
+    for old in list_checkpoints(root)[:-keep]:
+        shutil.rmtree(old)
+    return target
+
+
+def list_checkpoints(root: Path) -> list[Path]:
+    """Complete checkpoints, oldest first."""
+    return sorted(path.parent for path in root.glob(f"[0-9]*/{MANIFEST}"))
+
+
+def load_checkpoint(path: Path) -> RunState:
+    """Verify every file of a checkpoint and read its state.
+
+    Raises:
+        CheckpointError: a file is missing or is not what was written.
+    """
+    expected: dict[str, str] = json.loads((path / MANIFEST).read_text())
+    found = _digests(path)
+    for name, digest in expected.items():
+        if found.get(name) != digest:
+            raise CheckpointError(_damaged(path, name, found.get(name), digest))
+    return RunState(**json.loads((path / "state.json").read_text()))
+
+
+def _digests(directory: Path) -> dict[str, str]:
+    files = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST)
+    return {str(path.relative_to(directory)): _digest(path) for path in files}
+
+
+def _digest(path: Path) -> str:
+    return blake3.blake3(max_threads=blake3.blake3.AUTO).update_mmap(path).hexdigest()
+
+
+def _disk_full(target: Path, error: OSError) -> str:
+    return (
+        f"checkpoint {target}: {error.strerror}; earlier checkpoints and all metrics are kept. "
+        "Free some space and run the same command again: it resumes from the newest checkpoint"
+    )
+
+
+def _damaged(path: Path, name: str, found: str | None, expected: str) -> str:
+    others = [p.name for p in list_checkpoints(path.parent) if p != path]
+    remedy = f"to resume from {others[-1]}, " if others else "to start again, "
+    what = "missing" if found is None else f"digest {found[:12]}…"
+    return (
+        f"checkpoint {path}: file {name} is {what}, expected digest {expected[:12]}…; it was damaged after it was written. "
+        f"Delete the directory {remedy}or restore it from a copy"
+    )

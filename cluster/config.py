@@ -1,0 +1,105 @@
+"""The configuration of a run: composes the floors' own settings, and owns those of the loop. No behaviour."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from actors.config import RolloutConfig
+from learner.config import CreditConfig, LearnerConfig, StepGaeConfig
+from reward_service.config import RewardConfig
+from tool_sandbox.tasks import Split
+
+
+class Settings(BaseModel):
+    """Frozen settings that refuse unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TaskConfig(Settings):
+    """Which tasks are trained on."""
+
+    toolset: str = "ledger"
+    levels: tuple[str, ...] = ("L0", "L1", "L2")
+    split: Split = Split.TRAIN
+    per_iteration: PositiveInt = 6
+    group_size: PositiveInt = 8
+    """Trajectories of each task in an iteration."""
+
+    @property
+    def trajectories_per_iteration(self) -> int:
+        return self.per_iteration * self.group_size
+
+
+class EvaluationConfig(Settings):
+    """The held-out tasks: the same ones before, during and after."""
+
+    tasks: PositiveInt = 192
+    """Spread evenly over the levels."""
+    split: Split = Split.TEST_IID
+    every: NonNegativeInt = 0
+    """Iterations between evaluations during training; 0 evaluates before and after only."""
+    sampled: bool = True
+    """Also report the solved rate at the training temperature."""
+
+
+class LoopConfig(Settings):
+    """How long to train."""
+
+    iterations: PositiveInt = 20
+    train_seconds: PositiveFloat | None = None
+    """Stop after the iteration in which this much time has passed, whichever comes first; None: no limit."""
+
+
+class CheckpointConfig(Settings):
+    """When to save, and how many to keep."""
+
+    every: PositiveInt = 5
+    keep: PositiveInt = 2
+
+
+class CanaryConfig(Settings):
+    """The proof, after every publish, that the engine serves the learner's weights."""
+
+    sequences: PositiveInt = 2
+    tokens: PositiveInt = 64
+    """Longest part of a sequence that is compared."""
+    bfloat16_mean_gap: PositiveFloat = 0.12
+    """Largest mean |Δ log p| in nats; two bfloat16 implementations of one model differ by about 0.04."""
+    float32_max_gap: PositiveFloat = 1e-4
+    """Largest |Δ log p| in nats of any token."""
+
+
+class PlacementConfig(Settings):
+    """What each actor reserves on the cluster."""
+
+    learner_cpus: PositiveFloat = 0.9
+    """For each rank. Phases alternate, so learner and engine may share cores."""
+    learner_gpus: NonNegativeFloat = 0.0
+    rollout_cpus: PositiveFloat = 0.7
+    rollout_gpus: NonNegativeFloat = 0.0
+    sandbox_actors: PositiveInt = 1
+    sandbox_cpus: PositiveFloat = 0.1
+    deadline_seconds: PositiveFloat = 60.0
+    """Longest wait for the cluster to grant the placement group."""
+
+
+class RunConfig(Settings):
+    """Everything that decides a run."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+    seed: NonNegativeInt = 0
+    deterministic: bool = False
+    """float32, one seed for each request, rollouts in lock step: the same run gives the same losses."""
+    task: TaskConfig = TaskConfig()
+    rollout: RolloutConfig
+    rewards: RewardConfig = RewardConfig()
+    learner: LearnerConfig
+    credit: CreditConfig = StepGaeConfig()
+    loop: LoopConfig = LoopConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    canary: CanaryConfig = CanaryConfig()
+    placement: PlacementConfig = PlacementConfig()

@@ -1,0 +1,111 @@
+"""Held-out evaluation: how many tasks a policy solves, by level, with intervals. Pure, but for the pool that plays.
+
+Owns `Evaluation`. The same tasks, prompts and budgets serve every policy that is compared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from actors.config import RolloutConfig
+from actors.episode import EpisodeRequest
+from actors.scoring import ScoredTrajectory
+from cluster.config import EvaluationConfig, TaskConfig
+from tool_sandbox.registry import load_toolset
+from tool_sandbox.tasks import Task
+
+Z_95 = 1.959963984540054
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Outcome of one pass over the held-out tasks."""
+
+    tasks: int
+    solved: float
+    """Share solved."""
+    interval: tuple[float, float]
+    """Wilson interval at 95 %."""
+    by_level: Mapping[str, float]
+    calls: float
+    """Mean tool calls an episode."""
+    useless_calls: float
+    """Mean tool calls an episode that did not shorten the way."""
+    calls_by_level: Mapping[str, float]
+    """Watched because a policy that learns to answer early stops going deep."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def heldout_tasks(tasks: TaskConfig, evaluation: EvaluationConfig) -> list[Task]:
+    """The first tasks of the held-out split, the levels in turn; the same list in every run."""
+    toolset = load_toolset(tasks.toolset)
+    levels = tasks.levels
+    return [
+        toolset.sample_task(evaluation.split, levels[i % len(levels)], i // len(levels))
+        for i in range(evaluation.tasks)
+    ]
+
+
+def evaluation_requests(
+    tasks: Sequence[Task], rollout: RolloutConfig, temperature: float, label: str, seed: int
+) -> list[EpisodeRequest]:
+    """One episode for each task."""
+    return [
+        EpisodeRequest(
+            id=f"{label}/{i:04d}",
+            group=f"{label}/{i:04d}",
+            task=task,
+            temperature=temperature,
+            max_turn_tokens=rollout.sampling.max_turn_tokens,
+            seed=seed + 1000 * i,
+        )
+        for i, task in enumerate(tasks)
+    ]
+
+
+def summarise(scored: Iterable[ScoredTrajectory]) -> Evaluation:
+    """Rates over finished episodes; an episode that infrastructure ended without a verdict is left out."""
+    judged = [one for one in scored if one.reward.solved is not None]
+    if not judged:
+        raise ValueError("evaluation: 0 episodes with a verdict; the reward service or the sandbox abstained on all")
+    levels: dict[str, list[ScoredTrajectory]] = defaultdict(list)
+    for one in judged:
+        levels[one.trajectory.task.level].append(one)
+    wins = sum(one.reward.solved or 0.0 for one in judged)
+    return Evaluation(
+        tasks=len(judged),
+        solved=wins / len(judged),
+        interval=wilson_interval(wins, len(judged)),
+        by_level={level: _mean(one.reward.solved or 0.0 for one in levels[level]) for level in sorted(levels)},
+        calls=_mean(_calls(one) for one in judged),
+        useless_calls=_mean(_useless(one) for one in judged),
+        calls_by_level={level: _mean(_calls(one) for one in levels[level]) for level in sorted(levels)},
+    )
+
+
+def wilson_interval(successes: float, trials: int) -> tuple[float, float]:
+    """95 % score interval of a proportion (Wilson, 1927)."""
+    rate = successes / trials
+    centre = (rate + Z_95**2 / (2 * trials)) / (1 + Z_95**2 / trials)
+    half = Z_95 * math.sqrt(rate * (1 - rate) / trials + Z_95**2 / (4 * trials**2)) / (1 + Z_95**2 / trials)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _calls(one: ScoredTrajectory) -> int:
+    return sum(step.result is not None for step in one.trajectory.steps)
+
+
+def _useless(one: ScoredTrajectory) -> int:
+    moved = (step.progress is not None and step.progress.after < step.progress.before for step in one.trajectory.steps)
+    return _calls(one) - sum(moved)
+
+
+def _mean(values: Iterable[float]) -> float:
+    numbers = list(values)
+    return sum(numbers) / len(numbers)

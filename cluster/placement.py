@@ -1,0 +1,91 @@
+"""Which actor runs where, with what. Owns the plan of a run and the placement group that carries it out.
+
+One placement group holds everything that belongs to the run, so that a run starts whole or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from cluster.config import RunConfig
+from cluster.errors import NotEnoughResources
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """One actor of the plan."""
+
+    name: str
+    cpus: float
+    gpus: float
+
+    def bundle(self) -> dict[str, float]:
+        return {"CPU": self.cpus} | ({"GPU": self.gpus} if self.gpus else {})
+
+
+def plan(config: RunConfig) -> tuple[Placed, ...]:
+    """Learner ranks, then engines, then sandboxes; the order is that of the bundles."""
+    placement = config.placement
+    learners = (
+        Placed(f"learner-{i}", placement.learner_cpus, placement.learner_gpus) for i in range(config.learner.ranks)
+    )
+    rollouts = (
+        Placed(f"rollout-{i}", placement.rollout_cpus, placement.rollout_gpus) for i in range(config.rollout.actors)
+    )
+    sandboxes = (Placed(f"sandbox-{i}", placement.sandbox_cpus, 0.0) for i in range(placement.sandbox_actors))
+    return (*learners, *rollouts, *sandboxes)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A granted placement group and the Ray options of each actor in it."""
+
+    group: PlacementGroup
+    placed: tuple[Placed, ...]
+
+    def options(self, role: str) -> list[dict[str, Any]]:
+        """Ray actor options of all actors named `role-0`, `role-1` …"""
+        return [self._options(i, actor) for i, actor in enumerate(self.placed) if actor.name.startswith(f"{role}-")]
+
+    def release(self) -> None:
+        remove_placement_group(self.group)
+
+    def _options(self, index: int, actor: Placed) -> dict[str, Any]:
+        strategy = PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=index)
+        return {
+            "name": actor.name,
+            "num_cpus": actor.cpus,
+            "num_gpus": actor.gpus,
+            "scheduling_strategy": strategy,
+        }
+
+
+def place(config: RunConfig) -> Placement:
+    """Reserve everything at once.
+
+    Raises:
+        NotEnoughResources: the cluster did not grant it within `placement.deadline_seconds`; says what is missing.
+    """
+    placed = plan(config)
+    group = placement_group([actor.bundle() for actor in placed], strategy="PACK", name=config.name)
+    if not group.wait(config.placement.deadline_seconds):
+        remove_placement_group(group)
+        raise NotEnoughResources(_unmet(placed, config.placement.deadline_seconds))
+    return Placement(group, placed)
+
+
+def _unmet(placed: Sequence[Placed], seconds: float) -> str:
+    free, whole = ray.available_resources(), ray.cluster_resources()
+    lines = [f"placement: the cluster did not grant {len(placed)} bundles within {seconds:g} s"]
+    for kind in ("CPU", "GPU"):
+        wanted = sum(actor.bundle().get(kind, 0.0) for actor in placed)
+        lines.append(f"  {kind}: wanted {wanted:g}, free {free.get(kind, 0.0):g} of {whole.get(kind, 0.0):g}")
+    lines += [f"  bundle {i} {actor.name}: {actor.bundle()}" for i, actor in enumerate(placed)]
+    lines.append("  add nodes, stop other jobs, or lower placement.* and *.ranks / *.actors")
+    return "\n".join(lines)

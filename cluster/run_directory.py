@@ -1,0 +1,126 @@
+"""What a run leaves on disk, and where. Owns the layout of a run directory and the choice of one.
+
+```
+runs/quickstart-1f0c9a2b/      one run: preset name and hash of its configuration
+  config.yaml                  the resolved configuration
+  metrics.jsonl                one object an iteration
+  trajectories/00001.parquet   every step of every trajectory
+  checkpoints/00005/           complete or absent; see `checkpoint`
+  tensorboard/
+  summary.json                 written when the run is finished
+runs/latest                    link to the newest run
+```
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.config import RunConfig
+from cluster.environment import home
+from cluster.errors import BadConfiguration
+from cluster.presets import dump_config
+
+
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """Paths of one run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def trajectories(self) -> Path:
+        return self.path / "trajectories"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    def create(self, config: RunConfig) -> None:
+        """Make the directory and record the configuration.
+
+        Raises:
+            BadConfiguration: the directory holds a run of another configuration.
+        """
+        text = dump_config(config)
+        if self.config.exists() and self.config.read_text() != text:
+            raise BadConfiguration(
+                f"run directory {self.path}: it holds a run with other settings (compare {self.config}); "
+                "choose another --run-dir, or repeat the settings of that run"
+            )
+        for directory in (self.path, self.checkpoints, self.trajectories):
+            directory.mkdir(parents=True, exist_ok=True)
+        self.config.write_text(text)
+        _link_latest(self.path)
+
+    def append_metrics(self, record: Mapping[str, Any]) -> None:
+        """Add one iteration; on disk before it returns."""
+        with self.metrics.open("a") as file:
+            file.write(json.dumps(record, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def read_metrics(self) -> Iterator[dict[str, Any]]:
+        if self.metrics.exists():
+            with self.metrics.open() as file:
+                yield from (json.loads(line) for line in file)
+
+    def drop_metrics_after(self, iteration: int) -> None:
+        """Forget iterations that a resumed run will do again."""
+        kept = [record for record in self.read_metrics() if record["iteration"] <= iteration]
+        write_atomically(self.metrics, "".join(json.dumps(record) + "\n" for record in kept))
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        write_atomically(self.summary, json.dumps(summary, indent=2, allow_nan=False) + "\n")
+
+
+def choose_run_directory(config: RunConfig, *, resume: bool) -> RunDirectory:
+    """`runs/NAME-HASH`: an unfinished run of the same configuration when resuming, else the first free name."""
+    digest = hashlib.sha256(dump_config(config).encode()).hexdigest()[:8]
+    base = home() / "runs" / f"{config.name}-{digest}"
+    candidates = (RunDirectory(base if n == 1 else Path(f"{base}-{n}")) for n in range(1, 10_000))
+    for directory in candidates:
+        unfinished = directory.path.exists() and not directory.summary.exists()
+        if not directory.path.exists() or (resume and unfinished):
+            return directory
+    raise BadConfiguration(f"run directory {base}: no free name left; give one with --run-dir")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` so that a reader sees the old file or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _link_latest(path: Path) -> None:
+    link = path.parent / "latest"
+    temporary = path.parent / f".latest-{os.getpid()}"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(path.name)
+    temporary.replace(link)

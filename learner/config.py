@@ -1,0 +1,145 @@
+"""Settings of the learner: credit, losses, optimiser, ranks and the supervised warm start.
+
+Owns pydantic models only; every variant is a discriminated union by `kind`. Loads no torch.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class OptimiserConfig(_Settings):
+    """AdamW on float32 master weights."""
+
+    lr: float = Field(default=1e-5, gt=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    warmup_steps: int = Field(default=0, ge=0)
+    """Updates over which the rate rises linearly from lr / warmup_steps to lr."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Global L2 norm to which the gradient is clipped."""
+
+
+class ValueHeadConfig(_Settings):
+    """V(s) is a linear read-out of the policy's hidden state at the last token of s."""
+
+    kind: Literal["value_head"] = "value_head"
+    backbone: Literal["detached", "shared"] = "detached"
+    """`shared` lets the value loss train the policy's layers; `detached` trains the read-out alone."""
+    lr: float = Field(default=1e-3, gt=0)
+    """Of the read-out, which starts from zero and must follow a moving policy."""
+
+
+class ProgressTableConfig(_Settings):
+    """V(s) is a table over what the task's ground truth knows of s; needs no forward pass."""
+
+    kind: Literal["progress_table"] = "progress_table"
+    max_steps_taken: int = Field(default=6, ge=0)
+    """Steps taken before s are told apart up to this many."""
+    prior_visits: float = Field(default=4.0, gt=0)
+    """How many visits the coarser mean counts for in a cell."""
+    decay: float = Field(default=0.7, ge=0, le=1)
+    """Weight of all earlier batches each time a new one arrives: the policy that earned them has moved on."""
+
+
+CriticConfig = Annotated[ValueHeadConfig | ProgressTableConfig, Field(discriminator="kind")]
+
+
+class StepGaeConfig(_Settings):
+    """Generalised advantage estimation over steps, whitened over the steps of the batch."""
+
+    kind: Literal["step_gae"] = "step_gae"
+    gamma: float = Field(default=0.95, ge=0, le=1)
+    lam: float = Field(default=0.95, ge=0, le=1)
+    critic: CriticConfig = ProgressTableConfig()
+
+
+class GroupStepConfig(_Settings):
+    """Discounted step returns, normalised over the group's steps of the same index."""
+
+    kind: Literal["group_step"] = "group_step"
+    gamma: float = Field(default=0.95, ge=0, le=1)
+    min_std: float = Field(default=0.1, gt=0)
+    """Floor of the divisor, in units of reward: a group that hardly differs is not blown up."""
+
+
+class GroupOutcomeConfig(_Settings):
+    """One number per trajectory: solved or not, normalised over the group. The baseline to compare with."""
+
+    kind: Literal["group_outcome"] = "group_outcome"
+    min_std: float = Field(default=0.1, gt=0)
+
+
+class ReinforceConfig(_Settings):
+    """Discounted step returns, whitened over the steps of the batch."""
+
+    kind: Literal["reinforce"] = "reinforce"
+    gamma: float = Field(default=0.95, ge=0, le=1)
+
+
+CreditConfig = Annotated[
+    StepGaeConfig | GroupStepConfig | GroupOutcomeConfig | ReinforceConfig, Field(discriminator="kind")
+]
+
+
+class NoKl(_Settings):
+    kind: Literal["none"] = "none"
+
+
+class ReferenceKl(_Settings):
+    """KL to the frozen policy from which reinforcement learning started; costs a second copy and a forward pass."""
+
+    kind: Literal["reference"] = "reference"
+    coef: float = Field(default=0.01, gt=0)
+
+
+KlConfig = Annotated[NoKl | ReferenceKl, Field(discriminator="kind")]
+
+
+class LossConfig(_Settings):
+    clip_low: float = Field(default=0.2, gt=0, lt=1)
+    clip_high: float = Field(default=0.28, gt=0)
+    kl: KlConfig = NoKl()
+    value_coef: float = Field(default=0.5, ge=0)
+    """Weight of the value loss; used only where the critic is a value head."""
+    importance_cap: float = Field(default=5.0, gt=1)
+    """Largest importance ratio that still has a gradient, whatever the sign of the advantage."""
+
+
+class SftConfig(_Settings):
+    """Supervised warm start on demonstrations."""
+
+    lr: float = Field(default=2e-4, gt=0)
+    batch_trajectories: int = Field(default=4, ge=1)
+    epochs: int = Field(default=1, ge=1)
+    demonstrations: int = Field(default=288, ge=0)
+    noise: float = Field(default=0.4, ge=0, le=1)
+    """Share of steps that are preceded by a mistake: expert trajectories are suboptimal."""
+
+
+class LearnerConfig(_Settings):
+    model_path: str
+    """Directory in Hugging Face format."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Of the weights in forward and backward; master weights are float32 in either case."""
+    ranks: int = Field(default=1, ge=1)
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    pack_tokens: int = Field(default=1024, ge=1)
+    """Tokens of one packed row, which is one micro-batch. A longer trajectory has a row to itself."""
+    passes: int = Field(default=1, ge=1)
+    """Optimiser steps on each batch."""
+    threads: int = Field(default=2, ge=1)
+    """OpenMP threads of each rank."""
+    seed: int = 0
+    deadline_seconds: float = Field(default=1800.0, gt=0)
+    """Longest wait for one call to a rank."""
+    optimiser: OptimiserConfig = OptimiserConfig()
+    loss: LossConfig = LossConfig()
+    sft: SftConfig = SftConfig()

@@ -1,0 +1,30 @@
+"""What can go wrong in the learner. Every error pickles, so that it crosses Ray unharmed.
+
+LearnerError
+├── NoCredit          rewards differ and yet nothing would be learned
+├── UnsupportedModel  the model's head or attention is not one that packing can reproduce
+├── NonFinite         a loss or a gradient norm is not a number
+└── LearnerLost       a rank died or missed its deadline
+"""
+
+from __future__ import annotations
+
+
+class LearnerError(RuntimeError):
+    """Root of the learner's errors."""
+
+
+class NoCredit(LearnerError):
+    """Rewards differ within a group, yet every advantage is exactly zero: a defect, never a valid batch."""
+
+
+class UnsupportedModel(LearnerError):
+    """The model computes something that the packed forward pass would not reproduce."""
+
+
+class NonFinite(LearnerError):
+    """A loss or a gradient norm overflowed; the update was not applied."""
+
+
+class LearnerLost(LearnerError):
+    """A rank died or did not answer in time. The gang must be started again from the last checkpoint."""

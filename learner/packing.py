@@ -1,0 +1,330 @@
+"""Lay trajectories out as rows without padding, each token computed once.
+
+Owns `PackItem`, `PackedRow` and the way from credited trajectories, plain trajectories and demonstrations to rows. Knows
+nothing of models.
+
+A row is a forest of token sequences: sequences that begin alike share the segment they have in common, be it the chat
+header, the prompt of their group or the same first call and observation. In a causal model the hidden state of a token
+depends on nothing but the tokens before it, so the sharing is exact. Each segment attends to its ancestors and, causally,
+to itself; position ids count along the path.
+
+```
+[system + task ───────┬─ call a + observation ─┬─ call b …    flat order: parents before children, depth first
+                      └─ call c …              └─ answer …
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from actors.trajectory import Trajectory
+from learner.credit import CreditedTrajectory
+
+Ints = NDArray[np.int64]
+
+_MIN_SHARED_TOKENS = 8
+"""A shorter common part is computed twice: a segment costs more in kernel calls than so few tokens do in arithmetic."""
+
+
+IDLE = -1
+"""Index of an item that asks for nothing."""
+
+
+class Keep(Enum):
+    """Which tokens of a credited trajectory are computed."""
+
+    CREDITED = "credited"
+    """Up to the last token with a non-zero advantage: all that the policy loss alone can see."""
+    ALL = "all"
+    """Every token with credit: a KL term or a value loss has a gradient where the advantage is zero."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """One token sequence to imitate."""
+
+    token_ids: tuple[int, ...]
+    action_mask: tuple[bool, ...]
+    """True on the tokens to learn, the end-of-turn token included."""
+
+    def __post_init__(self) -> None:
+        if len(self.token_ids) != len(self.action_mask) or not any(self.action_mask[1:]):
+            raise ValueError(
+                f"demonstration: {len(self.token_ids)} tokens, {len(self.action_mask)} mask entries of which "
+                f"{sum(self.action_mask)} true; expected one per token and at least one true after the first"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class PackItem:
+    """One sequence to lay out, and what is asked of its tokens. All indices count from the start of the sequence."""
+
+    index: int
+    """Position in the batch; results are returned under it."""
+    token_ids: tuple[int, ...]
+    action_at: tuple[int, ...]
+    """Indices of the tokens whose log-probability is wanted; never 0."""
+    behaviour: tuple[float, ...]
+    """Log-probability of each, in nats, when it was sampled."""
+    advantages: tuple[float, ...]
+    """Of each; an item without credit holds zeros."""
+    value_at: tuple[int, ...]
+    """Indices of the last token of each state s_t."""
+    value_targets: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A run of a row's tokens that share one past."""
+
+    start: int
+    end: int
+    ancestors: tuple[int, ...]
+    """Indices into the row's segments, root first."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackedRow:
+    """One micro-batch. L tokens, P predicting positions, M distinct predictions, N action tokens, S states."""
+
+    token_ids: Tensor
+    """[1, L] int64."""
+    position_ids: Tensor
+    """[1, L] int64."""
+    segments: tuple[Segment, ...]
+    predict_at: Tensor
+    """[P] int64, ascending: positions whose hidden state predicts an action token."""
+    prediction_row: Tensor
+    """[M] int64, ascending: index into `predict_at`."""
+    prediction_target: Tensor
+    """[M] int64: the predicted token id."""
+    action_prediction: Tensor
+    """[N] int64: index into the predictions; trajectories that share a token share its prediction."""
+    action_item: Tensor
+    """[N] int64: `PackItem.index` of each action token."""
+    behaviour: Tensor
+    """[N] float32, nats."""
+    advantages: Tensor
+    """[N] float32."""
+    value_at: Tensor
+    """[S] int64."""
+    value_item: Tensor
+    """[S] int64: `PackItem.index` of each state."""
+    value_targets: Tensor
+    """[S] float32."""
+
+    @property
+    def token_count(self) -> int:
+        return self.token_ids.shape[1]
+
+
+def items_to_train(credited: Sequence[CreditedTrajectory], keep: Keep) -> list[PackItem]:
+    """The action tokens and states that carry credit; a trajectory of which nothing is kept has no item."""
+    items = [_credited_item(index, one) for index, one in enumerate(credited)]
+    if keep is Keep.ALL:
+        return [item for item in items if item.action_at]
+    return [cut for item in items if (cut := _cut_to_credit(item)).action_at]
+
+
+def items_to_read(trajectories: Sequence[Trajectory]) -> list[PackItem]:
+    """Every action token and every state, without credit: for values and for reference log-probabilities."""
+    return [_trajectory_item(index, one) for index, one in enumerate(trajectories)]
+
+
+def items_to_imitate(demonstrations: Sequence[Demonstration]) -> list[PackItem]:
+    """The masked tokens of each demonstration, each with an advantage of one."""
+    items: list[PackItem] = []
+    for index, one in enumerate(demonstrations):
+        at = tuple(i for i, is_action in enumerate(one.action_mask) if is_action and i > 0)
+        end = at[-1] + 1
+        items.append(PackItem(index, one.token_ids[:end], at, (0.0,) * len(at), (1.0,) * len(at), (), ()))
+    return items
+
+
+def pack(items: Sequence[PackItem], pack_tokens: int, ranks: int) -> list[list[PackedRow]]:
+    """Rows for each rank: as many for every rank, of about equal size, at most `pack_tokens` distinct tokens each.
+
+    A single longer sequence has a row to itself. Where the sequences are too few to give every rank the same number of
+    rows within the limit, rows exceed it. A rank for which there is no sequence at all gets one idle token, since ranks
+    must step together.
+    """
+    if not items:
+        raise ValueError("pack: 0 sequences; expected at least one; a batch without credit is not packed")
+    idle = PackItem(IDLE, items[0].token_ids[:1], (), (), (), (), ())
+    ordered = sorted([*items, *[idle] * (ranks - len(items))], key=lambda item: item.token_ids)
+    rows = [_lay_out(chunk) for chunk in _chunk(ordered, pack_tokens, ranks)]
+    return [rows[rank::ranks] for rank in range(ranks)]
+
+
+def _trajectory_item(index: int, trajectory: Trajectory) -> PackItem:
+    action_at: list[int] = []
+    value_at: list[int] = []
+    position = 0
+    for step in trajectory.steps:
+        position += len(step.prompt_ids)
+        value_at.append(position - 1)
+        action_at.extend(range(position, position + len(step.action_ids)))
+        position += len(step.action_ids)
+    if value_at and value_at[0] < 0:
+        raise ValueError(f"trajectory {trajectory.id!r}: 0 prompt tokens before the first action; expected at least one")
+    behaviour = tuple(number for step in trajectory.steps for number in step.logprobs)
+    zeros = (0.0,) * len(action_at)
+    ids = tuple(trajectory.token_ids())
+    return PackItem(index, ids, tuple(action_at), behaviour, zeros, tuple(value_at), (0.0,) * len(value_at))
+
+
+def _credited_item(index: int, credited: CreditedTrajectory) -> PackItem:
+    trajectory = credited.scored.trajectory
+    whole = _trajectory_item(index, trajectory)
+    lengths = [len(step.action_ids) for step in trajectory.steps]
+    spread = [a for a, n in zip(credited.advantages, lengths, strict=True) for _ in range(n)]
+    actions = [(i, b, a) for i, b, a in zip(whole.action_at, whole.behaviour, spread, strict=True) if a is not None]
+    states = [(i, g) for i, g in zip(whole.value_at, credited.returns, strict=True) if g is not None]
+    end = actions[-1][0] + 1 if actions else 0
+    return PackItem(
+        index=index,
+        token_ids=whole.token_ids[:end],
+        action_at=tuple(i for i, _, _ in actions),
+        behaviour=tuple(b for _, b, _ in actions),
+        advantages=tuple(a for _, _, a in actions),
+        value_at=tuple(i for i, _ in states),
+        value_targets=tuple(g for _, g in states),
+    )
+
+
+def _cut_to_credit(item: PackItem) -> PackItem:
+    kept = [j for j, advantage in enumerate(item.advantages) if advantage != 0.0]
+    end = item.action_at[kept[-1]] + 1 if kept else 0
+    return PackItem(
+        index=item.index,
+        token_ids=item.token_ids[:end],
+        action_at=tuple(item.action_at[j] for j in kept),
+        behaviour=tuple(item.behaviour[j] for j in kept),
+        advantages=tuple(item.advantages[j] for j in kept),
+        value_at=(),
+        value_targets=(),
+    )
+
+
+def _chunk(ordered: Sequence[PackItem], pack_tokens: int, ranks: int) -> list[list[PackItem]]:
+    """Cut sorted items into a multiple of `ranks` runs whose largest is as small as can be."""
+    arrays = [np.asarray(item.token_ids, dtype=np.int64) for item in ordered]
+    shared = [0, *(_common_prefix(a, b) for a, b in pairwise(arrays))]
+    sizes = [len(array) for array in arrays]
+    needed = len(_cut(sizes, shared, pack_tokens))
+    count = -(-needed // ranks) * ranks
+    if count > len(ordered):
+        count = len(ordered) // ranks * ranks
+    low, high = 1, sum(sizes)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if len(_cut(sizes, shared, middle)) <= count else (middle + 1, high)
+    bounds = _split_to(count, _cut(sizes, shared, low))
+    return [list(ordered[start:end]) for start, end in bounds]
+
+
+def _cut(sizes: Sequence[int], shared: Sequence[int], limit: int) -> list[tuple[int, int]]:
+    """Greedy runs of at most `limit` distinct tokens; a sequence adds what it does not share with the one before."""
+    bounds: list[tuple[int, int]] = []
+    start, total = 0, 0
+    for i, (size, common) in enumerate(zip(sizes, shared, strict=True)):
+        added = size if i == start else size - common
+        if i > start and total + added > limit:
+            bounds.append((start, i))
+            start, total, added = i, 0, size
+        total += added
+    return [*bounds, (start, len(sizes))]
+
+
+def _split_to(count: int, bounds: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Halve the run with most sequences until there are `count`."""
+    while len(bounds) < count:
+        largest = max(range(len(bounds)), key=lambda i: bounds[i][1] - bounds[i][0])
+        start, end = bounds[largest]
+        bounds[largest : largest + 1] = [(start, (start + end) // 2), ((start + end) // 2, end)]
+    return bounds
+
+
+def _common_prefix(left: Ints, right: Ints) -> int:
+    n = min(len(left), len(right))
+    differs = np.flatnonzero(left[:n] != right[:n])
+    return int(differs[0]) if len(differs) else n
+
+
+class _Forest:
+    """Grows a row from sorted sequences. Fills, for each sequence, the flat position of every token."""
+
+    def __init__(self, sequences: Sequence[Ints]) -> None:
+        self._sequences = sequences
+        self.flat = [np.zeros(len(sequence), dtype=np.int64) for sequence in sequences]
+        self.segments: list[Segment] = []
+        self.tokens: list[Ints] = []
+        self.positions: list[Ints] = []
+        self._grow(0, len(sequences), 0, ())
+
+    def _grow(self, low: int, high: int, depth: int, ancestors: tuple[int, ...]) -> None:
+        """Lay out sequences low..high, which agree on their first `depth` tokens, all laid out already."""
+        end = _common_prefix(self._sequences[low], self._sequences[high - 1])
+        one_ends_here = end == len(self._sequences[low])
+        if end > depth and (one_ends_here or end - depth >= _MIN_SHARED_TOKENS):
+            ancestors = (*ancestors, self._emit(low, high, depth, end, ancestors))
+            depth = end
+        for first, last in self._branches(low, high, end):
+            self._grow(first, last, depth, ancestors)
+
+    def _emit(self, low: int, high: int, depth: int, end: int, ancestors: tuple[int, ...]) -> int:
+        start = self.segments[-1].end if self.segments else 0
+        self.segments.append(Segment(start, start + end - depth, ancestors))
+        self.tokens.append(self._sequences[low][depth:end])
+        self.positions.append(np.arange(depth, end, dtype=np.int64))
+        for i in range(low, high):
+            self.flat[i][depth:end] = np.arange(start, start + end - depth, dtype=np.int64)
+        return len(self.segments) - 1
+
+    def _branches(self, low: int, high: int, at: int) -> list[tuple[int, int]]:
+        """Runs of sequences with the same token at `at`; those that end there sort first and are done."""
+        while low < high and len(self._sequences[low]) == at:
+            low += 1
+        cuts = [i for i in range(low, high) if i == low or self._sequences[i][at] != self._sequences[i - 1][at]]
+        return list(pairwise([*cuts, high]))
+
+
+def _lay_out(items: Sequence[PackItem]) -> PackedRow:
+    forest = _Forest([np.asarray(item.token_ids, dtype=np.int64) for item in items])
+    paths = list(zip(items, forest.flat, strict=True))
+    at = _concatenate([flat[np.asarray(item.action_at, dtype=np.int64) - 1] for item, flat in paths])
+    targets = _concatenate([np.asarray(item.token_ids, dtype=np.int64)[list(item.action_at)] for item, _ in paths])
+    predictions, action_prediction = np.unique(np.stack([at, targets]), axis=1, return_inverse=True)
+    predict_at, prediction_row = np.unique(predictions[0], return_inverse=True)
+    return PackedRow(
+        token_ids=torch.from_numpy(_concatenate(forest.tokens)).unsqueeze(0),
+        position_ids=torch.from_numpy(_concatenate(forest.positions)).unsqueeze(0),
+        segments=tuple(forest.segments),
+        predict_at=torch.from_numpy(predict_at),
+        prediction_row=torch.from_numpy(prediction_row.reshape(-1)),
+        prediction_target=torch.from_numpy(predictions[1].copy()),
+        action_prediction=torch.from_numpy(action_prediction.reshape(-1)),
+        action_item=_repeat([item.index for item in items], [len(item.action_at) for item in items]),
+        behaviour=torch.tensor([number for item in items for number in item.behaviour], dtype=torch.float32),
+        advantages=torch.tensor([number for item in items for number in item.advantages], dtype=torch.float32),
+        value_at=torch.from_numpy(_concatenate([flat[list(item.value_at)] for item, flat in paths])),
+        value_item=_repeat([item.index for item in items], [len(item.value_at) for item in items]),
+        value_targets=torch.tensor([number for item in items for number in item.value_targets], dtype=torch.float32),
+    )
+
+
+def _concatenate(arrays: Sequence[Ints]) -> Ints:
+    return np.concatenate([array.astype(np.int64) for array in arrays])
+
+
+def _repeat(indices: Sequence[int], counts: Sequence[int]) -> Tensor:
+    return torch.repeat_interleave(torch.tensor(indices, dtype=torch.int64), torch.tensor(counts, dtype=torch.int64))

@@ -1,0 +1,208 @@
+"""The policy with its critic, run over packed rows.
+
+Owns `PolicyWithCritic`, the attention over segments and the head that turns hidden states into log-probabilities of action
+tokens only. Consumes `PackedRow`, produces `RowOutputs`. Any Transformers causal LM whose logits are a plain linear map of
+the last hidden state and that reads its attention function from `AttentionInterface` works: the Llama and Qwen families do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedModel
+
+from learner.errors import UnsupportedModel
+from learner.packing import PackedRow, Segment
+
+ATTENTION = "steptool_segments"
+"""Name under which the attention over segments is registered with Transformers."""
+
+_HEAD_ROWS = 256
+"""Predicting positions whose logits are held in float32 at one time."""
+
+
+class RowOutputs(NamedTuple):
+    """What the policy says of one row; float32 throughout. A tuple, since DeepSpeed hooks the tensors in one."""
+
+    logprobs: Tensor
+    """[N] nats, of each action token."""
+    entropies: Tensor
+    """[P] nats, of the distribution at each predicting position; without gradient."""
+    values: Tensor
+    """[S] V(s_t) in units of reward."""
+
+
+def attend_segments(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    segments: SegmentPlan | None = None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention in which each segment sees its ancestors and, causally, itself. Cost is per path, not per row.
+
+    `query` [1, heads, L, d]; `key` and `value` [1, kv_heads, L, d]. Without `segments` it is plain causal attention.
+    Gives [1, L, heads, d].
+    """
+    plan = segments or SegmentPlan.causal(query.shape[2])
+    grouped = query.shape[1] != key.shape[1]
+    # `split` and not slices: the backward of one split is one concatenation, that of a slice is a zeroed full row.
+    queries, keys, values = (x.split(plan.lengths, dim=2) for x in (query, key, value))
+    outputs: list[Tensor] = []
+    for i, (ancestors, mask) in enumerate(zip(plan.ancestors, plan.masks, strict=True)):
+        k = torch.cat([keys[j] for j in (*ancestors, i)], dim=2) if ancestors else keys[i]
+        v = torch.cat([values[j] for j in (*ancestors, i)], dim=2) if ancestors else values[i]
+        outputs.append(
+            F.scaled_dot_product_attention(
+                queries[i], k, v, mask, dropout, is_causal=mask is None, scale=scaling, enable_gqa=grouped
+            )
+        )
+    return torch.cat(outputs, dim=2).transpose(1, 2), None
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentPlan:
+    """A row's segments in the form that attention wants, made once per row and used by every layer."""
+
+    lengths: list[int]
+    ancestors: tuple[tuple[int, ...], ...]
+    masks: tuple[Tensor | None, ...]
+    """[n, past + n] additive, or None where there is no past and a causal flag will do."""
+
+    @classmethod
+    def causal(cls, length: int) -> SegmentPlan:
+        return cls([length], ((),), (None,))
+
+    @classmethod
+    def of(cls, segments: Sequence[Segment], dtype: torch.dtype) -> SegmentPlan:
+        lengths = [segment.end - segment.start for segment in segments]
+        masks = [_mask(sum(lengths[j] for j in s.ancestors), n, dtype) for s, n in zip(segments, lengths, strict=True)]
+        return cls(lengths, tuple(segment.ancestors for segment in segments), tuple(masks))
+
+
+def _mask(past: int, length: int, dtype: torch.dtype) -> Tensor | None:
+    if past == 0:
+        return None
+    return torch.full((length, past + length), float("-inf"), dtype=dtype).triu(past + 1)
+
+
+AttentionInterface.register(ATTENTION, attend_segments)
+
+
+class _ActionLogProbs(torch.autograd.Function):
+    """log softmax(h·Wᵀ) at chosen (position, token) pairs, without ever holding all logits in float32.
+
+    Forward keeps the logits in the model's dtype and one log-sum-exp per position; backward needs nothing else, for
+    ∂ log p_y / ∂ z = 1[y] − p.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, row: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        logits = F.linear(hidden, weight)
+        normaliser, entropies = _normalise(logits)
+        ctx.save_for_backward(hidden, weight, row, target, logits, normaliser)
+        ctx.mark_non_differentiable(entropies)
+        return logits[row, target].float() - normaliser[row], entropies
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        hidden, weight, row, target, logits, normaliser = ctx.saved_tensors
+        by_row = torch.zeros(len(hidden), dtype=torch.float32, device=hidden.device).index_add_(0, row, grads[0])
+        grad_logits = torch.empty_like(logits)
+        for start in range(0, len(logits), _HEAD_ROWS):
+            here = slice(start, start + _HEAD_ROWS)
+            softmax = (logits[here].float() - normaliser[here, None]).exp_()
+            grad_logits[here] = softmax.mul_(by_row[here, None].neg())
+        # The target's entry is written in one piece: g_y − p_y·Σg in bfloat16 twice would lose the small difference.
+        probability = (logits[row, target].float() - normaliser[row]).exp()
+        grad_logits[row, target] = (grads[0] - probability * by_row[row]).to(logits.dtype)
+        return grad_logits @ weight, grad_logits.T @ hidden, None, None
+
+
+def _normalise(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-sum-exp and entropy of each row of logits, in float32."""
+    normaliser = torch.empty(len(logits), dtype=torch.float32, device=logits.device)
+    entropies = torch.empty_like(normaliser)
+    for start in range(0, len(logits), _HEAD_ROWS):
+        here = slice(start, start + _HEAD_ROWS)
+        chunk = logits[here].float()
+        normaliser[here] = torch.logsumexp(chunk, dim=-1)
+        log_p = chunk - normaliser[here, None]
+        entropies[here] = -(log_p.exp() * log_p).sum(dim=-1)
+    return normaliser, entropies
+
+
+class ActionHead(nn.Module):
+    """The model's output projection, applied only where an action token is predicted.
+
+    It holds the projection's own weight, so that a partitioned parameter (ZeRO 3) is gathered around this module's
+    forward and backward.
+    """
+
+    def __init__(self, weight: nn.Parameter) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, hidden: Tensor, row: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        return _ActionLogProbs.apply(hidden, self.weight, row, target)  # pyright: ignore[reportReturnType]
+
+
+class PolicyWithCritic(nn.Module):
+    """A causal LM, its action head and a linear value head."""
+
+    def __init__(self, model: PreTrainedModel, backbone: Literal["detached", "shared"] = "detached") -> None:
+        super().__init__()
+        _expect_plain_head(model)
+        model.set_attn_implementation(ATTENTION)
+        self.model = model
+        self.action_head = ActionHead(model.get_output_embeddings().weight)
+        self.value_head = nn.Linear(model.config.hidden_size, 1, dtype=model.dtype)
+        nn.init.zeros_(self.value_head.weight)
+        nn.init.zeros_(self.value_head.bias)
+        self._backbone = backbone
+
+    def forward(self, row: PackedRow) -> RowOutputs:
+        """Run one row. Log-probabilities are those of the plain softmax, at temperature 1."""
+        plan = SegmentPlan.of(row.segments, self.model.dtype)
+        body = self.model.base_model(
+            input_ids=row.token_ids, position_ids=row.position_ids, use_cache=False, segments=plan
+        )
+        hidden = body.last_hidden_state[0]
+        logprobs, entropies = self.action_head(hidden[row.predict_at], row.prediction_row, row.prediction_target)
+        states = hidden[row.value_at]
+        states = states.detach() if self._backbone == "detached" else states
+        return RowOutputs(logprobs[row.action_prediction], entropies, self.value_head(states).squeeze(-1).float())
+
+
+def load_model(path: str, dtype: torch.dtype) -> PreTrainedModel:
+    """A causal LM from a directory in Hugging Face format, without dropout: ratios start at exactly one."""
+    if not Path(path, "config.json").is_file():
+        raise FileNotFoundError(f"model {path!r}: no config.json there; expected a directory in Hugging Face format")
+    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attention_dropout=0.0, local_files_only=True)
+
+
+def _expect_plain_head(model: PreTrainedModel) -> None:
+    head = model.get_output_embeddings()
+    config = model.config
+    odd = [name for name in ("final_logit_softcapping", "logits_scaling", "logit_scale") if getattr(config, name, None)]
+    if not isinstance(head, nn.Linear) or head.bias is not None or odd:
+        raise UnsupportedModel(
+            f"model {type(model).__name__}: head {head} with {odd or 'no scaling'}; expected a linear map without bias or "
+            "scaling, so that log-probabilities can be computed at action tokens alone; use a Llama or Qwen model"
+        )
+    windows = getattr(config, "layer_types", None) or []
+    if any(kind != "full_attention" for kind in windows):
+        raise UnsupportedModel(
+            f"model {type(model).__name__}: layer types {sorted(set(windows))}; expected full attention in every layer"
+        )

@@ -1,0 +1,402 @@
+"""One rank of the learner: a DeepSpeed engine around the policy, fed with packed rows.
+
+Owns `LearnerRank` and `UpdateReport`. Consumes credited trajectories and demonstrations, produces new weights. A plain
+class without Ray: `group` puts it into actors. Every public method is collective: all ranks call it with the same
+arguments, in the same order, and each works on its share of the rows.
+
+DeepSpeed averages gradients over ranks, while the losses here are shares of one sum: each is scaled by the number of ranks.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import torch
+from torch import Tensor, nn
+
+from actors.trajectory import Trajectory
+from learner.config import LearnerConfig, ValueHeadConfig
+from learner.credit import CreditedTrajectory
+from learner.errors import NonFinite
+from learner.losses import BatchScale, Credit, LossStats, imitation_loss, reinforcement_loss
+from learner.packing import (
+    IDLE,
+    Demonstration,
+    Keep,
+    PackedRow,
+    PackItem,
+    items_to_imitate,
+    items_to_read,
+    items_to_train,
+    pack,
+)
+from learner.policy import PolicyWithCritic, RowOutputs, load_model
+
+_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateReport:
+    """What one update did, on one rank or, summed, on all."""
+
+    optimiser_steps: int
+    """0 where no step of the batch had a non-zero advantage: nothing was computed and nothing changed."""
+    stats: LossStats
+    grad_norm: float
+    """Global L2 norm before clipping, of the last step."""
+    lr: float
+    batch_tokens: int
+    """Tokens of the trajectories, shared prompts counted once for each."""
+    computed_tokens: int
+    """Tokens that went through the model, all passes together."""
+    seconds: float
+
+    def summary(self) -> dict[str, float]:
+        """Numbers by the names that metrics use."""
+        return {
+            **self.stats.summary(),
+            "optimiser_steps": float(self.optimiser_steps),
+            "grad_norm": self.grad_norm,
+            "lr": self.lr,
+            "batch_tokens": float(self.batch_tokens),
+            "computed_tokens": float(self.computed_tokens),
+            "update_seconds": self.seconds,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SftReport:
+    """One optimiser step of the warm start."""
+
+    step: int
+    steps: int
+    loss: float
+    """Nats per demonstrated token."""
+    grad_norm: float
+    tokens: int
+
+
+class LearnerRank:
+    """The part of the learner that lives in one process. `MASTER_ADDR` and `MASTER_PORT` are in the environment."""
+
+    def __init__(self, config: LearnerConfig, critic: ValueHeadConfig | None, rank: int, ranks: int) -> None:
+        """`critic` is None where the estimator does not read the policy's value head."""
+        self._config = config
+        self._critic = critic
+        self._rank = rank
+        self._ranks = ranks
+        self._updates = 0
+        self._reference: PolicyWithCritic | None = None
+        self._clip: _PlainClip | None = None
+        _join(rank, ranks, config)
+        torch.manual_seed(config.seed)
+        self._engine = self._build_engine()
+
+    # -- training ---------------------------------------------------------------------------------------------------
+
+    def update(self, credited: Sequence[CreditedTrajectory]) -> UpdateReport:
+        """Reinforce: `passes` optimiser steps on the batch. Raises `NonFinite` before a bad step is applied."""
+        began = time.monotonic()
+        items = items_to_train(credited, self._keep())
+        batch_tokens = sum(one.scored.trajectory.token_count for one in credited)
+        if not any(advantage != 0.0 for item in items for advantage in item.advantages):
+            return UpdateReport(0, LossStats.total([]), 0.0, 0.0, batch_tokens, 0, time.monotonic() - began)
+        rows = self._share(items)
+        references = [self._reference_logprobs(row) for row in rows]
+        scale = batch_scale(credited)
+        parts: list[LossStats] = []
+        norm = lr = 0.0
+        for _ in range(self._config.passes):
+            parts = [self._reinforce(row, ref, scale) for row, ref in zip(rows, references, strict=True)]
+            lr = self._rate(self._config.optimiser.lr)
+            norm = self._step(lr, self._rate(self._critic.lr) if self._critic else lr)
+            self._updates += 1
+        computed = self._config.passes * sum(row.token_count for row in rows)
+        seconds = time.monotonic() - began
+        return UpdateReport(self._config.passes, LossStats.total(parts), norm, lr, batch_tokens, computed, seconds)
+
+    def sft_step(self, demonstrations: Sequence[Demonstration], step: int = 0, steps: int = 1) -> SftReport:
+        """Imitate: one optimiser step on these demonstrations."""
+        items = items_to_imitate(demonstrations)
+        scale = BatchScale(action_tokens=sum(len(item.action_at) for item in items), states=0)
+        rows = self._share(items)
+        loss = sum(self._imitate(row, scale) for row in rows)
+        norm = self._step(self._config.sft.lr, self._config.sft.lr)
+        return SftReport(step, steps, loss, norm, sum(row.token_count for row in rows))
+
+    def sft_epoch(
+        self, demonstrations: Sequence[Demonstration], progress: Callable[[SftReport], None] | None = None
+    ) -> list[SftReport]:
+        """One pass over the demonstrations, in the order given, `batch_trajectories` at a time."""
+        size = self._config.sft.batch_trajectories
+        starts = range(0, len(demonstrations), size)
+        reports: list[SftReport] = []
+        for i, start in enumerate(starts):
+            reports.append(self.sft_step(demonstrations[start : start + size], i, len(starts)))
+            if progress is not None:
+                progress(reports[-1])
+        return reports
+
+    def begin_reinforcement(self) -> None:
+        """Leave the warm start behind: forget its Adam moments, and freeze the reference where the loss has one."""
+        for state in self._engine.basic_optimizer.state.values():
+            for name, value in state.items():
+                state[name] = value.zero_() if isinstance(value, Tensor) else 0
+        self._updates = 0
+        if self._config.loss.kl.kind == "reference":
+            self._freeze_reference()
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    def values(self, trajectories: Sequence[Trajectory]) -> dict[int, tuple[float, ...]]:
+        """V(s_t) of every step, by index of the trajectory, for this rank's share."""
+        rows = self._share([_without_actions(item) for item in items_to_read(trajectories)])
+        outputs = [(row.value_item, self._read(row).values) for row in rows]
+        return _by_item(outputs)
+
+    def log_probs(self, sequences: Sequence[Demonstration]) -> dict[int, tuple[float, ...]]:
+        """Log-probability in nats of every masked token, by index of the sequence, for this rank's share.
+
+        Of the plain softmax at temperature 1, in the precision of the weights, with float32 normalisation.
+        """
+        rows = self._share(items_to_imitate(sequences))
+        outputs = [(row.action_item, self._read(row).logprobs) for row in rows]
+        return _by_item(outputs)
+
+    def state_dict_iter(self) -> Iterator[tuple[str, Tensor]]:
+        """Every parameter of the language model under its Hugging Face name, whole, in the training dtype.
+
+        Tied weights appear once. Collective: every rank must exhaust it. The tensors are the live ones at stages 0–2 and
+        valid only until the next item at stage 3; copy what is to be kept.
+        """
+        for name, parameter in self._policy.model.named_parameters():
+            if hasattr(parameter, "ds_id"):
+                with deepspeed.zero.GatheredParameters([parameter]):
+                    yield name, parameter.data
+            else:
+                yield name, parameter.data
+
+    def full_parameters(self) -> dict[str, Tensor]:
+        """A copy of every parameter on rank 0, an empty dict on the others. Collective."""
+        return {name: tensor.clone() for name, tensor in self.state_dict_iter() if self._rank == 0 or _discard(tensor)}
+
+    # -- checkpoints ------------------------------------------------------------------------------------------------
+
+    def save(self, path: str) -> None:
+        """Write `model/` (Hugging Face safetensors), `engine/` (master weights, moments, critic) and `learner.json`.
+
+        Collective, into one directory that all ranks see and that the caller makes atomic.
+        """
+        weights = self.full_parameters()
+        if self._rank == 0:
+            self._policy.model.save_pretrained(Path(path, "model"), state_dict=_with_ties(self._policy.model, weights))
+        self._engine.save_checkpoint(path, tag="engine", client_state={"rng": torch.get_rng_state()}, save_latest=False)
+        if self._reference is not None and self._rank == 0:
+            self._reference.model.save_pretrained(Path(path, "reference"))
+        if self._rank == 0:
+            Path(path, "learner.json").write_text(json.dumps({"updates": self._updates, "ranks": self._ranks}))
+        torch.distributed.barrier()
+
+    def load(self, path: str) -> None:
+        """Continue from what `save` wrote, with the same number of ranks and the same ZeRO stage. Collective."""
+        state = json.loads(Path(path, "learner.json").read_text())
+        if state["ranks"] != self._ranks:
+            raise ValueError(
+                f"checkpoint {path!r}: written by {state['ranks']} ranks, found {self._ranks}; "
+                "resume with as many ranks as wrote it"
+            )
+        found, client_state = self._engine.load_checkpoint(path, tag="engine")
+        if found is None:
+            raise FileNotFoundError(f"checkpoint {path!r}: no readable engine state; take an earlier checkpoint")
+        torch.set_rng_state(client_state["rng"])
+        self._updates = state["updates"]
+        if Path(path, "reference").is_dir():
+            self._reference = self._frozen(load_model(str(Path(path, "reference")), _DTYPES[self._config.dtype]))
+
+    def ping(self) -> int:
+        """The rank, as a sign of life."""
+        return self._rank
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    @property
+    def _policy(self) -> PolicyWithCritic:
+        return self._engine.module
+
+    def _build_engine(self) -> Any:
+        policy = PolicyWithCritic(
+            load_model(self._config.model_path, _DTYPES[self._config.dtype]),
+            self._critic.backbone if self._critic else "detached",
+        ).train()
+        optimiser = _adamw(policy, self._config)
+        if self._is_plain:
+            self._clip = _PlainClip(optimiser, self._config.optimiser.max_grad_norm)
+        settings = engine_settings(self._config)
+        engine, *_ = deepspeed.initialize(model=policy, optimizer=optimiser, config=settings, dist_init_required=False)
+        return engine
+
+    @property
+    def _is_plain(self) -> bool:
+        """DeepSpeed leaves the optimiser as it is: no partition and no master weights."""
+        return self._config.zero_stage == 0 and self._config.dtype == "float32"
+
+    def _keep(self) -> Keep:
+        needs_all = self._critic is not None or self._config.loss.kl.kind == "reference"
+        return Keep.ALL if needs_all else Keep.CREDITED
+
+    def _share(self, items: Sequence[PackItem]) -> list[PackedRow]:
+        return pack(items, self._config.pack_tokens, self._ranks)[self._rank]
+
+    def _reinforce(self, row: PackedRow, reference: Tensor | None, scale: BatchScale) -> LossStats:
+        outputs: RowOutputs = self._engine(row)
+        credit = Credit(row.behaviour, row.advantages, row.value_targets, reference)
+        coef = self._config.loss.value_coef if self._critic else 0.0
+        row_loss = reinforcement_loss(*outputs, credit, scale, self._config.loss, value_coef=coef)
+        self._backward(row_loss.loss)
+        return row_loss.stats
+
+    def _imitate(self, row: PackedRow, scale: BatchScale) -> float:
+        outputs: RowOutputs = self._engine(row)
+        loss = imitation_loss(outputs.logprobs, scale) + outputs.values.sum() * 0.0
+        self._backward(loss)
+        return float(loss.detach())
+
+    def _backward(self, loss: Tensor) -> None:
+        if not math.isfinite(float(loss.detach())):
+            raise NonFinite(f"rank {self._rank}: loss {float(loss.detach())}; the weights are as they were")
+        self._engine.backward(loss * self._ranks)
+
+    def _step(self, lr: float, critic_lr: float) -> float:
+        for group, rate in zip(self._engine.basic_optimizer.param_groups, (lr, critic_lr), strict=True):
+            group["lr"] = rate
+        self._engine.step()
+        norm = self._clip.norm if self._clip is not None else float(self._engine.get_global_grad_norm())
+        if not math.isfinite(norm):
+            raise NonFinite(f"rank {self._rank}: gradient norm {norm} after the step; restart from the last checkpoint")
+        return norm
+
+    def _rate(self, lr: float) -> float:
+        warmup = self._config.optimiser.warmup_steps
+        return lr * min(1.0, (self._updates + 1) / warmup) if warmup else lr
+
+    def _read(self, row: PackedRow) -> RowOutputs:
+        with torch.no_grad():
+            return self._engine(row)
+
+    def _reference_logprobs(self, row: PackedRow) -> Tensor | None:
+        if self._config.loss.kl.kind == "none":
+            return None
+        if self._reference is None:
+            raise RuntimeError("reference policy: not frozen yet; call begin_reinforcement() before the first update")
+        with torch.no_grad():
+            return self._reference(row).logprobs
+
+    def _freeze_reference(self) -> None:
+        model = load_model(self._config.model_path, _DTYPES[self._config.dtype])
+        own = dict(model.named_parameters())
+        for name, tensor in self.state_dict_iter():
+            own[name].data.copy_(tensor)
+        self._reference = self._frozen(model)
+
+    @staticmethod
+    def _frozen(model: Any) -> PolicyWithCritic:
+        return PolicyWithCritic(model).eval().requires_grad_(False)
+
+
+class _PlainClip:
+    """Clips an optimiser that DeepSpeed did not wrap, and keeps the norm, which DeepSpeed does not report there."""
+
+    def __init__(self, optimiser: torch.optim.Optimizer, max_norm: float) -> None:
+        self.norm = math.nan
+        self._max_norm = max_norm
+        optimiser.register_step_pre_hook(self._clip)
+
+    def _clip(self, optimiser: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        parameters = [p for group in optimiser.param_groups for p in group["params"]]
+        self.norm = float(nn.utils.clip_grad_norm_(parameters, self._max_norm))
+
+
+def batch_scale(credited: Sequence[CreditedTrajectory]) -> BatchScale:
+    """Count what the whole batch has credit for; the same on every rank."""
+    tokens = sum(
+        len(step.action_ids)
+        for one in credited
+        for step, advantage in zip(one.scored.trajectory.steps, one.advantages, strict=True)
+        if advantage is not None
+    )
+    return BatchScale(tokens, sum(number is not None for one in credited for number in one.returns))
+
+
+def engine_settings(config: LearnerConfig) -> dict[str, Any]:
+    """DeepSpeed's settings: the caller owns the accumulation boundary, gradients accumulate in float32 where it can."""
+    plain = config.zero_stage == 0 and config.dtype == "float32"
+    settings: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "managed_gradient_accumulation": False,
+        "gradient_clipping": 0.0 if plain else config.optimiser.max_grad_norm,
+        "zero_optimization": {"stage": config.zero_stage, "overlap_comm": False},
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 10**9,
+    }
+    if config.dtype == "bfloat16":
+        settings["bf16"] = {"enabled": True}
+        if config.zero_stage > 0:
+            settings["data_types"] = {"grad_accum_dtype": "fp32"}
+    return settings
+
+
+def _adamw(policy: PolicyWithCritic, config: LearnerConfig) -> torch.optim.Optimizer:
+    critic = list(policy.value_head.parameters())
+    mine = {id(parameter) for parameter in critic}
+    body = [parameter for parameter in policy.parameters() if id(parameter) not in mine]
+    chosen = config.optimiser
+    return torch.optim.AdamW(
+        [{"params": body}, {"params": critic}],
+        lr=chosen.lr,
+        betas=chosen.betas,
+        eps=chosen.eps,
+        weight_decay=chosen.weight_decay,
+        fused=True,
+    )
+
+
+def _join(rank: int, ranks: int, config: LearnerConfig) -> None:
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_RANK=os.environ.get("LOCAL_RANK", "0"))
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    if backend == "gloo":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    torch.set_num_threads(config.threads)
+    deepspeed.init_distributed(backend, timeout=timedelta(seconds=config.deadline_seconds), verbose=False)
+
+
+def _with_ties(model: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Hugging Face wants tied names in the state dict before it drops them itself."""
+    tied = {alias: weights[source] for alias, source in (model.all_tied_weights_keys or {}).items() if source in weights}
+    return {**weights, **tied}
+
+
+def _without_actions(item: PackItem) -> PackItem:
+    end = item.value_at[-1] + 1
+    return PackItem(item.index, item.token_ids[:end], (), (), (), item.value_at, item.value_targets)
+
+
+def _by_item(outputs: Sequence[tuple[Tensor, Tensor]]) -> dict[int, tuple[float, ...]]:
+    gathered: dict[int, list[float]] = {}
+    for items, numbers in outputs:
+        for item, number in zip(items.tolist(), numbers.tolist(), strict=True):
+            gathered.setdefault(item, []).append(number)
+    return {item: tuple(numbers) for item, numbers in gathered.items() if item != IDLE}
+
+
+def _discard(_: Tensor) -> bool:
+    return False

@@ -1,0 +1,99 @@
+"""Everything that can go wrong with rewards. Each error pickles, so it survives the way between Ray processes.
+
+RewardError
+├── InvalidKeys            the list of API keys cannot be read, or is missing where it is needed
+├── ServiceNotStarted      Ray Serve did not bring the service up
+├── UnscorableTrajectory   the trajectory lacks what the shaping needs: the caller's bug
+├── ScorerUnavailable      a scorer was lost: infrastructure; the trajectory abstains
+└── RewardRequestError     what a client meets
+    ├── RewardUnavailable      no answer before the deadline, or after all retries
+    ├── RewardUnauthorized     the key is missing, unknown or not allowed
+    ├── RewardVersionMismatch  the service shapes rewards differently than at the first answer
+    ├── RewardRejected         the service refused the request
+    └── RewardProtocolError    the answer does not fit the contract
+"""
+
+from __future__ import annotations
+
+
+class RewardError(Exception):
+    """Root of all errors of this package."""
+
+
+class InvalidKeys(RewardError):
+    """The API keys cannot be read, or are missing where they are needed."""
+
+
+class ServiceNotStarted(RewardError):
+    """Ray Serve did not bring the service up, or brought it up where it was not asked for."""
+
+
+class UnscorableTrajectory(RewardError):
+    """The trajectory lacks what the shaping needs; scoring it again changes nothing."""
+
+    def __init__(self, trajectory_id: str, reason: str) -> None:
+        super().__init__(trajectory_id, reason)
+        self.trajectory_id = trajectory_id
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"trajectory {self.trajectory_id!r}: {self.reason}"
+
+
+class ScorerUnavailable(RewardError):
+    """A scorer behind the service was lost or took too long. Not the trajectory's fault."""
+
+
+class RewardRequestError(RewardError):
+    """A request for rewards failed."""
+
+
+class RewardUnavailable(RewardRequestError):
+    """The service gave no answer before the deadline, or after all retries."""
+
+    def __init__(self, url: str, attempts: int, reason: str) -> None:
+        super().__init__(url, attempts, reason)
+        self.url = url
+        self.attempts = attempts
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"reward service {self.url}: no answer after {self.attempts} attempts ({self.reason}); "
+            f"see whether {self.url}/readyz answers, or allow more time"
+        )
+
+
+class RewardUnauthorized(RewardRequestError):
+    """The API key is missing, unknown or not allowed."""
+
+
+class RewardVersionMismatch(RewardRequestError):
+    """The service shapes rewards differently than at this client's first answer. A run never mixes two."""
+
+    def __init__(self, expected: str, found: str) -> None:
+        super().__init__(expected, found)
+        self.expected = expected
+        self.found = found
+
+    def __str__(self) -> str:
+        return (
+            f"reward version: service has {self.found!r}, this run began with {self.expected!r}; "
+            "restore the service's shaping, or start a new run"
+        )
+
+
+class RewardRejected(RewardRequestError):
+    """The service refused the request; sending it again changes nothing."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(status, detail)
+        self.status = status
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"reward service refused the request with {self.status}: {self.detail}"
+
+
+class RewardProtocolError(RewardRequestError):
+    """The answer does not fit the contract: another service, or another version of it, listens there."""

@@ -1,0 +1,202 @@
+"""The reward service on Ray Serve: one HTTP application, any number of replicas, no GPU.
+
+Consumes a `RewardConfig` and the keys; produces a Serve application. `build` is what a Serve YAML imports,
+`start_rewards` is what a training job calls on the Ray that it already has. The only module here that loads Ray.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import httpx
+import ray
+from fastapi import FastAPI
+from ray import serve
+from ray.serve.config import HTTPOptions, ProxyLocation
+from ray.serve.context import _get_global_client
+from ray.serve.schema import ApplicationStatus, LoggingConfig
+
+from reward_service.api import build_app
+from reward_service.auth import ApiKeys
+from reward_service.config import RewardConfig
+from reward_service.errors import InvalidKeys, ServiceNotStarted
+from reward_service.service import RewardService, RuleScorer
+from reward_service.shaping import reward_version
+
+_ONGOING_REQUESTS = 32
+"""Per replica. Serve's default of 5 would queue a training job behind itself."""
+_QUEUED_REQUESTS = 256
+_RETRY_AFTER_SECONDS = 1
+_POLL_SECONDS = 0.1
+_REQUEST_SECONDS = 60.0
+_PROBE_SECONDS = 5.0
+
+
+@serve.deployment(
+    name="rewards",
+    max_ongoing_requests=_ONGOING_REQUESTS,
+    max_queued_requests=_QUEUED_REQUESTS,
+    backpressure_config={"status_code": 429, "retry_after_s": _RETRY_AFTER_SECONDS},
+)
+@serve.ingress()
+class RewardReplica:
+    """One replica: a shell around `build_app`."""
+
+    def __init__(self, config: Mapping[str, Any], key_digests: Mapping[str, str]) -> None:
+        self._service = RewardService(RuleScorer(RewardConfig.model_validate(config).shaping))
+        self._keys = ApiKeys(key_digests)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return build_app(self._service, self._keys)
+
+
+class _Address(NamedTuple):
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class RewardEndpoint:
+    """A running reward service."""
+
+    url: str
+    """Without `/v1`; what `RewardClient` takes."""
+    application: str
+    reward_version: str
+    started_serve: bool
+    """Whether Serve itself was started for this service, so that stopping it may stop Serve."""
+
+
+def build(args: dict[str, Any]) -> serve.Application:
+    """The application for a Serve YAML; `args` are the fields of `RewardConfig`, keys come from the environment.
+
+    Raises:
+        InvalidKeys: there are none; a YAML may bind to any address, so this way never runs without.
+    """
+    return _application(RewardConfig.model_validate(args), ApiKeys.load(os.environ))
+
+
+def start_rewards(
+    config: RewardConfig,
+    keys: ApiKeys,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    application: str = "rewards",
+) -> RewardEndpoint:
+    """Run the service on the Ray that is already initialised, at `http://host:port/application`.
+
+    Port 0 takes a free one, or that of a Serve which already runs. Returns once the service answers over HTTP.
+
+    Raises:
+        InvalidKeys: the address can be reached from elsewhere and there are no keys.
+        ServiceNotStarted: no answer within `config.start_seconds`, or a running Serve listens elsewhere.
+    """
+    running = _running_serve()
+    _refuse_open_door(host if running is None else running.host, keys)
+    if running is not None and port not in (0, running.port):
+        raise ServiceNotStarted(
+            f"reward service: asked for port {port}, but Serve already listens on {running.port} of this Ray cluster "
+            "and has one address only; ask for port 0, or shut that Serve down"
+        )
+    address = running or _start_serve(_Address(host, port or _free_port(host)))
+    url = f"http://{_reachable(address.host)}:{address.port}/{application}"
+    endpoint = RewardEndpoint(url, application, reward_version(config.shaping), started_serve=running is None)
+    target = serve.RunTarget(_application(config, keys), application, f"/{application}", _quiet())
+    try:
+        # `serve.run` would wait without a deadline when the cluster has no room for a replica.
+        serve.run_many([target], wait_for_applications_running=False)
+        _await_ready(endpoint, config)
+    except Exception:
+        stop_rewards(endpoint)
+        raise
+    return endpoint
+
+
+def stop_rewards(endpoint: RewardEndpoint) -> None:
+    """Take the service down, and Serve with it if it was started for this service and nothing else runs there."""
+    serve.delete(endpoint.application)
+    if endpoint.started_serve and not serve.status().applications:
+        serve.shutdown()
+
+
+def _application(config: RewardConfig, keys: ApiKeys) -> serve.Application:
+    deployment = RewardReplica.options(
+        num_replicas=config.replicas, ray_actor_options={"num_cpus": config.cpus_per_replica, "num_gpus": 0}
+    )
+    return deployment.bind(config.model_dump(mode="json"), dict(keys.digests))
+
+
+def _running_serve() -> _Address | None:
+    """Where the Serve that runs on this Ray listens; None where none runs. Ray has no public way to ask."""
+    client = _get_global_client(raise_if_no_controller_running=False)
+    if client is None:
+        return None
+    if client.http_config.host is None:
+        raise ServiceNotStarted("reward service: the Serve of this Ray cluster has no HTTP; shut that Serve down")
+    return _Address(client.http_config.host, client.http_config.port)
+
+
+def _start_serve(address: _Address) -> _Address:
+    options = HTTPOptions(host=address.host, port=address.port, request_timeout_s=_REQUEST_SECONDS)
+    serve.start(proxy_location=ProxyLocation.HeadOnly, http_options=options, logging_config=_quiet())
+    return address
+
+
+def _quiet() -> LoggingConfig:
+    return LoggingConfig(log_level="WARNING", enable_access_log=False)
+
+
+def _refuse_open_door(host: str, keys: ApiKeys) -> None:
+    if not keys.digests and not _is_loopback(host):
+        raise InvalidKeys(f"reward service: no API keys, and {host} can be reached from elsewhere; issue a key")
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or ipaddress.ip_address(host).is_loopback
+
+
+def _free_port(host: str) -> int:
+    with socket.create_server((host, 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def _reachable(host: str) -> str:
+    """The host to call: a proxy that listens everywhere is called at the head node, where it runs."""
+    if host in ("0.0.0.0", "::"):
+        return ray.get_runtime_context().gcs_address.rpartition(":")[0]
+    return host
+
+
+def _await_ready(endpoint: RewardEndpoint, config: RewardConfig) -> None:
+    """Wait until the service answers over HTTP with the version that it was started for."""
+    deadline = time.monotonic() + config.start_seconds
+    found = "nothing yet"
+    while time.monotonic() < deadline:
+        state = serve.status().applications[endpoint.application]
+        found = f"{state.status.value} {state.message}".strip()
+        if state.status is ApplicationStatus.DEPLOY_FAILED:
+            break
+        if state.status is ApplicationStatus.RUNNING:
+            found = _served_version(endpoint.url)
+            if found == endpoint.reward_version:
+                return
+        time.sleep(_POLL_SECONDS)
+    raise ServiceNotStarted(
+        f"reward service {endpoint.url}: not ready within {config.start_seconds:g} s, last: {found}; it needs "
+        f"{config.replicas} x {config.cpus_per_replica:g} CPUs of Ray, see `ray status` and Serve's logs"
+    )
+
+
+def _served_version(url: str) -> str:
+    try:
+        response = httpx.get(f"{url}/readyz", timeout=_PROBE_SECONDS, trust_env=False)
+    except httpx.TransportError as error:
+        return f"{type(error).__name__}: {error}"
+    return response.json()["reward_version"] if response.is_success else f"status {response.status_code}"

@@ -1,0 +1,154 @@
+"""What each step of an episode is worth, signal by signal, before any weight.
+
+Consumes an `Episode`: the facts of one trajectory that may count, without tokens or texts of the prompt. Produces one
+`Signals` for each turn. Pure; knows nothing of shaping, HTTP or Ray. The signals are those of StepTool (arXiv
+2410.07745, section 4.1), measured by exact rules where the paper asks a judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tool_sandbox.tasks import GroundTruth
+from tool_sandbox.tools import CallStatus, Progress
+from tool_sandbox.verdict import solved as is_solved
+
+SIGNALS_VERSION = 1
+"""Part of every reward version. Raise it with any change of this file that changes a number."""
+
+
+class Stop(StrEnum):
+    """Why an episode ended, as the contract spells it."""
+
+    ANSWERED = "answered"
+    STEP_BUDGET = "step_budget"
+    CONTEXT_OVERFLOW = "context_overflow"
+    TURN_TOO_LONG = "turn_too_long"
+    INFRASTRUCTURE = "infrastructure"
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """A turn that called a tool."""
+
+    status: CallStatus
+    progress: Progress | None
+    """None where the task has no exact distance, or the call was lost."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether infrastructure, not the model, ended the call."""
+        return self.status.is_infrastructure
+
+
+@dataclass(frozen=True, slots=True)
+class Unparsed:
+    """A turn that tried to call a tool and could not be read, or that never ended. Nothing ran."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The final answer."""
+
+    text: str
+
+
+Turn = Called | Unparsed | Answered
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """One trajectory as the rules see it."""
+
+    turns: tuple[Turn, ...]
+    ground_truth: GroundTruth
+    stop: Stop
+    state_hash: str | None
+    """Canonical hash of the final state; None where the toolset has no state."""
+
+    @property
+    def answer(self) -> str | None:
+        """The final answer; None when the episode ended without one."""
+        last = self.turns[-1] if self.turns else None
+        return last.text if isinstance(last, Answered) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """The raw signals of one step; None where a signal abstains or does not apply."""
+
+    success: float | None
+    """SuccCalling: 1 or 0."""
+    contribution: float | None
+    """In [-1, 1]."""
+    solved: float | None
+    """IsSolved: 1 or 0; only at the last step."""
+
+
+def success(turn: Turn) -> float | None:
+    """SuccCalling: 1 where the call ran, 0 where the model made it fail; None for an answer and for a lost call."""
+    match turn:
+        case Answered():
+            return None
+        case Unparsed():
+            return 0.0
+        case Called():
+            return None if turn.lost else float(turn.status is CallStatus.OK)
+
+
+def contribution(turn: Turn) -> float | None:
+    """Contribution: calls by which the turn brought the task nearer to its end, clipped to [-1, 1].
+
+    A turn that ran nothing contributed nothing. None for an answer, a lost call, and a call without a progress record.
+    """
+    match turn:
+        case Answered():
+            return None
+        case Unparsed():
+            return 0.0
+        case Called():
+            if turn.lost or turn.progress is None:
+                return None
+            return float(max(-1, min(1, turn.progress.before - turn.progress.after)))
+
+
+def solved(episode: Episode) -> float | None:
+    """IsSolved: 1 or 0; None without ground truth, and where infrastructure ended the episode before the model could.
+
+    A spent step budget, a full context and an endless turn are the model's doing: unsolved, unless the target is a
+    state that was reached.
+    """
+    if episode.stop is Stop.INFRASTRUCTURE:
+        return None
+    verdict = is_solved(episode.ground_truth, episode.answer, episode.state_hash)
+    return None if verdict is None else float(verdict)
+
+
+def measure(episode: Episode) -> tuple[Signals, ...]:
+    """The signals of every turn, in order; IsSolved stands at the last one."""
+    last = len(episode.turns) - 1
+    verdict = solved(episode)
+    return tuple(
+        Signals(success(turn), contribution(turn), verdict if position == last else None)
+        for position, turn in enumerate(episode.turns)
+    )
+
+
+def distances(episode: Episode) -> Iterator[Progress | None]:
+    """Remaining calls around each turn; a turn that ran nothing leaves them where they were.
+
+    Before the first record the distance is the task's `minimum_calls`. None where it is unknown.
+    """
+    here = episode.ground_truth.minimum_calls
+    for turn in episode.turns:
+        record = turn.progress if isinstance(turn, Called) else _unmoved(here)
+        yield record
+        here = here if record is None else record.after
+
+
+def _unmoved(here: int | None) -> Progress | None:
+    return None if here is None else Progress(before=here, after=here)

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from reward_service.auth import KEYS_FILE_VARIABLE
+from reward_service.config import RewardConfig
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+
+
+def standalone() -> dict[str, Any]:
+    return yaml.safe_load((DEPLOY / "serve" / "rewards.yaml").read_text())
+
+
+def on_kubernetes() -> dict[str, Any]:
+    service = yaml.safe_load((DEPLOY / "kuberay" / "rayservice.yaml").read_text())
+    return yaml.safe_load(service["spec"]["serveConfigV2"])
+
+
+CONFIGS = [pytest.param(standalone(), id="standalone"), pytest.param(on_kubernetes(), id="kubernetes")]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_serve_accepts_the_configuration_and_knows_every_key(config: dict[str, Any]) -> None:
+    from ray.serve.schema import HTTPOptionsSchema, ServeApplicationSchema, ServeDeploySchema
+
+    ServeDeploySchema.model_validate(config)
+    # Serve ignores keys that it does not know, so a misspelt one would pass.
+    assert set(config) <= set(ServeDeploySchema.model_fields)
+    assert set(config["http_options"]) <= set(HTTPOptionsSchema.model_fields)
+    for application in config["applications"]:
+        assert set(application) <= set(ServeApplicationSchema.model_fields)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_the_import_path_leads_to_a_callable_that_takes_these_arguments(config: dict[str, Any]) -> None:
+    (application,) = config["applications"]
+    module, _, name = application["import_path"].partition(":")
+    assert callable(getattr(importlib.import_module(module), name))
+    RewardConfig.model_validate(application["args"])
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_deployment_override_names_a_deployment_of_the_application(config: dict[str, Any]) -> None:
+    from reward_service.serve_app import RewardReplica
+
+    (application,) = config["applications"]
+    assert {deployment["name"] for deployment in application.get("deployments", [])} <= {RewardReplica.name}
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_the_service_reads_its_keys_from_a_file(config: dict[str, Any]) -> None:
+    (application,) = config["applications"]
+    assert application["runtime_env"]["env_vars"] == {KEYS_FILE_VARIABLE: "/etc/steptool/reward-keys"}
+
+
+def test_both_ways_to_deploy_score_alike() -> None:
+    (one,), (other,) = standalone()["applications"], on_kubernetes()["applications"]
+    assert one["args"] == other["args"]
+    assert one["route_prefix"] == other["route_prefix"]
+
+
+def test_the_standalone_service_listens_on_loopback_only() -> None:
+    assert standalone()["http_options"]["host"] == "127.0.0.1"

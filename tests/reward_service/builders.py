@@ -1,0 +1,48 @@
+"""Small episodes for the reward tests, as the rules see them and as the contract spells them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reward_service.signals import Answered, Called, Episode, Stop, Turn
+from reward_service.wire import TrajectoryItem
+from tool_sandbox.tasks import GroundTruth
+from tool_sandbox.tools import CallStatus, Progress
+
+ANSWER = GroundTruth(answer="42", minimum_calls=2)
+
+
+def call(before: int, after: int, status: CallStatus = CallStatus.OK) -> Called:
+    return Called(status, Progress(before, after))
+
+
+def episode(*turns: Turn, stop: Stop = Stop.ANSWERED, truth: GroundTruth = ANSWER, state: str | None = None) -> Episode:
+    return Episode(turns, truth, stop, state)
+
+
+RIGHT, WRONG = Answered("42"), Answered("41")
+
+
+def call_step(index: int, before: int = 1, after: int = 0, status: str = "ok") -> dict[str, Any]:
+    return {
+        "index": index,
+        "call": {"name": "price", "arguments": {"item": "lamp"}},
+        "status": status,
+        "observation": "42",
+        "progress": {"before": before, "after": after},
+    }
+
+
+def trajectory(id: str = "t-1", **changes: Any) -> dict[str, Any]:
+    """One useful call, then the right answer."""
+    plain: dict[str, Any] = {
+        "id": id,
+        "steps": [call_step(0), {"index": 1, "answer": "42"}],
+        "task": {"id": "ledger/L0/train/1", "level": "L0", "ground_truth": {"answer": "42", "minimum_calls": 1}},
+        "stop": "answered",
+    }
+    return plain | changes
+
+
+def item(id: str = "t-1", **changes: Any) -> TrajectoryItem:
+    return TrajectoryItem.model_validate(trajectory(id, **changes))

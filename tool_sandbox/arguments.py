@@ -1,0 +1,51 @@
+"""Are the arguments of a call what the tool's JSON Schema asks for?
+
+Consumes a `ToolSpec` and a `ToolCall`; produces a complaint in a few words, because the model that reads it may be small
+and its context short. Knows nothing of sessions.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError, best_match
+
+from tool_sandbox.tools import CallStatus, ToolCall, ToolResult, ToolSpec
+
+COMPLAINT_CHARACTERS = 60
+
+
+def check_arguments(spec: ToolSpec, call: ToolCall) -> str | None:
+    """The complaint about the arguments of `call`, such as `price needs item`; None where they fit the schema."""
+    validator = _validator(json.dumps(dict(spec.parameters), sort_keys=True))
+    error = best_match(validator.iter_errors(dict(call.arguments)))
+    return None if error is None else _complaint(spec, error)[:COMPLAINT_CHARACTERS]
+
+
+def invalid_arguments(call: ToolCall, complaint: str) -> ToolResult:
+    """The result of a call that was never run because its arguments do not fit."""
+    return ToolResult(call.id, CallStatus.INVALID_ARGUMENTS, f"error: {complaint}")
+
+
+@lru_cache(maxsize=1024)
+def _validator(schema: str) -> Draft202012Validator:
+    parameters = json.loads(schema)
+    Draft202012Validator.check_schema(parameters)
+    return Draft202012Validator(parameters)
+
+
+def _complaint(spec: ToolSpec, error: ValidationError) -> str:
+    where = ".".join(str(part) for part in error.absolute_path) or spec.name
+    if error.validator == "required":
+        present = error.instance
+        missing = [name for name in error.validator_value if name not in present]
+        return f"{where} needs {' and '.join(missing)}"
+    if error.validator == "additionalProperties":
+        known = error.schema.get("properties", {})
+        extra = [name for name in error.instance if name not in known]
+        return f"{where} has no {' or '.join(extra)}"
+    if error.validator == "type":
+        return f"{where} must be {error.validator_value}"
+    return f"{where}: {error.message}"

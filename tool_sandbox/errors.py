@@ -1,0 +1,56 @@
+"""Everything that this floor raises. The model's errors are not here: they are statuses of a `ToolResult`.
+
+SandboxError
+├── UnknownToolset          no toolset of that name
+├── InvalidToolset          a toolset was found and is not usable
+├── NoSuchTask              a split or level that the toolset does not have
+├── CorruptTask             a task whose payload this version cannot rebuild
+├── IsolationUnavailable    the machine cannot run isolated code
+├── LeaseLost               the session behind a lease is gone
+├── SandboxFull             (retryable) every session is taken
+└── SandboxUnavailable      (retryable) no sandbox answered
+
+Each exception carries one message and nothing else, so that it survives pickling between Ray workers.
+"""
+
+from __future__ import annotations
+
+
+class SandboxError(Exception):
+    """Root of this floor's errors."""
+
+
+class Retryable:
+    """Marks errors that may pass when the same request is made again."""
+
+
+class UnknownToolset(SandboxError, LookupError):
+    """No toolset is registered under the name."""
+
+
+class InvalidToolset(SandboxError, TypeError):
+    """A registered factory does not give a toolset, or a name is taken."""
+
+
+class NoSuchTask(SandboxError, ValueError):
+    """The toolset has no tasks for the split and level."""
+
+
+class CorruptTask(SandboxError, ValueError):
+    """The payload of a task cannot be turned into a world."""
+
+
+class IsolationUnavailable(SandboxError, RuntimeError):
+    """Isolated code cannot run on this machine."""
+
+
+class LeaseLost(SandboxError, LookupError):
+    """The lease expired, was closed, or its sandbox died."""
+
+
+class SandboxFull(SandboxError, Retryable):
+    """Every session that the sandbox may hold is open."""
+
+
+class SandboxUnavailable(SandboxError, Retryable):
+    """No sandbox answered before the deadline."""

@@ -1,0 +1,63 @@
+"""The words that ledger worlds are made of. Short and common, so that each costs a small model one or two tokens."""
+
+from __future__ import annotations
+
+PEOPLE = tuple(
+    "adam alan alma amy anna ben beth bob carl clara dan dave diana ella emma eric eva fred gina greg hugo ida ivan "
+    "jack jane jim joan john julia karl kate kim lena leo lily lisa luke mark mary max mia nick nina noah nora olga "
+    "oscar otto paul peter rita rosa ruth sam sara sofia tom vera victor".split()
+)
+ITEMS = tuple(
+    "apron bag ball basket bell belt bench bike blanket boat book boot bottle bowl box brush bucket cage camera candle "
+    "carpet chair chess clock coat cup curtain desk doll door drum fan flag flute fork frame glove guitar hammer hat "
+    "kettle kite knife ladder lamp lock map mirror mug needle oven pan pen piano pillow pipe plate pot radio ring rope "
+    "rug scarf shelf shirt shoe soap sofa spoon stove table tent towel toy vase violin wheel".split()
+)
+EVENTS = tuple(
+    "ballet banquet bazaar bingo brunch carnival circus class concert contest council debate derby dinner drill fair "
+    "feast festival gala game hearing hike lecture lesson lunch march match meeting opera parade party picnic play quiz "
+    "race rally recital regatta retreat review seminar show summit tour training trial walk wedding workshop".split()
+)
+CITIES = tuple(
+    "athens austin berlin bern boston cairo chicago dallas delhi denver dublin geneva hanoi houston kyoto lagos lima "
+    "lisbon london lyon madrid miami milan moscow munich naples nice osaka oslo oxford paris perth porto prague quebec "
+    "reno rome seoul sofia sydney tokyo toronto turin venice vienna warsaw york zurich".split()
+)
+COLORS = tuple("beige black blue brown gold gray green orange pink purple red silver white yellow".split())
+
+ORDER_LETTERS = "ABCDEFGH"
+ACCOUNT_LETTERS = "PQRSTUVW"
+WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+MONTHS = (
+    ("january", 31),
+    ("february", 28),
+    ("march", 31),
+    ("april", 30),
+    ("may", 31),
+    ("june", 30),
+    ("july", 31),
+    ("august", 31),
+    ("september", 30),
+    ("october", 31),
+    ("november", 30),
+    ("december", 31),
+)
+"""Name and number of days."""
+
+
+def _numbered(letters: str) -> tuple[str, ...]:
+    return tuple(f"{letter}{number}" for letter in letters for number in range(10, 100))
+
+
+ORDERS = _numbered(ORDER_LETTERS)
+ACCOUNTS = _numbered(ACCOUNT_LETTERS)
+
+POOLS: dict[str, tuple[str, ...]] = {
+    "person": PEOPLE,
+    "item": ITEMS,
+    "order": ORDERS,
+    "event": EVENTS,
+    "account": ACCOUNTS,
+    "city": tuple(city for city in CITIES if city not in PEOPLE),
+}
+"""Kind of entity → every name it may have. No name belongs to two kinds."""

@@ -1,0 +1,169 @@
+"""How far a session is from solving its task: the exact minimum number of calls still needed.
+
+Owns `Tracker`. A question is as far as there are facts of its call graph missing; knowing a result makes everything below
+it needless. A target state is as far as the writes that every touched row still needs, plus the facts that these writes
+need. Distances are capped at `lost`, which also stands for states from which no offered tool leads back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import cache
+
+from tool_sandbox.ledger.plans import EvaluatedCall, Fact
+from tool_sandbox.ledger.tools import NOTABLE, STATUS_MOVES, TOOLS, Value
+from tool_sandbox.ledger.world import World
+from tool_sandbox.tools import ToolCall
+
+LOST_MARGIN = 3
+"""A session that is lost counts as this many calls beyond the task's own minimum."""
+
+RowState = tuple[str | bool, int]
+"""What matters of a row: (status, 0 if the note is right else 1), or (frozen, sign of the balance still missing)."""
+
+
+class Tracker:
+    """The distance of one session. Mutable: `observe` it after every successful call, in order."""
+
+    def __init__(self, calls: tuple[EvaluatedCall, ...], target: World | None, world: World, tools: Collection[str]):
+        """`target` is the state to reach; None for a question. `world` is the live state, seen but never changed."""
+        self._calls = calls
+        self._target = target
+        self._world = world
+        self._tools = frozenset(tools)
+        self._known: set[int] = set()
+        self.lost = self._distance(cap=None) + LOST_MARGIN
+
+    @property
+    def remaining(self) -> int:
+        """Fewest calls that still solve the task, at most `lost`."""
+        return self._distance(cap=self.lost)
+
+    def observe(self, tool: str, values: tuple[Value, ...]) -> None:
+        """Take note of a call that succeeded."""
+        fact = Fact.of(tool, values)
+        for index, call in enumerate(self._calls):
+            if call.fact == fact:
+                self._known.add(index)
+                if tool in TOOLS and not TOOLS[tool].spec.read_only:
+                    # Whoever wrote with a value has it, wherever it came from.
+                    self._known.update(call.needs)
+
+    def next_call(self) -> ToolCall | None:
+        """A call that brings the task one nearer; None where nothing is left to do or nothing helps."""
+        for index in sorted(self._missing()):
+            call = self._calls[index]
+            return planned_call(call.tool, call.values)
+        return next((call for row in self._rows() if (call := self._next_write(*row)) is not None), None)
+
+    def _distance(self, cap: int | None) -> int:
+        steps = [self._path(kind, name) for kind, name in self._rows()]
+        if any(path is None for path in steps):
+            if cap is None:
+                raise ValueError(f"the offered tools {sorted(self._tools)} do not lead to the target state")
+            return cap
+        distance = len(self._missing()) + sum(len(path) for path in steps if path is not None)
+        return distance if cap is None else min(distance, cap)
+
+    def _missing(self) -> set[int]:
+        """Reads that are still needed: from what is wanted backwards, stopping at what is known."""
+        wanted = self._wanted()
+        missing: set[int] = set()
+        while wanted:
+            index = wanted.pop()
+            if index not in self._known and index not in missing:
+                missing.add(index)
+                wanted.extend(self._calls[index].needs)
+        return missing
+
+    def _wanted(self) -> list[int]:
+        if self._target is None:
+            return [len(self._calls) - 1]
+        rows = {name for _, name in self._rows()}
+        return [
+            need
+            for call in self._calls
+            if not TOOLS[call.tool].spec.read_only and call.values[0] in rows and self._unmet(call)
+            for need in call.needs
+        ]
+
+    def _unmet(self, call: EvaluatedCall) -> bool:
+        """Whether what this write of the plan brings about is still to be done."""
+        kind = TOOLS[call.tool].domains[0]
+        name = str(call.values[0])
+        if call.tool == "note":
+            return _row_state(kind, name, self._world, self._target)[1] != 0
+        if call.tool in ("deposit", "withdraw"):
+            return _row_state(kind, name, self._world, self._target)[1] != 0
+        return True
+
+    def _rows(self) -> list[tuple[str, str]]:
+        """Rows that are not yet as they should be."""
+        if self._target is None:
+            return []
+        now, then = self._world.tables(), self._target.tables()
+        return [(kind, name) for kind in ("order", "account") for name in now[kind] if now[kind][name] != then[kind][name]]
+
+    def _path(self, kind: str, name: str) -> tuple[str, ...] | None:
+        assert self._target is not None, "only a target state has rows to repair"
+        start = _row_state(kind, name, self._world, self._target)
+        goal = _row_state(kind, name, self._target, self._target)
+        return shortest_writes(kind, start, goal, self._tools)
+
+    def _next_write(self, kind: str, name: str) -> ToolCall | None:
+        path = self._path(kind, name)
+        if not path:
+            return None
+        assert self._target is not None
+        now, then = self._world.tables()[kind][name], self._target.tables()[kind][name]
+        values: tuple[Value, ...] = (name,)
+        if path[0] == "note":
+            values = (name, then["note"])
+        elif path[0] in ("deposit", "withdraw"):
+            values = (name, abs(then["balance"] - now["balance"]))
+        return planned_call(path[0], values)
+
+
+def planned_call(tool: str, values: tuple[Value, ...]) -> ToolCall:
+    """A call from a tool's values in the order of its parameters."""
+    return ToolCall("", tool, dict(zip(TOOLS[tool].parameters, values, strict=True)))
+
+
+def _row_state(kind: str, name: str, world: World, target: World | None) -> RowState:
+    assert target is not None, "the state of a row is measured against a target"
+    now, then = world.tables()[kind][name], target.tables()[kind][name]
+    if kind == "order":
+        return now["status"], int(now["note"] != then["note"])
+    missing = then["balance"] - now["balance"]
+    return now["frozen"], (missing > 0) - (missing < 0)
+
+
+@cache
+def shortest_writes(kind: str, start: RowState, goal: RowState, tools: frozenset[str]) -> tuple[str, ...] | None:
+    """The fewest writes that lead one row from `start` to `goal`; None where the offered tools do not."""
+    paths: dict[RowState, tuple[str, ...]] = {start: ()}
+    queue = [start]
+    for state in queue:
+        if state == goal:
+            return paths[state]
+        moves = _order_moves(state) if kind == "order" else _account_moves(state)
+        for tool, following in moves:
+            if tool in tools and following not in paths:
+                paths[following] = (*paths[state], tool)
+                queue.append(following)
+    return None
+
+
+def _order_moves(state: RowState) -> list[tuple[str, RowState]]:
+    status, wrong_note = state
+    moves: list[tuple[str, RowState]] = [
+        (tool, (given, wrong_note)) for tool, (required, given) in STATUS_MOVES.items() if required == status
+    ]
+    return [*moves, ("note", (status, 0))] if status in NOTABLE else moves
+
+
+def _account_moves(state: RowState) -> list[tuple[str, RowState]]:
+    frozen, missing = state
+    if frozen:
+        return [("thaw", (False, missing))]
+    return [("deposit", (False, 0))] if missing > 0 else [("withdraw", (False, 0))] if missing < 0 else []

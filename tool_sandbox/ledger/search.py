@@ -1,0 +1,74 @@
+"""Search over the facts of a world: can anything but the plan solve the task in as few calls?
+
+Consumes a world, the tools on offer and what the prompt tells. Used to reject tasks, never while a session runs.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+
+from tool_sandbox.ledger.plans import Fact
+from tool_sandbox.ledger.tools import TOOLS, Refusal, Value, accepts
+from tool_sandbox.ledger.world import World
+
+SEARCH_STATES = 1000
+"""Sets of facts looked at before the search gives up. More would cost a sampler more than the task is worth."""
+
+
+class FactFinder:
+    """Results of read-only calls in one world, each computed once."""
+
+    def __init__(self, world: World, tools: Iterable[str]) -> None:
+        self._world = world
+        self._tools = [TOOLS[name] for name in tools if TOOLS[name].spec.read_only]
+        self._results: dict[Fact, Value | None] = {}
+        self._kinds: dict[Value, str] = {}
+
+    def available(self, known: frozenset[Value]) -> Iterator[tuple[Fact, Value]]:
+        """Every call whose arguments are known and that succeeds, with its result."""
+        for tool in self._tools:
+            fitting = [[value for value in known if accepts(domain, self._kind(value))] for domain in tool.domains]
+            for values in itertools.product(*fitting):
+                fact = Fact.of(tool.spec.name, values)
+                result = self._result(fact)
+                if result is not None:
+                    yield fact, result
+
+    def _kind(self, value: Value) -> str:
+        if value not in self._kinds:
+            self._kinds[value] = self._world.kind_of(value)
+        return self._kinds[value]
+
+    def _result(self, fact: Fact) -> Value | None:
+        if fact not in self._results:
+            try:
+                self._results[fact] = TOOLS[fact.tool].run(self._world, *fact.values)
+            except Refusal:
+                self._results[fact] = None
+        return self._results[fact]
+
+
+def has_rival(finder: FactFinder, told: frozenset[Value], goals: frozenset[Value], plan: frozenset[Fact]) -> bool:
+    """Whether a set of at most `len(plan)` calls, other than the plan, makes every goal known.
+
+    Breadth first over sets of facts. True also when the search would take too long: such a task is not worth keeping.
+    """
+    if goals <= told:
+        return True
+    frontier: dict[frozenset[Fact], frozenset[Value]] = {frozenset(): told}
+    for size in range(1, len(plan) + 1):
+        following: dict[frozenset[Fact], frozenset[Value]] = {}
+        for facts, known in frontier.items():
+            for fact, result in finder.available(known):
+                if fact in facts:
+                    continue
+                if goals <= known | {result} and facts | {fact} != plan:
+                    return True
+                # The last round only looks: nothing is built upon its sets.
+                if size < len(plan):
+                    following[facts | {fact}] = known | {result}
+        if len(following) > SEARCH_STATES:
+            return True
+        frontier = following
+    return False

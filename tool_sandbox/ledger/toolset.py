@@ -1,0 +1,52 @@
+"""The ledger as a toolset: what the registry hands out under the name `ledger`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tool_sandbox.errors import CorruptTask
+from tool_sandbox.isolation.python_tool import PYTHON_SPEC, default_python_tool
+from tool_sandbox.ledger.sampling import LEVELS, TOOLSET, sample_task
+from tool_sandbox.ledger.session import LedgerSession, Runner
+from tool_sandbox.ledger.splits import has_tasks
+from tool_sandbox.ledger.tools import TOOLS
+from tool_sandbox.tasks import Split, Task
+from tool_sandbox.tools import ToolSpec
+
+
+class LedgerToolset:
+    """Tasks over small seeded databases, with exact ground truth for every call."""
+
+    name = TOOLSET
+
+    def __init__(self, python: Callable[[], Runner] = default_python_tool) -> None:
+        """`python` builds the runner of the `python` tool, when a task first names that tool."""
+        self._python = python
+
+    def specs(self) -> tuple[ToolSpec, ...]:
+        """The ledger's own tools, and `python`, which no sampled task names but any task may be given."""
+        return (*(tool.spec for tool in TOOLS.values()), PYTHON_SPEC)
+
+    def levels(self) -> tuple[str, ...]:
+        return LEVELS
+
+    def has_tasks(self, split: Split, level: str) -> bool:
+        """Whether the split exists at the level."""
+        return has_tasks(split, level)
+
+    def sample_task(self, split: Split, level: str, index: int) -> Task:
+        """The `index`-th task of a split and level; raises `NoSuchTask` where `has_tasks` says no."""
+        return sample_task(split, level, index)
+
+    def open(self, task: Task) -> LedgerSession:
+        """A fresh session in the task's initial state.
+
+        Raises:
+            CorruptTask: the payload is not this generator's, or a tool does not exist.
+            IsolationUnavailable: the task names `python` and this machine cannot isolate it.
+        """
+        unknown = [name for name in task.tools if name not in TOOLS and name != PYTHON_SPEC.name]
+        if unknown:
+            raise CorruptTask(f"task {task.id!r}: names the tools {unknown}, which the ledger does not have; sample it again")
+        extra = {PYTHON_SPEC.name: self._python()} if PYTHON_SPEC.name in task.tools else {}
+        return LedgerSession(task, extra)

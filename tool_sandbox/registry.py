@@ -1,0 +1,86 @@
+"""Toolsets by name.
+
+A toolset is a zero-argument factory. Installed distributions offer theirs through the entry-point group
+`steptool.toolsets`; code without a distribution calls `register`. The built-in ledger is always there, so that a source
+tree works without installation.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import entry_points
+
+from tool_sandbox.errors import InvalidToolset, UnknownToolset
+from tool_sandbox.session import Toolset
+
+ENTRY_POINT_GROUP = "steptool.toolsets"
+
+ToolsetFactory = Callable[[], Toolset]
+
+
+def _ledger() -> Toolset:
+    # Imported on first use: importing the registry must not pull every toolset in.
+    return importlib.import_module("tool_sandbox.ledger").toolset()
+
+
+_BUILT_IN: dict[str, ToolsetFactory] = {"ledger": _ledger}
+_registered: dict[str, ToolsetFactory] = {}
+
+
+def register(name: str, factory: ToolsetFactory) -> None:
+    """Offer a toolset in this process. Registering the same factory again is allowed, another one is not.
+
+    Raises:
+        InvalidToolset: the name belongs to another toolset.
+    """
+    taken = _factories().get(name)
+    if taken is not None and taken is not factory:
+        raise InvalidToolset(f"toolset {name!r}: the name is taken by {taken!r}; choose another name")
+    _registered[name] = factory
+    load_toolset.cache_clear()
+
+
+def toolset_names() -> tuple[str, ...]:
+    """Every name that `load_toolset` accepts, sorted."""
+    return tuple(sorted({*_factories(), *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))}))
+
+
+@cache
+def load_toolset(name: str) -> Toolset:
+    """The toolset of that name; one object per process.
+
+    Raises:
+        UnknownToolset: nobody offers the name.
+        InvalidToolset: the factory gave something that calls itself otherwise.
+    """
+    factory = _factories().get(name) or _entry_point(name)
+    if factory is None:
+        raise UnknownToolset(_unknown(name))
+    toolset = factory()
+    if getattr(toolset, "name", None) != name:
+        raise InvalidToolset(
+            f"toolset {name!r}: its factory gave {toolset!r}; expected an object whose `name` is {name!r}"
+        )
+    return toolset
+
+
+def _factories() -> dict[str, ToolsetFactory]:
+    return _BUILT_IN | _registered
+
+
+def _entry_point(name: str) -> ToolsetFactory | None:
+    found = tuple(entry_points(group=ENTRY_POINT_GROUP, name=name))
+    return found[0].load() if found else None
+
+
+def _unknown(name: str) -> str:
+    names = toolset_names()
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return (
+        f"toolset {name!r} is not registered; {hint}registered are {', '.join(names)}. Install the package that offers it "
+        f"(entry-point group {ENTRY_POINT_GROUP!r}) or call tool_sandbox.registry.register"
+    )
