@@ -6,11 +6,12 @@ Consumes `tool_sandbox.demonstrations.Demonstration`; produces ids and a mask ov
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from actors.config import EpisodeConfig
-from actors.parsing import render_call
 from actors.prompt import ChatFormat
 from tool_sandbox.demonstrations import Demonstration
 from tool_sandbox.tools import ToolSpec
@@ -39,6 +40,12 @@ def encode(
     if demonstration.answer is not None:
         _extend(ids, mask, chat.action_ids(demonstration.answer), learned=True)
     return EncodedDemonstration(tuple(ids), tuple(mask))
+
+
+def render_call(name: str, arguments: Mapping[str, Any]) -> str:
+    """A call as a demonstration writes it: one Hermes `<tool_call>` JSON object."""
+    body = json.dumps({"name": name, "arguments": dict(arguments)}, ensure_ascii=False)
+    return f"<tool_call>{body}</tool_call>"
 
 
 def _extend(ids: list[int], mask: list[bool], more: tuple[int, ...], *, learned: bool) -> None:

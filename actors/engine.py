@@ -36,10 +36,6 @@ class Generation:
     """False when the turn ran into its token budget."""
 
 
-class EngineFailure(RuntimeError):
-    """The engine did not answer: dead, stuck, or past its deadline. Infrastructure, never the model's fault."""
-
-
 class GenerationEngine(Protocol):
     """What an episode needs of an engine."""
 

@@ -12,9 +12,11 @@ from typing import Protocol
 
 from actors.config import EpisodeConfig
 from actors.engine import Generation, GenerationEngine, Sampling
+from actors.errors import PromptTooLong
 from actors.prompt import ChatFormat
 from actors.trajectory import Action, Answer, ParseFailure, Step, StopReason, Trajectory
-from tool_sandbox.client import SandboxClient, SandboxUnavailable
+from tool_sandbox.client import SandboxClient
+from tool_sandbox.errors import LeaseLost, SandboxFull, SandboxUnavailable
 from tool_sandbox.tasks import Task
 from tool_sandbox.tools import CallOutcome, CallStatus, Progress, ToolCall, ToolResult, ToolSpec
 
@@ -23,10 +25,6 @@ class Parser(Protocol):
     """Reads one model turn."""
 
     def parse(self, text: str, call_id: str) -> Action: ...
-
-
-class PromptTooLong(ValueError):
-    """A task's prompt leaves no room for a single action: bad input, not a failed rollout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +68,7 @@ class Episodes:
         prompt = self._prompt(request)
         try:
             lease = await self.sandbox.open(request.task)
-        except SandboxUnavailable:
+        except (SandboxFull, SandboxUnavailable):
             return Trajectory(request.id, request.group, request.task, (), StopReason.INFRASTRUCTURE)
         try:
             steps, stop = await self._turns(request, prompt, lease)
@@ -85,7 +83,7 @@ class Episodes:
         if stop is not StopReason.INFRASTRUCTURE:
             try:
                 state = await self.sandbox.state_hash(lease)
-            except SandboxUnavailable:
+            except LeaseLost:
                 stop = StopReason.INFRASTRUCTURE
         return Trajectory(request.id, request.group, request.task, steps, stop, state)
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.tool_parsers import ToolParserManager
 
+from actors.errors import UnknownToolParser
 from actors.trajectory import Action, Answer, ParseFailure
 from tool_sandbox.tools import ToolCall
-
-
-class UnknownToolParser(ValueError):
-    """The configured parser is not one of vLLM's."""
 
 
 class ActionParser:
@@ -44,12 +41,6 @@ class ActionParser:
     def _attempted(self, text: str) -> bool:
         marker = getattr(self._parser, "tool_call_start_token", None)
         return isinstance(marker, str) and bool(marker) and marker in text
-
-
-def render_call(name: str, arguments: Mapping[str, Any]) -> str:
-    """A call as a demonstration writes it: one Hermes `<tool_call>` JSON object."""
-    body = json.dumps({"name": name, "arguments": dict(arguments)}, ensure_ascii=False)
-    return f"<tool_call>{body}</tool_call>"
 
 
 def _single_call(text: str, calls: Sequence[Any], call_id: str) -> Action:

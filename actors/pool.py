@@ -17,29 +17,17 @@ import ray
 from ray.rllib.utils.actor_manager import FaultTolerantActorManager
 
 from actors.config import RolloutConfig
+from actors.engine_environment import engine_environment
 from actors.episode import EpisodeRequest
-from actors.rollout import RewardRecipe
+from actors.errors import RolloutsLost
+from actors.recipes import RewardRecipe
 from actors.rollout_actor import RolloutActor
 from actors.scoring import ScoredTrajectory
-from actors.vllm_engine import engine_environment
-from actors.weights import WeightManifest
+from actors.weights import PublishedWeights
 from tool_sandbox.client import SandboxClient
 
 POLL_SECONDS = 0.25
 MAX_ATTEMPTS = 3
-
-
-class RolloutsLost(RuntimeError):
-    """No rollout actor is left, or an episode failed on several of them."""
-
-
-@dataclass(frozen=True, slots=True)
-class PublishedWeights:
-    """What every engine must serve."""
-
-    manifest: WeightManifest
-    reference: ray.ObjectRef
-    version: int
 
 
 @dataclass(slots=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from actors.config import CompactPrompt, PromptConfig, TemplatePrompt
+from actors.errors import PromptUnusable
 from tool_sandbox.tools import ToolSpec
 
 CUT_MARKER = " …[cut]"
@@ -27,10 +28,6 @@ class Tokenizer(Protocol):
     def decode(self, token_ids: Sequence[int], **options: Any) -> Any: ...
     def apply_chat_template(self, conversation: list[dict[str, Any]], **options: Any) -> Any: ...
     def convert_tokens_to_ids(self, tokens: str) -> Any: ...
-
-
-class PromptUnusable(ValueError):
-    """The model's chat template cannot serve tool use."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from transformers import AutoTokenizer
@@ -18,26 +18,13 @@ from actors.episode import EpisodeRequest, Episodes
 from actors.lock_step import LockStepEngine
 from actors.parsing import ActionParser
 from actors.prompt import build_chat_format
+from actors.recipes import RewardRecipe, tool_specs
 from actors.score_batcher import ScoreBatcher
 from actors.scoring import ScoredTrajectory, score
 from actors.vllm_engine import VllmEngine
 from actors.weights import WeightManifest
 from reward_service.client import RewardClient
 from tool_sandbox.client import SandboxClient
-from tool_sandbox.registry import load_toolset
-from tool_sandbox.tools import ToolSpec
-
-
-@dataclass(frozen=True, slots=True)
-class RewardRecipe:
-    """How to reach the reward service; the client itself is built where it is used."""
-
-    url: str
-    key: str
-    timeout_seconds: float
-
-    def connect(self) -> RewardClient:
-        return RewardClient(self.url, self.key, timeout_seconds=self.timeout_seconds)
 
 
 class Rollout:
@@ -103,8 +90,3 @@ class Rollout:
         await self._rewards.aclose()
         await self._engine.stop()
 
-
-@functools.cache
-def tool_specs(toolset: str) -> Mapping[str, ToolSpec]:
-    """Specs of a registered toolset by name."""
-    return {spec.name: spec for spec in load_toolset(toolset).specs()}

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ray
 
 from actors.config import RolloutConfig
 from actors.episode import EpisodeRequest
-from actors.rollout import RewardRecipe, Rollout
+from actors.recipes import RewardRecipe
 from actors.scoring import ScoredTrajectory
 from actors.weights import WeightManifest
 from tool_sandbox.client import SandboxClient
+
+if TYPE_CHECKING:
+    from actors.rollout import Rollout
 
 
 class RolloutActor:
@@ -31,6 +34,9 @@ class RolloutActor:
 
     async def start(self) -> int:
         """Bring the engine up; returns the policy version that it serves."""
+        # vLLM takes seconds to import; the driver, which only names this class, need not.
+        from actors.rollout import Rollout
+
         if self._rollout is None:
             self._rollout = await Rollout.start(self._config, self._sandbox, self._rewards)
         return self._rollout.version

@@ -9,6 +9,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from pydantic import JsonValue
 
@@ -124,9 +125,10 @@ def _plain(value: object, depth: int) -> JsonValue:
         case _ if depth == _MAX_DEPTH:
             return "…"
         case Mapping():
-            return {_text(str(key)): _plain(item, depth + 1) for key, item in value.items()}
+            entries = cast("Mapping[object, object]", value)
+            return {_text(str(key)): _plain(item, depth + 1) for key, item in entries.items()}
         case list() | tuple():
-            return [_plain(item, depth + 1) for item in value]
+            return [_plain(item, depth + 1) for item in cast("Sequence[object]", value)]
         case _:
             raise TypeError(f"tool-call argument of type {type(value).__name__}; expected a JSON value")
 

@@ -6,9 +6,8 @@ Consumes token ids and `WeightManifest`s, produces `Generation`s. Many episodes 
 from __future__ import annotations
 
 import asyncio
-import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,8 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.output_processor import RequestOutputCollector
 
 from actors.config import GIB, EngineConfig
-from actors.engine import EngineFailure, Generation, Sampling
+from actors.engine import Generation, Sampling
+from actors.errors import EngineFailure
 from actors.trajectory import VersionSpan
 from actors.weight_transfer import BACKEND, register, update_info
 from actors.weights import WeightManifest
@@ -134,24 +134,6 @@ class VllmEngine:
             ) from error
         assert isinstance(output, RequestOutput)
         return output
-
-
-def engine_environment(config: EngineConfig) -> Mapping[str, str]:
-    """Variables that vLLM's processes read at import, for the actor's runtime environment.
-
-    OpenMP threads that spin while idle starve the other actors on a small machine, hence passive waiting.
-    """
-    return {
-        "OMP_NUM_THREADS": str(config.threads),
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "KMP_BLOCKTIME": "0",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "VLLM_CPU_KVCACHE_SPACE": str(config.kv_cache_gib),
-        "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING"),
-        "VLLM_NO_USAGE_STATS": "1",
-        "HF_HUB_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
 
 
 def _engine_args(model: str, config: EngineConfig) -> AsyncEngineArgs:

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import blake3
 import numpy as np
 import torch
 
+from actors.errors import WeightsCorrupted
+
 ALIGNMENT_BYTES = 64
-
-
-class WeightsCorrupted(RuntimeError):
-    """The bytes that arrived are not the bytes that were sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +59,16 @@ class WeightManifest:
         for entry in self.entries:
             window = flat[entry.offset : entry.offset + entry.byte_count]
             yield entry.name, window.view(_dtype(entry.dtype)).reshape(entry.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedWeights:
+    """One policy version, ready to be fetched by any engine."""
+
+    manifest: WeightManifest
+    reference: Any
+    """`ray.ObjectRef` of the buffer, a uint8 array."""
+    version: int
 
 
 def flatten(tensors: Mapping[str, torch.Tensor]) -> tuple[WeightManifest, np.ndarray]:

@@ -4,9 +4,9 @@ A checkpoint is a directory named by its iteration. It is written beside its fin
 manifest of digests written last: what has a manifest is complete, and what does not match it is refused.
 
 ```
-00005/model/     Hugging Face safetensors, config, tokenizer
-      learner/   optimiser, critic, RNG of every rank
-      state.json iteration, policy version, data cursor, seed, elapsed seconds
+00005/learner/model/  Hugging Face safetensors, config, tokenizer: opens in any tool
+      learner/...     master weights, optimiser, critic, RNG of every rank
+      state.json      iteration, policy version, data cursor, elapsed seconds, critic table
       manifest.json
 ```
 """
@@ -43,8 +43,6 @@ class RunState:
     """Seconds spent in iterations so far."""
     credit: Mapping[str, Any]
     """State of the estimator, where it has one."""
-    before: Mapping[str, Any]
-    """The evaluation before training."""
 
 
 def save_checkpoint(root: Path, state: RunState, write_files: Callable[[Path], None], keep: int) -> Path:
@@ -117,3 +115,10 @@ def _damaged(path: Path, name: str, found: str | None, expected: str) -> str:
         f"checkpoint {path}: file {name} is {what}, expected digest {expected[:12]}…; it was damaged after it was written. "
         f"Delete the directory {remedy}or restore it from a copy"
     )
+
+
+def copy_tokenizer(model: Path, destination: Path) -> None:
+    """Put the tokenizer of `model` beside saved weights, so that the directory opens in any tool."""
+    for path in model.iterdir():
+        if path.name.startswith(("tokenizer", "chat_template", "special_tokens", "vocab", "merges")):
+            shutil.copyfile(path, destination / path.name)

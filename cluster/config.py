@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegative
 from actors.config import RolloutConfig
 from learner.config import CreditConfig, LearnerConfig, StepGaeConfig
 from reward_service.config import RewardConfig
+from tool_sandbox.config import PoolConfig
 from tool_sandbox.tasks import Split
 
 
@@ -95,6 +96,7 @@ class RunConfig(Settings):
     """float32, one seed for each request, rollouts in lock step: the same run gives the same losses."""
     task: TaskConfig = TaskConfig()
     rollout: RolloutConfig
+    sandbox: PoolConfig = PoolConfig()
     rewards: RewardConfig = RewardConfig()
     learner: LearnerConfig
     credit: CreditConfig = StepGaeConfig()

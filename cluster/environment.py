@@ -28,7 +28,7 @@ def home() -> Path:
 
 
 def process_defaults() -> dict[str, str]:
-    """Variables for this process and every Ray worker it starts; to be passed on in a `runtime_env` where one is used."""
+    """Variables for this process and every Ray worker it starts; pass them on where a `runtime_env` is used."""
     defaults = {
         "HF_HUB_DISABLE_TELEMETRY": "1",
         # Spinning OpenMP threads of one part starve the others on two cores.

@@ -41,6 +41,10 @@ class Evaluation:
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Evaluation:
+        return cls(**{**record, "interval": tuple(record["interval"])})
+
 
 def heldout_tasks(tasks: TaskConfig, evaluation: EvaluationConfig) -> list[Task]:
     """The first tasks of the held-out split, the levels in turn; the same list in every run."""

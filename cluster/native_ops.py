@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from cluster.environment import apply_process_defaults, home
 
@@ -30,11 +31,13 @@ def build_cpu_ops(directory: Path, progress: Callable[[str], None] = print) -> N
     """
     from deepspeed.accelerator import get_accelerator
 
+    # DeepSpeed annotates its accelerator as None.
+    accelerator: Any = get_accelerator()
     directory.mkdir(parents=True, exist_ok=True)
     _drop_abandoned_locks(directory)
     for builder in CPU_OPS:
         started = time.monotonic()
-        get_accelerator().create_op_builder(builder).load(verbose=False)
+        accelerator.create_op_builder(builder).load(verbose=False)
         progress(f"{builder}: ready after {time.monotonic() - started:.0f} s")
 
 

@@ -66,17 +66,16 @@ class Placement:
         }
 
 
-def place(config: RunConfig) -> Placement:
+def place(placed: tuple[Placed, ...], name: str, deadline_seconds: float) -> Placement:
     """Reserve everything at once.
 
     Raises:
-        NotEnoughResources: the cluster did not grant it within `placement.deadline_seconds`; says what is missing.
+        NotEnoughResources: the cluster did not grant it before the deadline; says what is missing.
     """
-    placed = plan(config)
-    group = placement_group([actor.bundle() for actor in placed], strategy="PACK", name=config.name)
-    if not group.wait(config.placement.deadline_seconds):
+    group = placement_group([actor.bundle() for actor in placed], strategy="PACK", name=name)
+    if not group.wait(deadline_seconds):
         remove_placement_group(group)
-        raise NotEnoughResources(_unmet(placed, config.placement.deadline_seconds))
+        raise NotEnoughResources(_unmet(placed, deadline_seconds))
     return Placement(group, placed)
 
 

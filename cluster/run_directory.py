@@ -4,9 +4,11 @@
 runs/quickstart-1f0c9a2b/      one run: preset name and hash of its configuration
   config.yaml                  the resolved configuration
   metrics.jsonl                one object an iteration
+  evaluations.jsonl            one object a pass over the held-out tasks
   trajectories/00001.parquet   every step of every trajectory
   checkpoints/00005/           complete or absent; see `checkpoint`
   tensorboard/
+  rewards.json                 address and key of the reward service, while it runs
   summary.json                 written when the run is finished
 runs/latest                    link to the newest run
 ```
@@ -25,6 +27,7 @@ from typing import Any
 from cluster.config import RunConfig
 from cluster.environment import home
 from cluster.errors import BadConfiguration
+from cluster.evaluation import Evaluation
 from cluster.presets import dump_config
 
 
@@ -41,6 +44,10 @@ class RunDirectory:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def evaluations(self) -> Path:
+        return self.path / "evaluations.jsonl"
 
     @property
     def summary(self) -> Path:
@@ -75,6 +82,12 @@ class RunDirectory:
         self.config.write_text(text)
         _link_latest(self.path)
 
+    def write_reward_access(self, url: str, key: str) -> None:
+        """How to reach the reward service while the run goes on; readable by its owner alone."""
+        path = self.path / "rewards.json"
+        path.touch(mode=0o600)
+        path.write_text(json.dumps({"url": url, "key": key}) + "\n")
+
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Add one iteration; on disk before it returns."""
         with self.metrics.open("a") as file:
@@ -91,6 +104,20 @@ class RunDirectory:
         """Forget iterations that a resumed run will do again."""
         kept = [record for record in self.read_metrics() if record["iteration"] <= iteration]
         write_atomically(self.metrics, "".join(json.dumps(record) + "\n" for record in kept))
+
+    def append_evaluation(self, label: str, greedy: Evaluation, sampled: Evaluation | None) -> None:
+        """Record one pass over the held-out tasks; a repeated label replaces the earlier one when read."""
+        record = {"label": label, "greedy": greedy.as_dict(), "sampled": sampled.as_dict() if sampled else None}
+        with self.evaluations.open("a") as file:
+            file.write(json.dumps(record, allow_nan=False) + "\n")
+
+    def evaluation(self, label: str, mode: str = "greedy") -> Evaluation | None:
+        """The newest evaluation under a label, or None."""
+        if not self.evaluations.exists():
+            return None
+        records = [json.loads(line) for line in self.evaluations.read_text().splitlines()]
+        found = [record[mode] for record in records if record["label"] == label and record[mode]]
+        return Evaluation.from_dict(found[-1]) if found else None
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         write_atomically(self.summary, json.dumps(summary, indent=2, allow_nan=False) + "\n")

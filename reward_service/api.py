@@ -45,7 +45,7 @@ def _guarded_router(service: RewardService, keys: ApiKeys) -> APIRouter:
 
     @router.post("/score")
     async def score(request: ScoreRequest) -> ScoreResponse:
-        return await service.respond(request)
+        return await service.score(request)
 
     @router.get("/models")
     async def models() -> ModelList:

@@ -35,6 +35,7 @@ from reward_service.wire import (
 )
 
 _RETRIED_STATUSES = frozenset({408, 429, 502, 503, 504})
+_RETRIED_ERRORS = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError)
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
 # Room for the envelope around the trajectories.
@@ -127,9 +128,11 @@ class RewardClient:
                 response = await self._http.post(
                     f"{self.url}/v1/score", content=body, headers={"Content-Type": "application/json"}
                 )
-            except httpx.TransportError as error:
+            except _RETRIED_ERRORS as error:
                 attempts.last = f"{type(error).__name__}: {error}"
                 pause = _backoff(attempt)
+            except httpx.TransportError as error:
+                raise RewardRequestError(f"{self.url}: cannot be asked ({error}); check the URL and the key") from error
             else:
                 if response.status_code not in _RETRIED_STATUSES:
                     return _read(response, request)

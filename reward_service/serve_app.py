@@ -32,6 +32,8 @@ from reward_service.shaping import reward_version
 _ONGOING_REQUESTS = 32
 """Per replica. Serve's default of 5 would queue a training job behind itself."""
 _QUEUED_REQUESTS = 256
+_SHUTDOWN_SECONDS = 5.0
+"""For requests in flight; a request takes well under a second."""
 _RETRY_AFTER_SECONDS = 1
 _POLL_SECONDS = 0.1
 _REQUEST_SECONDS = 60.0
@@ -42,6 +44,7 @@ _PROBE_SECONDS = 5.0
     name="rewards",
     max_ongoing_requests=_ONGOING_REQUESTS,
     max_queued_requests=_QUEUED_REQUESTS,
+    graceful_shutdown_timeout_s=_SHUTDOWN_SECONDS,
     backpressure_config={"status_code": 429, "retry_after_s": _RETRY_AFTER_SECONDS},
 )
 @serve.ingress()
@@ -99,11 +102,13 @@ def start_rewards(
         ServiceNotStarted: no answer within `config.start_seconds`, or a running Serve listens elsewhere.
     """
     running = _running_serve()
-    _refuse_open_door(host if running is None else running.host, keys)
-    if running is not None and port not in (0, running.port):
+    asked = _Address(host, port)
+    for address in (asked, running or asked):
+        _refuse_open_door(address.host, keys)
+    if running is not None and not _serves(running, asked):
         raise ServiceNotStarted(
-            f"reward service: asked for port {port}, but Serve already listens on {running.port} of this Ray cluster "
-            "and has one address only; ask for port 0, or shut that Serve down"
+            f"reward service: asked for {host}:{port}, but Serve already listens on {running.host}:{running.port} of "
+            "this Ray cluster and has one address only; ask for 127.0.0.1 and port 0, or shut that Serve down"
         )
     address = running or _start_serve(_Address(host, port or _free_port(host)))
     url = f"http://{_reachable(address.host)}:{address.port}/{application}"
@@ -141,6 +146,11 @@ def _running_serve() -> _Address | None:
     if client.http_config.host is None:
         raise ServiceNotStarted("reward service: the Serve of this Ray cluster has no HTTP; shut that Serve down")
     return _Address(client.http_config.host, client.http_config.port)
+
+
+def _serves(running: _Address, asked: _Address) -> bool:
+    """Whether a Serve at `running` can be used by who asked for `asked`: loopback and port 0 take what there is."""
+    return asked.port in (0, running.port) and (_is_loopback(asked.host) or asked.host == running.host)
 
 
 def _start_serve(address: _Address) -> _Address:

@@ -66,13 +66,13 @@ class RuleScorer:
 
 
 class RewardService:
-    """Scores whole requests: results in order, one bad trajectory never spoils the others."""
+    """A `RewardSource` in this process: results in order, and one bad trajectory never spoils the others."""
 
     def __init__(self, scorer: Scorer) -> None:
         self._scorer = scorer
         self.reward_version = reward_version(scorer.shaping)
 
-    async def respond(self, request: ScoreRequest) -> ScoreResponse:
+    async def score(self, request: ScoreRequest) -> ScoreResponse:
         """Score every trajectory.
 
         Raises:

@@ -74,7 +74,7 @@ class StepItem(Message):
                 f"step {self.index}: found {kinds or 'none'} of call, answer and parse_error; set exactly one"
             )
         if self.call is None and self.status in (CallStatus.OK, CallStatus.INFRA_ERROR):
-            raise ValueError(f"step {self.index}: status {self.status.value!r} without a call; leave the status null")
+            raise ValueError(f"step {self.index}: status '{self.status}' without a call; leave the status null")
         return self
 
     def turn(self) -> Turn:

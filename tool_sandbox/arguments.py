@@ -1,13 +1,14 @@
 """Are the arguments of a call what the tool's JSON Schema asks for?
 
-Consumes a `ToolSpec` and a `ToolCall`; produces a complaint in a few words, because the model that reads it may be small
-and its context short. Knows nothing of sessions.
+Consumes a `ToolSpec` and a `ToolCall`; produces a complaint in a few words, because its reader may be a small model
+with a short context. Knows nothing of sessions.
 """
 
 from __future__ import annotations
 
 import json
 from functools import lru_cache
+from typing import Any
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
@@ -38,13 +39,13 @@ def _validator(schema: str) -> Draft202012Validator:
 
 def _complaint(spec: ToolSpec, error: ValidationError) -> str:
     where = ".".join(str(part) for part in error.absolute_path) or spec.name
+    # Typed loosely because a schema may be a boolean; these two keywords only occur in mappings.
+    schema: Any = error.schema
     if error.validator == "required":
-        present = error.instance
-        missing = [name for name in error.validator_value if name not in present]
+        missing = [name for name in schema["required"] if name not in error.instance]
         return f"{where} needs {' and '.join(missing)}"
     if error.validator == "additionalProperties":
-        known = error.schema.get("properties", {})
-        extra = [name for name in error.instance if name not in known]
+        extra = [name for name in error.instance if name not in schema.get("properties", {})]
         return f"{where} has no {' or '.join(extra)}"
     if error.validator == "type":
         return f"{where} must be {error.validator_value}"

@@ -81,6 +81,6 @@ def _unknown(name: str) -> str:
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return (
-        f"toolset {name!r} is not registered; {hint}registered are {', '.join(names)}. Install the package that offers it "
-        f"(entry-point group {ENTRY_POINT_GROUP!r}) or call tool_sandbox.registry.register"
+        f"toolset {name!r} is not registered; {hint}registered are {', '.join(names)}. Install the package that "
+        f"offers it (entry-point group {ENTRY_POINT_GROUP!r}) or call tool_sandbox.registry.register"
     )

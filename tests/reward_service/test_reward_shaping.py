@@ -6,6 +6,8 @@ calls which lead nowhere (its step rewards are never negative).
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -77,7 +79,7 @@ def test_the_papers_shaping_is_the_mean_of_success_and_contribution():
 @pytest.mark.parametrize("shaping", [PaperShaping(), PLAIN], ids=["paper", "plain"])
 def test_the_papers_shaping_pays_for_stalling(shaping):
     gain = total(step_rewards(STALLING, shaping)) - total(step_rewards(DIRECT, shaping))
-    assert gain == pytest.approx(0.5 if shaping.kind == "paper" else 0.25)
+    assert gain == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("shaping", [LinearShaping(), PotentialShaping()], ids=["linear", "potential"])
@@ -122,7 +124,7 @@ def test_a_final_reward_without_weight_is_refused(kind):
 def test_the_potential_telescopes_over_any_walk(moves, discount, scale):
     """Σ γ^t·r_t = γ^n·Φ(s_n) − Φ(s_0): where one goes in between does not count."""
     shaping = PotentialShaping(scale=scale, discount=discount, step_cost=0.0)
-    calls = [call(before, after) for before, after in zip(moves, moves[1:], strict=False)]
+    calls = [call(before, after) for before, after in itertools.pairwise(moves)]
     *rewards, _ = step_rewards(episode(*calls, WRONG), shaping)
     discounted = sum(discount**step * reward for step, reward in enumerate(rewards) if reward is not None)
     assert discounted == pytest.approx(scale * (moves[0] - discount ** len(calls) * moves[-1]))
@@ -194,7 +196,7 @@ def test_a_trajectory_without_steps_has_no_rewards_and_a_verdict():
 
 
 def test_every_setting_of_a_shaping_changes_the_reward_version():
-    changed = [LinearShaping(**{field: 0.7}) for field in LinearShaping.model_fields if field != "kind"]
+    changed = [LinearShaping.model_validate({field: 0.7}) for field in LinearShaping.model_fields if field != "kind"]
     versions = {reward_version(shaping) for shaping in [*EVERY_SHAPING, *changed]}
     assert len(versions) == len(EVERY_SHAPING) + len(changed)
 

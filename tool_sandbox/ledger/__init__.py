@@ -1,4 +1,4 @@
-"""Ledger world: seeded databases, short tools, tasks sampled as call graphs, and the exact number of calls still needed.
+"""Ledger world: seeded databases, short tools, tasks sampled as call graphs, and exact distances.
 
 The registry reaches it through `toolset`. Everything here is deterministic and runs in-process.
 """

@@ -1,12 +1,11 @@
 """Goals of level L3: what a row should become, how the prompt says so, and which writes bring it about.
 
-Consumes the grammar (which row, which value) and produces a `Goal`: a prompt, a call graph that ends in writes, and the
-fields of the initial world that make the writes possible.
+Consumes the grammar (which row, which value) and produces a `Draft`: a prompt, a call graph that ends in writes, and
+the fields of the initial world that make the writes possible.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 
 from tool_sandbox.ledger.grammar import (
     WORD_KINDS,
@@ -15,7 +14,7 @@ from tool_sandbox.ledger.grammar import (
     draw_expression,
     number_calls,
 )
-from tool_sandbox.ledger.plans import Constant, Plan, PlannedCall
+from tool_sandbox.ledger.plans import Constant, Draft, Plan, PlannedCall
 from tool_sandbox.ledger.progress import shortest_writes
 from tool_sandbox.ledger.tools import STATUS_MOVES
 
@@ -29,19 +28,7 @@ DEMANDS = {
 """Wanted status → wordings."""
 
 
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """A target state before the world is drawn."""
-
-    prompt: str
-    plan: Plan
-    kind: str
-    """Kind of the row that changes."""
-    initial: dict[str, str | bool]
-    """Fields of that row at the start."""
-
-
-def draw_goal(dice: Dice, calls: int, *, text: bool) -> Goal | None:
+def draw_goal(dice: Dice, calls: int, *, text: bool) -> Draft | None:
     """A random goal of exactly `calls` calls; None where the dice gave one that does not exist.
 
     With `text` the goal is a note whose value comes from the reserved family.
@@ -61,17 +48,17 @@ def _capitalised(row: Expression) -> str:
     return phrase[0].upper() + phrase[1:]
 
 
-def _status_goal(dice: Dice, calls: int) -> Goal | None:
+def _status_goal(dice: Dice, calls: int) -> Draft | None:
     start, wanted = dice.shape.sample(sorted(DEMANDS), 2)
     writes = shortest_writes("order", (start, 0), (wanted, 0), ALL_WRITES)
     if writes is None or not writes or len(writes) > calls:
         return None
     row = _row(dice, "order", calls - len(writes))
     prompt = f"{_capitalised(row)} is {start}. {dice.shape.choice(DEMANDS[wanted])}"
-    return Goal(prompt, _with_writes([row], [(tool, 1) for tool in writes]), "order", {"status": start})
+    return Draft(prompt, _with_writes([row], [(tool, 1) for tool in writes]), "order", {"status": start})
 
 
-def _note_goal(dice: Dice, calls: int, *, text: bool = False) -> Goal | None:
+def _note_goal(dice: Dice, calls: int, *, text: bool = False) -> Draft | None:
     reads = calls - 1
     for_row = dice.shape.randrange(0, reads)
     row = _row(dice, "order", for_row)
@@ -79,10 +66,10 @@ def _note_goal(dice: Dice, calls: int, *, text: bool = False) -> Goal | None:
     value = draw_expression(dice, reads - for_row, kinds=kinds, text=text)
     verb = dice.shape.choice(("Write {0} on {1}.", "Note {0} on {1}."))
     prompt = verb.format(value.phrase(), row.phrase())
-    return Goal(prompt, _with_writes([row, value], [("note", 2)]), "order", {"status": "open"})
+    return Draft(prompt, _with_writes([row, value], [("note", 2)]), "order", {"status": "open"})
 
 
-def _money_goal(dice: Dice, calls: int) -> Goal | None:
+def _money_goal(dice: Dice, calls: int) -> Draft | None:
     tool, verb = dice.shape.choice((("deposit", "Put {0} into {1}."), ("withdraw", "Take {0} from {1}.")))
     frozen = dice.shape.random() < 0.5
     reads = calls - 1 - frozen
@@ -96,7 +83,7 @@ def _money_goal(dice: Dice, calls: int) -> Goal | None:
     else:
         prompt = verb.format(amount.phrase(), row.phrase())
     writes = [("thaw", 1), (tool, 2)] if frozen else [(tool, 2)]
-    return Goal(prompt, _with_writes([row, amount], writes), "account", {"frozen": frozen})
+    return Draft(prompt, _with_writes([row, amount], writes), "account", {"frozen": frozen})
 
 
 def _amount(dice: Dice, reads: int) -> Expression | None:

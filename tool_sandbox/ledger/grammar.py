@@ -142,6 +142,7 @@ def number_calls(expression: Expression, calls: list[PlannedCall]) -> Argument:
 
 
 def plan_of(expression: Expression) -> Plan:
+    """The call graph of an expression; equal branches become one call."""
     calls: list[PlannedCall] = []
     number_calls(expression, calls)
     return Plan(tuple(calls))

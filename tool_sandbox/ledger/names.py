@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
-PEOPLE = tuple(
-    "adam alan alma amy anna ben beth bob carl clara dan dave diana ella emma eric eva fred gina greg hugo ida ivan "
-    "jack jane jim joan john julia karl kate kim lena leo lily lisa luke mark mary max mia nick nina noah nora olga "
-    "oscar otto paul peter rita rosa ruth sam sara sofia tom vera victor".split()
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+PEOPLE = _words(
+    """
+    adam alan alma amy anna ben beth bob carl clara dan dave diana ella emma eric eva fred gina greg hugo ida ivan
+    jack jane jim joan john julia karl kate kim lena leo lily lisa luke mark mary max mia nick nina noah nora olga
+    oscar otto paul peter rita rosa ruth sam sara sofia tom vera victor
+    """
 )
-ITEMS = tuple(
-    "apron bag ball basket bell belt bench bike blanket boat book boot bottle bowl box brush bucket cage camera candle "
-    "carpet chair chess clock coat cup curtain desk doll door drum fan flag flute fork frame glove guitar hammer hat "
-    "kettle kite knife ladder lamp lock map mirror mug needle oven pan pen piano pillow pipe plate pot radio ring rope "
-    "rug scarf shelf shirt shoe soap sofa spoon stove table tent towel toy vase violin wheel".split()
+ITEMS = _words(
+    """
+    apron bag ball basket bell belt bench bike blanket boat book boot bottle bowl box brush bucket cage camera
+    candle carpet chair chess clock coat cup curtain desk doll door drum fan flag flute fork frame glove guitar
+    hammer hat kettle kite knife ladder lamp lock map mirror mug needle oven pan pen piano pillow pipe plate pot
+    radio ring rope rug scarf shelf shirt shoe soap sofa spoon stove table tent towel toy vase violin wheel
+    """
 )
-EVENTS = tuple(
-    "ballet banquet bazaar bingo brunch carnival circus class concert contest council debate derby dinner drill fair "
-    "feast festival gala game hearing hike lecture lesson lunch march match meeting opera parade party picnic play quiz "
-    "race rally recital regatta retreat review seminar show summit tour training trial walk wedding workshop".split()
+EVENTS = _words(
+    """
+    ballet banquet bazaar bingo brunch carnival circus class concert contest council debate derby dinner drill fair
+    feast festival gala game hearing hike lecture lesson lunch march match meeting opera parade party picnic play
+    quiz race rally recital regatta retreat review seminar show summit tour training trial walk wedding workshop
+    """
 )
-CITIES = tuple(
-    "athens austin berlin bern boston cairo chicago dallas delhi denver dublin geneva hanoi houston kyoto lagos lima "
-    "lisbon london lyon madrid miami milan moscow munich naples nice osaka oslo oxford paris perth porto prague quebec "
-    "reno rome seoul sofia sydney tokyo toronto turin venice vienna warsaw york zurich".split()
+CITIES = _words(
+    """
+    athens austin berlin bern boston cairo chicago dallas delhi denver dublin geneva hanoi houston kyoto lagos lima
+    lisbon london lyon madrid miami milan moscow munich naples nice osaka oslo oxford paris perth porto prague
+    quebec reno rome seoul sofia sydney tokyo toronto turin venice vienna warsaw york zurich
+    """
 )
-COLORS = tuple("beige black blue brown gold gray green orange pink purple red silver white yellow".split())
+COLORS = _words(
+    """
+    beige black blue brown gold gray green orange pink purple red silver white yellow
+    """
+)
 
 ORDER_LETTERS = "ABCDEFGH"
 ACCOUNT_LETTERS = "PQRSTUVW"

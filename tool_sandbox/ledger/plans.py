@@ -6,7 +6,7 @@ Owns `Plan` and its JSON form. A plan holds names only; `evaluate` runs it in a 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tool_sandbox.ledger.tools import TOOLS, Value
@@ -90,6 +90,18 @@ class Plan:
     @staticmethod
     def from_json(rows: Iterable[Mapping[str, Any]]) -> Plan:
         return Plan(tuple(PlannedCall(row["tool"], tuple(map(_argument, row["arguments"]))) for row in rows))
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A call graph with its prompt, before a world is drawn around it."""
+
+    prompt: str
+    plan: Plan
+    kind: str = ""
+    """Kind of the row that a goal changes; empty for a question."""
+    initial: Mapping[str, str | bool] = field(default_factory=dict)
+    """Fields of that row at the start."""
 
 
 def _argument(row: Mapping[str, Any]) -> Argument:

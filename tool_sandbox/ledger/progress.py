@@ -1,7 +1,7 @@
 """How far a session is from solving its task: the exact minimum number of calls still needed.
 
-Owns `Tracker`. A question is as far as there are facts of its call graph missing; knowing a result makes everything below
-it needless. A target state is as far as the writes that every touched row still needs, plus the facts that these writes
+Owns `Tracker`. A question is as far as there are facts of its call graph missing; knowing a result makes all below it
+needless. A target state is as far as the writes that every touched row still needs, plus the facts that these writes
 need. Distances are capped at `lost`, which also stands for states from which no offered tool leads back.
 """
 
@@ -25,7 +25,9 @@ RowState = tuple[str | bool, int]
 class Tracker:
     """The distance of one session. Mutable: `observe` it after every successful call, in order."""
 
-    def __init__(self, calls: tuple[EvaluatedCall, ...], target: World | None, world: World, tools: Collection[str]):
+    def __init__(
+        self, calls: tuple[EvaluatedCall, ...], target: World | None, world: World, tools: Collection[str]
+    ) -> None:
         """`target` is the state to reach; None for a question. `world` is the live state, seen but never changed."""
         self._calls = calls
         self._target = target
@@ -51,10 +53,12 @@ class Tracker:
 
     def next_call(self) -> ToolCall | None:
         """A call that brings the task one nearer; None where nothing is left to do or nothing helps."""
-        for index in sorted(self._missing()):
-            call = self._calls[index]
-            return planned_call(call.tool, call.values)
-        return next((call for row in self._rows() if (call := self._next_write(*row)) is not None), None)
+        missing = self._missing()
+        if missing:
+            first = self._calls[min(missing)]
+            return planned_call(first.tool, first.values)
+        writes = (self._next_write(*row) for row in self._rows())
+        return next((write for write in writes if write is not None), None)
 
     def _distance(self, cap: int | None) -> int:
         steps = [self._path(kind, name) for kind, name in self._rows()]
@@ -77,32 +81,29 @@ class Tracker:
         return missing
 
     def _wanted(self) -> list[int]:
+        """Calls whose results something still waits for: the answer, or a row that is not yet as it should be."""
         if self._target is None:
             return [len(self._calls) - 1]
-        rows = {name for _, name in self._rows()}
-        return [
-            need
-            for call in self._calls
-            if not TOOLS[call.tool].spec.read_only and call.values[0] in rows and self._unmet(call)
-            for need in call.needs
-        ]
+        writes = [call for call in self._calls if not TOOLS[call.tool].spec.read_only]
+        return [need for call in writes if self._is_due(call) for need in call.needs]
 
-    def _unmet(self, call: EvaluatedCall) -> bool:
+    def _is_due(self, call: EvaluatedCall) -> bool:
         """Whether what this write of the plan brings about is still to be done."""
-        kind = TOOLS[call.tool].domains[0]
-        name = str(call.values[0])
-        if call.tool == "note":
-            return _row_state(kind, name, self._world, self._target)[1] != 0
-        if call.tool in ("deposit", "withdraw"):
-            return _row_state(kind, name, self._world, self._target)[1] != 0
-        return True
+        kind, name = TOOLS[call.tool].domains[0], str(call.values[0])
+        if (kind, name) not in self._rows():
+            return False
+        # A note or an amount is wanted only as long as that field is wrong; the row itself until all of it is right.
+        value_is_wrong = _row_state(kind, name, self._world, self._target)[1] != 0
+        return value_is_wrong if len(call.values) > 1 else True
 
     def _rows(self) -> list[tuple[str, str]]:
         """Rows that are not yet as they should be."""
         if self._target is None:
             return []
         now, then = self._world.tables(), self._target.tables()
-        return [(kind, name) for kind in ("order", "account") for name in now[kind] if now[kind][name] != then[kind][name]]
+        return [
+            (kind, name) for kind in ("order", "account") for name in now[kind] if now[kind][name] != then[kind][name]
+        ]
 
     def _path(self, kind: str, name: str) -> tuple[str, ...] | None:
         assert self._target is not None, "only a target state has rows to repair"

@@ -16,7 +16,7 @@ from tool_sandbox.arguments import check_arguments
 from tool_sandbox.errors import CorruptTask, NoSuchTask
 from tool_sandbox.ledger.goals import draw_goal
 from tool_sandbox.ledger.grammar import Dice, draw_expression, plan_of, question
-from tool_sandbox.ledger.plans import Constant, EvaluatedCall, Plan, evaluate
+from tool_sandbox.ledger.plans import Constant, Draft, EvaluatedCall, Plan, evaluate
 from tool_sandbox.ledger.progress import Tracker, planned_call
 from tool_sandbox.ledger.search import FactFinder, has_rival
 from tool_sandbox.ledger.splits import CALLS, DEEP_CALLS, GENERATOR, HASHED_SPLITS, has_tasks, split_of, stable_hash
@@ -35,18 +35,6 @@ NAMINGS = 60
 """Times that new names are put into one graph in search of the right split."""
 
 Patch = dict[str, dict[str, Row]]
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A call graph with its prompt, before a world is drawn around it."""
-
-    prompt: str
-    plan: Plan
-    kind: str
-    """Kind of the row that a goal changes; empty for a question."""
-    initial: Mapping[str, str | bool]
-    """Fields of that row at the start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +105,10 @@ def _compose(dice: Dice, split: Split, level: str) -> Draft | None:
     calls = dice.shape.choice((DEEP_CALLS if split is Split.TEST_DEPTH else CALLS)[level])
     text = split is Split.TEST_TOOLS
     if level == WRITE_LEVEL:
-        goal = draw_goal(dice, calls, text=text)
-        draft = None if goal is None else Draft(goal.prompt, goal.plan, goal.kind, goal.initial)
+        draft = draw_goal(dice, calls, text=text)
     else:
         expression = draw_expression(dice, calls, text=text)
-        draft = Draft(question(expression, dice.shape), plan_of(expression), "", {})
+        draft = Draft(question(expression, dice.shape), plan_of(expression))
     # Equal branches of an expression merge into one call, which makes the graph smaller than asked for.
     if draft is None or len(draft.plan.calls) != calls or len(draft.prompt.split()) > PROMPT_WORDS:
         return None

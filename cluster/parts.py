@@ -1,0 +1,93 @@
+"""Everything of a run that lives on Ray, brought up in order and taken down in reverse.
+
+Owns `Parts` and the order of starting: placement, sandboxes, reward service, learner ranks, engines. Each start has a
+deadline; what was started is stopped even when a later one fails.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from actors.pool import RolloutPool
+from actors.recipes import RewardRecipe
+from cluster.config import RunConfig
+from cluster.placement import Placement, place, plan
+from learner.group import LearnerGroup
+from reward_service.auth import KEYS_FILE_VARIABLE, KEYS_VARIABLE, ApiKeys
+from reward_service.serve_app import RewardEndpoint, start_rewards, stop_rewards
+from tool_sandbox.pool import RaySandboxPool, start_sandboxes, stop_sandboxes
+
+REWARD_TIMEOUT_SECONDS = 60.0
+
+Announce = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Acting:
+    """What playing and scoring episodes needs."""
+
+    rewards: RewardEndpoint
+    reward_key: str
+    rollouts: RolloutPool
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Running pieces of one training run."""
+
+    acting: Acting
+    learner: LearnerGroup
+
+    @property
+    def rollouts(self) -> RolloutPool:
+        return self.acting.rollouts
+
+
+@contextmanager
+def start_parts(config: RunConfig, announce: Announce) -> Iterator[Parts]:
+    """All parts of a training run on the Ray that is initialised."""
+    with ExitStack() as stack:
+        placement = place(plan(config), config.name, config.placement.deadline_seconds)
+        stack.callback(placement.release)
+        announce("starting the learner")
+        learner = LearnerGroup(config.learner, config.credit, placement.options("learner"))
+        stack.callback(learner.shutdown)
+        yield Parts(_start_acting(config, placement, stack, announce), learner)
+
+
+@contextmanager
+def start_acting(config: RunConfig, announce: Announce) -> Iterator[Acting]:
+    """Only what playing episodes needs, without a learner: for evaluation."""
+    with ExitStack() as stack:
+        placed = tuple(actor for actor in plan(config) if not actor.name.startswith("learner-"))
+        placement = place(placed, config.name, config.placement.deadline_seconds)
+        stack.callback(placement.release)
+        yield _start_acting(config, placement, stack, announce)
+
+
+def _start_acting(config: RunConfig, placement: Placement, stack: ExitStack, announce: Announce) -> Acting:
+    announce("starting sandboxes")
+    options = placement.options("sandbox")
+    sandboxes = start_sandboxes(len(options), config.sandbox, options)
+    stack.callback(stop_sandboxes, sandboxes)
+    announce("starting the reward service")
+    keys, secret = _keys()
+    rewards = start_rewards(config.rewards, keys, application=f"rewards-{config.name}")
+    stack.callback(stop_rewards, rewards)
+    announce("starting the engines")
+    recipe = RewardRecipe(rewards.url, secret, REWARD_TIMEOUT_SECONDS)
+    sandbox = RaySandboxPool(dict(zip((o["name"] for o in options), sandboxes, strict=True)), config.sandbox)
+    rollouts = RolloutPool.create(config.rollout, sandbox, recipe, placement.options("rollout"))
+    stack.callback(rollouts.stop)
+    return Acting(rewards, secret, rollouts)
+
+
+def _keys() -> tuple[ApiKeys, str]:
+    """A fresh key for the trainer, beside those that the environment names for other callers."""
+    issued, secret = ApiKeys.issue("trainer")
+    named = {KEYS_VARIABLE, KEYS_FILE_VARIABLE} & os.environ.keys()
+    others = ApiKeys.load(os.environ).digests if named else {}
+    return ApiKeys({**others, **issued.digests}), secret

@@ -1,0 +1,254 @@
+"""The loop: tasks → trajectories → step rewards → step advantages → update → new weights, again and again.
+
+Owns `Trainer` and nothing else that lives longer than an iteration. Every stage is someone else's; this file is the order
+in which they come.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from actors.episode import EpisodeRequest
+from actors.scoring import ScoredTrajectory
+from actors.storage import write_trajectories
+from cluster.batch import canary_sequences, training_requests, training_tasks, warm_start_demonstrations
+from cluster.checkpoint import RunState, copy_tokenizer, list_checkpoints, load_checkpoint, save_checkpoint
+from cluster.config import RunConfig
+from cluster.display import Display
+from cluster.evaluation import Evaluation, evaluation_requests, heldout_tasks, summarise
+from cluster.errors import Stopped
+from cluster.interrupt import StopFlag
+from cluster.metrics import IterationReport, MetricSink, count_staleness, mean_signals
+from cluster.parts import Parts
+from cluster.run_directory import RunDirectory
+from learner.credit import CreditedTrajectory
+from learner.estimator import CreditAssigner
+from learner.publish import CanaryBounds, ObjectStorePublisher, PublishReport, WeightPublisher
+from learner.rank import SftReport, UpdateReport
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """Wall seconds by phase of one iteration."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self.seconds[name] = time.monotonic() - began
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a finished run has to say."""
+
+    before: Evaluation
+    after: Evaluation
+    state: RunState
+
+
+class Trainer:
+    """One run over running parts."""
+
+    def __init__(
+        self, config: RunConfig, directory: RunDirectory, parts: Parts, display: Display, stop: StopFlag
+    ) -> None:
+        self._config = config
+        self._directory = directory
+        self._parts = parts
+        self._display = display
+        self._stop = stop
+        self._credit = CreditAssigner(config.credit, parts.learner.values)
+        self._publisher = _publisher(config, parts)
+        self._heldout = heldout_tasks(config.task, config.evaluation)
+
+    def run(self) -> Outcome:
+        """Train to the end of the budget, from wherever the run directory stands.
+
+        Raises:
+            Stopped: a signal came; the last finished iteration is saved.
+        """
+        state = self._resume() or self._begin()
+        before = self._directory.evaluation("before") or self._evaluate("before")
+        state = self._train(state)
+        return Outcome(before, self._evaluate("after"), state)
+
+    def iterate(self, state: RunState) -> tuple[RunState, IterationReport]:
+        """One turn of the loop. A stop request is heeded while episodes play, never after the update has begun."""
+        watch, iteration = Stopwatch(), state.iteration + 1
+        with watch.phase("rollout"):
+            scored = self._collect(state, iteration)
+        with watch.phase("credit"):
+            credited = self._credit.assign(scored)
+        with watch.phase("update"):
+            update = self._parts.learner.update(credited)
+        with watch.phase("publish"):
+            published = self._publish(state.version + 1) if update.optimiser_steps else None
+        with watch.phase("store"):
+            self._store(iteration, scored, credited)
+        after = self._next(state, sum(watch.seconds.values()), published is not None)
+        gap = published.mean_gap if published else 0.0
+        return after, _report(after, state.version, scored, update, watch.seconds, gap)
+
+    def _train(self, state: RunState) -> RunState:
+        sink = MetricSink(self._directory, self._config.name)
+        try:
+            while not self._is_finished(state):
+                state, report = self.iterate(state)
+                sink.write(report)
+                self._display.iteration(report, self._config.loop.iterations)
+                self._between_iterations(state)
+        except Stopped:
+            # Raised only where the learner has not moved since `state`, so `state` is what it holds.
+            if state.iteration > self._last_saved():
+                self._save(state)
+            raise
+        finally:
+            sink.close()
+        return state
+
+    def _between_iterations(self, state: RunState) -> None:
+        if state.iteration % self._config.checkpoint.every == 0 or self._is_finished(state):
+            self._save(state)
+        every = self._config.evaluation.every
+        if every and state.iteration % every == 0 and not self._is_finished(state):
+            self._evaluate(f"iteration {state.iteration}")
+        self._stop.check()
+
+    def _begin(self) -> RunState:
+        """Warm start, first publish, checkpoint 0."""
+        self._warm_start()
+        self._publish(1)
+        state = RunState(0, 1, 0, 0.0, self._credit.state())
+        self._save(state)
+        return state
+
+    def _resume(self) -> RunState | None:
+        saved = list_checkpoints(self._directory.checkpoints)
+        if not saved:
+            return None
+        self._display.note(f"resuming from {saved[-1]}")
+        state = load_checkpoint(saved[-1])
+        self._parts.learner.load(str(saved[-1] / "learner"))
+        self._credit.restore(state.credit)
+        self._directory.drop_metrics_after(state.iteration)
+        self._publish(state.version)
+        return state
+
+    def _warm_start(self) -> None:
+        if self._config.learner.sft.demonstrations:
+            self._parts.learner.warm_start(warm_start_demonstrations(self._config), self._watch_warm_start)
+        self._parts.learner.begin_reinforcement()
+
+    def _watch_warm_start(self, report: SftReport) -> None:
+        self._display.warm_start(report)
+        self._stop.check()
+
+    def _collect(self, state: RunState, iteration: int) -> list[ScoredTrajectory]:
+        tasks = training_tasks(self._config, state.cursor)
+        requests = training_requests(self._config, tasks, iteration)
+        return self._play(requests, f"iteration {iteration}")
+
+    def _play(self, requests: Sequence[EpisodeRequest], label: str) -> list[ScoredTrajectory]:
+        """Play episodes, in the order of the requests; a stop request ends it and keeps nothing."""
+        self._stop.check()
+        if self._config.deterministic:
+            return self._parts.rollouts.play_in_lock_step(requests)
+        order = {request.id: i for i, request in enumerate(requests)}
+        played: list[ScoredTrajectory] = []
+        for one in self._parts.rollouts.play(requests):
+            self._stop.check()
+            played.append(one)
+            self._display.episode(label, len(played), len(requests))
+        return sorted(played, key=lambda one: order[one.trajectory.id])
+
+    def _publish(self, version: int) -> PublishReport:
+        report = self._publisher.publish(version)
+        self._display.published(report)
+        return report
+
+    def _evaluate(self, label: str) -> Evaluation:
+        greedy = self._heldout_rate(label, 0.0)
+        temperature = self._config.rollout.sampling.temperature
+        sampled = self._heldout_rate(label, temperature) if self._config.evaluation.sampled else None
+        self._directory.append_evaluation(label, greedy, sampled)
+        return greedy
+
+    def _heldout_rate(self, label: str, temperature: float) -> Evaluation:
+        seed = self._config.seed
+        requests = evaluation_requests(self._heldout, self._config.rollout, temperature, label, seed)
+        evaluation = summarise(self._play(requests, f"evaluation {label}"))
+        self._display.evaluation(label, temperature, evaluation)
+        return evaluation
+
+    def _store(
+        self, iteration: int, scored: Sequence[ScoredTrajectory], credited: Sequence[CreditedTrajectory]
+    ) -> None:
+        path = self._directory.trajectories / f"{iteration:05d}.parquet"
+        write_trajectories(path, scored, [one.advantages for one in credited])
+
+    def _save(self, state: RunState) -> None:
+        self._display.note(f"saving checkpoint {state.iteration}")
+        save_checkpoint(self._directory.checkpoints, state, self._write_files, self._config.checkpoint.keep)
+
+    def _write_files(self, directory: Path) -> None:
+        self._parts.learner.save(str(directory / "learner"))
+        copy_tokenizer(Path(self._config.rollout.model), directory / "learner" / "model")
+
+    def _last_saved(self) -> int:
+        saved = list_checkpoints(self._directory.checkpoints)
+        return int(saved[-1].name) if saved else -1
+
+    def _next(self, state: RunState, seconds: float, updated: bool) -> RunState:
+        return RunState(
+            iteration=state.iteration + 1,
+            version=state.version + updated,
+            cursor=state.cursor + self._config.task.per_iteration,
+            train_seconds=state.train_seconds + seconds,
+            credit=self._credit.state(),
+        )
+
+    def _is_finished(self, state: RunState) -> bool:
+        limit = self._config.loop.train_seconds
+        out_of_time = limit is not None and state.train_seconds >= limit
+        return out_of_time or state.iteration >= self._config.loop.iterations
+
+
+def _publisher(config: RunConfig, parts: Parts) -> WeightPublisher:
+    canary = config.canary
+    bounds = CanaryBounds(canary.float32_max_gap, canary.bfloat16_mean_gap, config.rollout.engine.dtype)
+    return ObjectStorePublisher(parts.learner, parts.rollouts, canary_sequences(config), bounds)
+
+
+def _report(
+    state: RunState,
+    sampled_from: int,
+    scored: Sequence[ScoredTrajectory],
+    update: UpdateReport,
+    seconds: Mapping[str, float],
+    canary_gap: float,
+) -> IterationReport:
+    rewards = [reward.value for one in scored for reward in one.reward.steps]
+    known = [value for value in rewards if value is not None]
+    verdicts = [one.reward.solved for one in scored if one.reward.solved is not None]
+    return IterationReport(
+        iteration=state.iteration,
+        version=state.version,
+        solved_rate=sum(verdicts) / max(len(verdicts), 1),
+        step_reward=sum(known) / max(len(known), 1),
+        signals=mean_signals(scored),
+        steps=len(rewards) / len(scored),
+        trajectories=len(scored),
+        abstained_steps=len(rewards) - len(known),
+        action_tokens=sum(len(step.action_ids) for one in scored for step in one.trajectory.steps),
+        staleness=count_staleness(scored, sampled_from),
+        learner=update.summary(),
+        seconds=dict(seconds),
+        canary_gap=canary_gap,
+    )

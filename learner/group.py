@@ -1,0 +1,209 @@
+"""The learner as the driver sees it: ranks in Ray actors, called together.
+
+Owns `LearnerGroup` and the actor shell `LearnerActor`. Every wait has a deadline; a rank that dies or is late raises
+`LearnerLost`, after which the gang must be built anew: ranks step together or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayActorError, RayTaskError
+from torch import Tensor
+
+from actors.trajectory import Trajectory
+from actors.weights import PublishedWeights, flatten
+from learner.config import CreditConfig, LearnerConfig, StepGaeConfig, ValueHeadConfig
+from learner.credit import CreditedTrajectory
+from learner.errors import LearnerError, LearnerLost
+from learner.losses import LossStats
+from learner.packing import Demonstration
+from learner.rank import LearnerRank, SftReport, UpdateReport
+
+Result = TypeVar("Result")
+
+
+class LearnerActor:
+    """Ray shell around one `LearnerRank`. The rank is built by `start`, once rank 0 has chosen a port."""
+
+    def __init__(self, config: LearnerConfig, critic: ValueHeadConfig | None, rank: int) -> None:
+        self._config = config
+        self._critic = critic
+        self._rank = rank
+        self._learner: LearnerRank | None = None
+
+    def choose_address(self) -> tuple[str, int]:
+        """A host and a free port for the ranks to meet at."""
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return ray.util.get_node_ip_address(), probe.getsockname()[1]
+
+    def start(self, host: str, port: int) -> int:
+        """Join the gang and build the engine; collective."""
+        os.environ.update(MASTER_ADDR=host, MASTER_PORT=str(port))
+        self._learner = LearnerRank(self._config, self._critic, self._rank, self._config.ranks)
+        return self._rank
+
+    def run(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the rank; collective."""
+        if self._learner is None:
+            raise RuntimeError(f"learner-{self._rank}: not started; call start() on every rank first")
+        return getattr(self._learner, method)(*arguments)
+
+    def publish_weights(self) -> PublishedWeights | None:
+        """Put the weights into the object store, from rank 0; None on the others. Collective."""
+        parameters = self.run("full_parameters")
+        if self._rank != 0:
+            return None
+        manifest, buffer = flatten(parameters)
+        return PublishedWeights(manifest, ray.put(buffer), version=-1)
+
+
+class LearnerGroup:
+    """All ranks of the learner. Not thread-safe: one collective call at a time."""
+
+    def __init__(
+        self, config: LearnerConfig, credit: CreditConfig, actor_options: Sequence[Mapping[str, Any]] | None = None
+    ) -> None:
+        """Start the ranks and wait until each has its engine.
+
+        `actor_options` holds Ray's options for each rank (resources, placement); names and threads are set here.
+        Raises `LearnerLost` where a rank does not come up within the deadline.
+        """
+        self._config = config
+        critic = value_head_of(credit)
+        options = actor_options or [{"num_cpus": 0}] * config.ranks
+        if len(options) != config.ranks:
+            raise ValueError(f"learner: options for {len(options)} ranks, configured {config.ranks}; give one per rank")
+        self._actors = [self._spawn(rank, critic, options[rank]) for rank in range(config.ranks)]
+        host, port = self._wait([self._actors[0].choose_address.remote()])[0]
+        self._wait([actor.start.remote(host, port) for actor in self._actors])
+
+    @property
+    def actors(self) -> tuple[ActorHandle, ...]:
+        """Rank 0 first; for publishing weights straight from a rank."""
+        return tuple(self._actors)
+
+    def update(self, credited: Sequence[CreditedTrajectory]) -> UpdateReport:
+        """One policy update on the whole batch. Statistics are summed over ranks."""
+        reports: list[UpdateReport] = self._all("update", list(credited))
+        first = reports[0]
+        return UpdateReport(
+            optimiser_steps=first.optimiser_steps,
+            stats=LossStats.total([report.stats for report in reports]),
+            grad_norm=first.grad_norm,
+            lr=first.lr,
+            batch_tokens=first.batch_tokens,
+            computed_tokens=sum(report.computed_tokens for report in reports),
+            seconds=max(report.seconds for report in reports),
+        )
+
+    def warm_start(
+        self, demonstrations: Sequence[Demonstration], progress: Callable[[SftReport], None] | None = None
+    ) -> list[SftReport]:
+        """Supervised passes over the demonstrations, in the order given; then the optimiser starts afresh."""
+        size = self._config.sft.batch_trajectories
+        starts = [start for _ in range(self._config.sft.epochs) for start in range(0, len(demonstrations), size)]
+        reports: list[SftReport] = []
+        for i, start in enumerate(starts):
+            reports.append(self._sft_step(demonstrations[start : start + size], i, len(starts)))
+            if progress is not None:
+                progress(reports[-1])
+        return reports
+
+    def begin_reinforcement(self) -> None:
+        """Forget the warm start's Adam moments and freeze the reference policy, where the loss has one."""
+        self._all("begin_reinforcement")
+
+    def values(self, trajectories: Sequence[Trajectory]) -> list[tuple[float, ...]]:
+        """V(s_t) of every step of each trajectory, from the value head."""
+        return _merge(self._all("values", list(trajectories)), len(trajectories))
+
+    def log_probs(self, sequences: Sequence[Demonstration]) -> list[tuple[float, ...]]:
+        """Log-probabilities in nats of the masked tokens of each sequence, at temperature 1."""
+        return _merge(self._all("log_probs", list(sequences)), len(sequences))
+
+    def full_parameters(self) -> dict[str, Tensor]:
+        """Every parameter under its Hugging Face name, gathered, in the training dtype."""
+        return self._all("full_parameters")[0]
+
+    def publish_weights(self) -> PublishedWeights:
+        """The current weights in Ray's object store, owned by rank 0."""
+        published = self._wait([actor.publish_weights.remote() for actor in self._actors])[0]
+        assert published is not None, "rank 0 published nothing"
+        return published
+
+    def save(self, path: str) -> None:
+        """Write a checkpoint into a directory that all ranks see; making it atomic is the caller's business."""
+        self._all("save", path)
+
+    def load(self, path: str) -> None:
+        """Continue from a checkpoint."""
+        self._all("load", path)
+
+    def shutdown(self) -> None:
+        """Stop the ranks."""
+        for actor in self._actors:
+            ray.kill(actor)
+
+    def _sft_step(self, demonstrations: Sequence[Demonstration], step: int, steps: int) -> SftReport:
+        reports: list[SftReport] = self._all("sft_step", list(demonstrations), step, steps)
+        loss, tokens = sum(one.loss for one in reports), sum(one.tokens for one in reports)
+        return SftReport(step, steps, loss, reports[0].grad_norm, tokens)
+
+    def _spawn(self, rank: int, critic: ValueHeadConfig | None, options: Mapping[str, Any]) -> ActorHandle:
+        # Threads are read once, when torch loads; passive waiting leaves the cores to the other parts between updates.
+        threads = {"OMP_NUM_THREADS": str(self._config.threads), "OMP_WAIT_POLICY": "PASSIVE", "LOCAL_SIZE": "1"}
+        runtime_env = {**options.get("runtime_env", {})}
+        runtime_env["env_vars"] = {**threads, **runtime_env.get("env_vars", {})}
+        chosen = {**options, "name": f"learner-{rank}", "max_restarts": 0, "runtime_env": runtime_env}
+        return ray.remote(LearnerActor).options(**chosen).remote(self._config, critic, rank)
+
+    def _all(self, method: str, *arguments: Any) -> list[Any]:
+        shared = [ray.put(argument) for argument in arguments]
+        return self._wait([actor.run.remote(method, *shared) for actor in self._actors])
+
+    def _wait(self, refs: Sequence[ray.ObjectRef[Any]]) -> list[Any]:
+        """Results in order. The first failure ends the wait: the other ranks may hang in a collective by then."""
+        end = time.monotonic() + self._config.deadline_seconds
+        pending = list(refs)
+        while pending:
+            done, pending = ray.wait(pending, num_returns=1, timeout=max(0.0, end - time.monotonic()))
+            if not done:
+                raise LearnerLost(
+                    f"learner: {len(pending)} of {len(refs)} ranks silent for {self._config.deadline_seconds:.0f} s; "
+                    "start the gang again from the last checkpoint"
+                )
+            self._result(done[0])
+        return [self._result(ref) for ref in refs]
+
+    @staticmethod
+    def _result(ref: ray.ObjectRef[Result]) -> Result:
+        try:
+            return ray.get(ref, timeout=60.0)
+        except RayActorError as error:
+            raise LearnerLost(f"learner: a rank died ({error}); start the gang again from the last checkpoint") from error
+        except RayTaskError as error:
+            if isinstance(error.cause, LearnerError):
+                raise error.cause from error
+            raise
+
+
+def value_head_of(credit: CreditConfig) -> ValueHeadConfig | None:
+    """The value head that an estimator reads, or None."""
+    match credit:
+        case StepGaeConfig(critic=ValueHeadConfig() as head):
+            return head
+        case _:
+            return None
+
+
+def _merge(shares: Iterable[Mapping[int, tuple[float, ...]]], count: int) -> list[tuple[float, ...]]:
+    merged = {index: numbers for share in shares for index, numbers in share.items()}
+    return [merged[index] for index in range(count)]

@@ -1,0 +1,228 @@
+"""The HTTP contract; every test runs against FastAPI in process and against Ray Serve over a socket."""
+
+from __future__ import annotations
+
+import json
+
+import httpx
+import pytest
+
+from reward_service.api import build_app
+from reward_service.auth import ApiKeys
+from reward_service.client import RewardClient
+from reward_service.config import LinearShaping
+from reward_service.errors import RewardRejected, RewardUnauthorized, RewardVersionMismatch, ScorerUnavailable
+from reward_service.service import RewardService, RuleScorer
+from reward_service.shaping import reward_version
+from reward_service.wire import MAX_BODY_BYTES, ScoredItem, ScoreRequest
+from tests.reward_service.builders import call_step, item, trajectory
+
+VERSION = reward_version(LinearShaping())
+JSON = {"Content-Type": "application/json"}
+
+# What a caller in any language sends: two trajectories; the second cannot be scored, its task has no distance.
+RAW_REQUEST = b"""
+{
+  "schema_version": 1,
+  "reward_version": null,
+  "trajectories": [
+    {
+      "id": "iteration-3/task-7/0",
+      "task": {"id": "ledger/L1/train/7", "level": "L1",
+               "ground_truth": {"answer": "42", "state_hash": null, "minimum_calls": 2}},
+      "steps": [
+        {"index": 0, "call": {"name": "order_item", "arguments": {"order": "A17"}},
+         "status": "ok", "observation": "lamp", "progress": {"before": 2, "after": 1}},
+        {"index": 1, "parse_error": "no closing tag", "status": "invalid_arguments", "observation": "error"},
+        {"index": 2, "call": {"name": "price", "arguments": {"item": "lamb"}},
+         "status": "tool_error", "observation": "error: no lamb", "progress": {"before": 1, "after": 1}},
+        {"index": 3, "call": {"name": "price", "arguments": {"item": "lamp"}},
+         "status": "infra_error", "observation": "", "progress": null},
+        {"index": 4, "answer": "42."}
+      ],
+      "stop": "answered",
+      "final_state_hash": null
+    },
+    {
+      "id": "elsewhere",
+      "task": {"id": "web/1", "level": "web", "ground_truth": {"answer": "Paris"}},
+      "steps": [{"index": 0, "call": {"name": "search", "arguments": {"q": "capital"}}, "status": "ok"},
+                {"index": 1, "answer": "Paris"}],
+      "stop": "answered"
+    }
+  ]
+}
+"""
+
+
+async def test_the_contract_in_raw_json(http):
+    response = await http.post("/v1/score", content=RAW_REQUEST, headers=JSON)
+    assert response.status_code == 200
+    answer = response.json()
+    assert answer["reward_version"] == VERSION
+    first, second = answer["results"]
+    assert first == {
+        "id": "iteration-3/task-7/0",
+        "status": "ok",
+        "steps": [
+            {"index": 0, "reward": 0.5, "signals": {"success": 1.0, "contribution": 1.0, "solved": None}},
+            {"index": 1, "reward": -0.1, "signals": {"success": 0.0, "contribution": 0.0, "solved": None}},
+            {"index": 2, "reward": -0.1, "signals": {"success": 0.0, "contribution": 0.0, "solved": None}},
+            {"index": 3, "reward": None, "signals": {"success": None, "contribution": None, "solved": None}},
+            {"index": 4, "reward": 1.0, "signals": {"success": None, "contribution": None, "solved": 1.0}},
+        ],
+        "solved": 1.0,
+        "error": None,
+    }
+    assert second["status"] == "error"
+    assert (second["steps"], second["solved"], second["error"]["kind"]) == ([], None, "data")
+    assert "trajectory 'elsewhere': step 0: no progress record" in second["error"]["message"]
+
+
+async def test_results_keep_the_order_of_the_request(http):
+    names = [f"t-{n}" for n in (3, 1, 2)]
+    response = await http.post("/v1/score", json={"trajectories": [trajectory(name) for name in names]})
+    assert [result["id"] for result in response.json()["results"]] == names
+
+
+async def test_the_service_says_what_it_scores_by(http):
+    (card,) = (await http.get("/v1/models")).json()["data"]
+    assert card["reward_version"] == VERSION
+    assert card["shaping"] == LinearShaping().model_dump()
+    assert card["signals"] == {"success": [0, 1], "contribution": [-1, 1], "solved": [0, 1]}
+    assert card["limits"]["body_bytes"] == MAX_BODY_BYTES
+
+
+@pytest.mark.parametrize("key", ["", "Bearer", "Bearer wrong", "Basic dXNlcjpwYXNz"])
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/score"])
+async def test_nobody_gets_in_without_a_key(http, path, key):
+    # The body is broken too: the key is asked for before anything is read.
+    method = "POST" if path == "/v1/score" else "GET"
+    response = await http.request(method, path, headers={"Authorization": key} | JSON, content=b"{")
+    assert_problem(response, 401)
+    assert response.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+async def test_probes_need_no_key(http, path):
+    response = await http.get(path, headers={"Authorization": ""})
+    assert response.status_code == 200
+
+
+async def test_readiness_names_the_version(http):
+    assert (await http.get("/readyz")).json() == {"status": "ready", "reward_version": VERSION}
+
+
+async def test_another_reward_version_is_a_conflict_that_names_both(http):
+    response = await http.post("/v1/score", json={"reward_version": "old", "trajectories": [trajectory()]})
+    problem = assert_problem(response, 409)
+    assert problem["type"] == "urn:steptool:problem:reward-version-mismatch"
+    assert (problem["expected"], problem["found"]) == ("old", VERSION)
+
+
+async def test_an_unknown_path_and_a_wrong_method_are_problems(http):
+    assert_problem(await http.get("/v1/nothing"), 404)
+    response = await http.get("/v1/score")
+    assert_problem(response, 405)
+    assert response.headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (b"{", "JSON decode error"),
+        (b'{"trajectories": [{"id": NaN}]}', "found NaN; expected a finite number"),
+        (b'{"trajectories": [{"id": 1e999}]}', "beyond the range of a double"),
+        (b"[" * 100_000, "JSON decode error"),
+        (b'{"trajectories": []}', "/trajectories: Tuple should have at least 1 item"),
+        (b'{"schema_version": 2, "trajectories": []}', "/schema_version: Input should be 1"),
+        (b'{"trajectory": []}', "/trajectory: Extra inputs are not permitted"),
+    ],
+    ids=["cut", "nan", "infinite", "deep", "empty", "schema", "unknown key"],
+)
+async def test_a_body_outside_the_contract_is_unprocessable_and_says_where(http, body, detail):
+    problem = assert_problem(await http.post("/v1/score", content=body, headers=JSON), 422)
+    assert detail in problem["detail"]
+
+
+async def test_a_refusal_does_not_echo_what_was_sent(http):
+    response = await http.post("/v1/score", json={"trajectories": [trajectory(stop="my secret prompt")]})
+    assert_problem(response, 422)
+    assert "my secret prompt" not in response.text
+
+
+async def test_a_body_over_the_limit_is_too_large(http):
+    body = b'{"trajectories": "' + b"x" * MAX_BODY_BYTES + b'"}'
+    problem = assert_problem(await http.post("/v1/score", content=body, headers=JSON), 413)
+    assert "send fewer trajectories" in problem["detail"]
+
+
+async def test_the_client_gets_typed_rewards(service):
+    async with RewardClient(service.url, service.key, transport=service.transport()) as client:
+        response = await client.score(ScoreRequest(trajectories=(item("a"), item("b"))))
+    assert client.reward_version == response.reward_version == VERSION
+    assert [result.id for result in response.results] == ["a", "b"]
+    assert isinstance(response.results[0], ScoredItem)
+    assert [step.reward for step in response.results[0].steps] == pytest.approx([0.5, 1.0])
+
+
+async def test_the_client_raises_what_it_was_refused_with(service):
+    async with RewardClient(service.url, service.key, transport=service.transport()) as client:
+        with pytest.raises(RewardVersionMismatch, match="began with 'old'"):
+            await client.score(ScoreRequest(reward_version="old", trajectories=(item(),)))
+    async with RewardClient(service.url, "wrong", transport=service.transport()) as client:
+        with pytest.raises(RewardUnauthorized, match="unknown API key"):
+            await client.score(ScoreRequest(trajectories=(item(),)))
+    async with RewardClient(f"{service.url}/v2", service.key, transport=service.transport()) as client:
+        with pytest.raises(RewardRejected, match="404"):
+            await client.score(ScoreRequest(trajectories=(item(),)))
+
+
+async def test_a_long_trajectory_with_full_texts_fits(http):
+    steps = [call_step(n) | {"observation": "x" * 10_000} for n in range(200)]
+    response = await http.post("/v1/score", json={"trajectories": [trajectory(steps=steps, stop="step_budget")]})
+    assert response.status_code == 200
+    assert len(response.json()["results"][0]["steps"]) == 200
+
+
+def assert_problem(response, status):
+    """An RFC 9457 document with its status inside; returns it."""
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/problem+json"
+    document = json.loads(response.content)
+    assert {"type", "title", "status", "detail"} <= document.keys()
+    assert document["status"] == status
+    return document
+
+
+class FailingScorer(RuleScorer):
+    """Fails on every trajectory, with one error."""
+
+    error: Exception
+
+    async def score(self, item):
+        raise self.error
+
+
+def failing(error: Exception) -> httpx.AsyncClient:
+    kind = type("Failing", (FailingScorer,), {"error": error})
+    app = build_app(RewardService(kind(LinearShaping())), ApiKeys.nobody_asked())
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url="http://rewards")
+
+
+async def test_a_lost_scorer_is_an_error_of_each_trajectory_and_the_service_is_not_ready():
+    async with failing(ScorerUnavailable("judge: no reply within 30 s")) as http:
+        (result,) = (await http.post("/v1/score", json={"trajectories": [trajectory()]})).json()["results"]
+        assert (result["status"], result["steps"], result["solved"]) == ("error", [], None)
+        assert result["error"] == {"kind": "infrastructure", "message": "judge: no reply within 30 s"}
+        response = await http.get("/readyz")
+        assert_problem(response, 503)
+        assert response.headers["retry-after"] == "1"
+
+
+async def test_a_bug_of_ours_is_a_server_error_that_keeps_its_secrets():
+    async with failing(RuntimeError("password is 1234")) as http:
+        response = await http.post("/v1/score", json={"trajectories": [trajectory()]})
+        assert_problem(response, 500)
+        assert "1234" not in response.text

@@ -1,0 +1,62 @@
+"""Starting and stopping the service on Ray Serve."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+from ray import serve
+
+from reward_service.auth import KEYS_VARIABLE, ApiKeys, digest
+from reward_service.config import OutcomeShaping, RewardConfig
+from reward_service.errors import InvalidKeys, ServiceNotStarted
+from reward_service.serve_app import build, start_rewards, stop_rewards
+from reward_service.shaping import reward_version
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_a_service_without_keys_is_not_shown_to_the_network():
+    with pytest.raises(InvalidKeys, match=r"no API keys, and 0\.0\.0\.0 can be reached from elsewhere"):
+        start_rewards(RewardConfig(), ApiKeys.nobody_asked(), host="0.0.0.0")
+
+
+def test_a_serve_yaml_never_runs_without_keys(monkeypatch):
+    monkeypatch.delenv(KEYS_VARIABLE, raising=False)
+    with pytest.raises(InvalidKeys, match="found neither"):
+        build({})
+
+
+def test_a_serve_yaml_sets_shaping_and_replicas(monkeypatch):
+    monkeypatch.setenv(KEYS_VARIABLE, f"anna:{digest('secret')}")
+    application = build({"shaping": {"kind": "paper"}, "replicas": 3})
+    assert isinstance(application, serve.Application)
+    assert application._bound_deployment.num_replicas == 3
+
+
+def test_a_port_that_serve_cannot_have_is_refused(served):
+    port = httpx.URL(served.url).port
+    with pytest.raises(ServiceNotStarted, match=rf"asked for 127.0.0.1:1, but Serve already listens on .*:{port}"):
+        start_rewards(RewardConfig(), ApiKeys.nobody_asked(), port=1, application="elsewhere")
+
+
+@pytest.mark.usefixtures("served")
+def test_a_service_that_others_should_reach_does_not_hide_on_loopback():
+    keys, _ = ApiKeys.issue("others")
+    with pytest.raises(ServiceNotStarted, match=r"asked for 0\.0\.0\.0:0, but Serve already listens on 127"):
+        start_rewards(RewardConfig(), keys, host="0.0.0.0", application="elsewhere")
+
+
+def test_a_second_service_has_its_own_shaping_and_leaves_the_first_alone(served):
+    config = RewardConfig(shaping=OutcomeShaping())
+    endpoint = start_rewards(config, ApiKeys.nobody_asked(), application="second")
+    assert endpoint.reward_version == reward_version(OutcomeShaping())
+    assert httpx.get(f"{endpoint.url}/v1/models").json()["data"][0]["id"] == "outcome_only"
+    stop_rewards(endpoint)
+    assert httpx.get(f"{endpoint.url}/readyz").status_code == 404
+    assert httpx.get(f"{served.url}/readyz").status_code == 200
+
+
+def test_a_service_that_ray_has_no_room_for_gives_up_at_its_deadline_and_cleans_up(served):
+    config = RewardConfig(cpus_per_replica=10_000, start_seconds=1)
+    with pytest.raises(ServiceNotStarted, match=r"not ready within 1 s.*needs 1 x 10000 CPUs"):
+        start_rewards(config, ApiKeys.nobody_asked(), application="huge")
+    assert "huge" not in serve.status().applications

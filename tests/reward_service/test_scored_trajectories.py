@@ -1,0 +1,141 @@
+"""From a trajectory of the rollouts to its rewards and back."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from actors.scoring import score, to_wire
+from actors.trajectory import Answer, ParseFailure, Step, StopReason, Trajectory, VersionSpan
+from reward_service.config import LinearShaping, PaperShaping, Shaping
+from reward_service.errors import ScorerUnavailable, UnscorableTrajectory
+from reward_service.service import RewardService, RuleScorer
+from reward_service.signals import Stop
+from reward_service.wire import MAX_CHARACTERS, MAX_TRAJECTORIES
+from tool_sandbox.tasks import GroundTruth, Split, Task
+from tool_sandbox.tools import CallStatus, Progress, ToolCall, ToolResult
+
+
+def step(action, result=None, progress=None):
+    return Step((1, 2), (3,), (-0.5,), (VersionSpan(0, 0, 1),), action, result, progress)
+
+
+def called(
+    status: CallStatus = CallStatus.OK,
+    progress: Progress | None = Progress(1, 0),  # noqa: B008
+    content: str = "42",
+    **arguments: Any,
+) -> Step:
+    call = ToolCall("c", "price", arguments or {"item": "lamp"})
+    return step(call, ToolResult("c", status, content), progress)
+
+
+def played(*steps, id="t-1", stop=StopReason.ANSWERED, truth=GroundTruth(answer="42", minimum_calls=1)):  # noqa: B008
+    task = Task("task", "ledger", "How much?", ("price",), truth, "L0", Split.TRAIN, {})
+    return Trajectory(id, "g", task, steps, stop)
+
+
+USEFUL = played(called(), step(Answer("42")))
+
+
+class LosesItsScorer(RuleScorer):
+    """Scores by rules, but for the trajectory named `lost`."""
+
+    async def score(self, item):
+        if item.id == "lost":
+            raise ScorerUnavailable("judge: no reply within 30 s")
+        return await RuleScorer.score(self, item)
+
+
+def source(shaping: Shaping = LinearShaping(), scorer: type[RuleScorer] = RuleScorer) -> RewardService:  # noqa: B008
+    return RewardService(scorer(shaping))
+
+
+async def test_every_step_comes_back_with_its_reward():
+    (scored,) = await score(source(), [USEFUL])
+    assert scored.trajectory is USEFUL
+    assert [step.value for step in scored.reward.steps] == pytest.approx([0.5, 1.0])
+    assert scored.abstained_steps == 0
+
+
+async def test_every_kind_of_step_keeps_its_meaning():
+    trajectory = played(
+        step(ParseFailure("<tool", "no JSON"), ToolResult("c", CallStatus.INVALID_ARGUMENTS, "error: no JSON")),
+        called(CallStatus.TIMEOUT, Progress(1, 1)),
+        called(CallStatus.INFRA_ERROR, None),
+        called(),
+        step(ParseFailure("la la", "turn ran out of tokens")),
+        stop=StopReason.TURN_TOO_LONG,
+    )
+    (scored,) = await score(source(), [trajectory])
+    values = [step.value for step in scored.reward.steps]
+    assert values == [pytest.approx(-0.1), pytest.approx(-0.1), None, pytest.approx(0.5), pytest.approx(-0.1)]
+    assert scored.abstained_steps == 1
+    assert scored.reward.solved == 0.0
+
+
+async def test_a_trajectory_whose_scorer_was_lost_abstains_and_its_neighbours_do_not(caplog):
+    lost = played(called(), step(Answer("42")), id="lost")
+    with caplog.at_level(logging.WARNING):
+        first, second = await score(source(scorer=LosesItsScorer), [USEFUL, lost])
+    assert first.abstained_steps == 0
+    assert second.abstained_steps == 2
+    assert second.reward.solved is None
+    assert dict(second.reward.steps[0].signals) == {"success": None, "contribution": None, "solved": None}
+    assert "trajectory lost abstains" in caplog.text
+
+
+async def test_a_trajectory_that_cannot_be_scored_is_our_bug_and_raises():
+    with pytest.raises(UnscorableTrajectory, match=r"trajectory 't-1'.*step 0: no progress record"):
+        await score(source(PaperShaping()), [played(called(progress=None), step(Answer("42")))])
+
+
+async def test_an_episode_that_never_began_is_scored_without_steps():
+    (scored,) = await score(source(), [played(stop=StopReason.INFRASTRUCTURE)])
+    assert (scored.reward.steps, scored.reward.solved) == ((), None)
+
+
+async def test_an_answer_whose_final_state_was_lost_abstains():
+    (scored,) = await score(source(), [played(called(), step(Answer("42")), stop=StopReason.INFRASTRUCTURE)])
+    assert [step.value for step in scored.reward.steps] == [pytest.approx(0.5), None]
+
+
+async def test_more_trajectories_than_one_request_carries_are_all_scored():
+    many = [played(step(Answer("42")), id=f"t-{n}") for n in range(MAX_TRAJECTORIES + 3)]
+    scored = await score(source(), many)
+    assert [item.trajectory.id for item in scored] == [item.id for item in many]
+
+
+async def test_nothing_to_score_asks_nobody():
+    assert await score(source(), []) == []
+
+
+@pytest.mark.parametrize("stop", StopReason)
+def test_every_stop_reason_has_its_word_in_the_contract(stop):
+    assert Stop(stop.value).name == stop.name
+
+
+def test_whatever_a_model_writes_can_be_sent():
+    brackets: list = []
+    for _ in range(1000):
+        brackets = [brackets]
+    item = to_wire(
+        played(called(a=float("nan"), b="\ud800", c=brackets, d={"\udfff": -float("inf")}), step(Answer("\ud800")))
+    )
+    call = item.steps[0].call
+    assert call is not None
+    assert (call.arguments["a"], call.arguments["b"], call.arguments["d"]) == ("nan", "?", {"?": "-inf"})
+    assert item.model_validate_json(item.model_dump_json()) == item
+
+
+def test_an_observation_over_the_limit_is_cut_with_a_mark():
+    sent = to_wire(played(called(content="x" * (MAX_CHARACTERS + 5)), step(Answer("42")))).steps[0].observation
+    assert sent is not None
+    assert len(sent) == MAX_CHARACTERS
+    assert sent.endswith("… [5 characters and more cut]")
+
+
+def test_tokens_do_not_leave_the_house():
+    assert not {"prompt_ids", "action_ids", "logprobs"} & set(to_wire(USEFUL).model_dump()["steps"][0])
