@@ -167,6 +167,6 @@ def _stats(
         clipped=int(outside.sum()),
         behaviour_kl_sum=float(k3(credit.behaviour, logprobs).sum()),
         reference_kl_sum=float(kl_tokens.sum()),
-        entropy_sum=float(entropies.detach().sum()),
+        entropy_sum=float(entropies.sum()),
         entropy_positions=len(entropies),
     )

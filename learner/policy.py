@@ -57,6 +57,8 @@ def attend_segments(
     """
     plan = segments or SegmentPlan.causal(query.shape[2])
     grouped = query.shape[1] != key.shape[1]
+    dtype = query.dtype
+    query, key, value = (x.to(attention_dtype(x)) for x in (query, key, value))
     # `split` and not slices: the backward of one split is one concatenation, that of a slice is a zeroed full row.
     queries, keys, values = (x.split(plan.lengths, dim=2) for x in (query, key, value))
     outputs: list[Tensor] = []
@@ -68,7 +70,12 @@ def attend_segments(
                 queries[i], k, v, mask, dropout, is_causal=mask is None, scale=scaling, enable_gqa=grouped
             )
         )
-    return torch.cat(outputs, dim=2).transpose(1, 2), None
+    return torch.cat(outputs, dim=2).transpose(1, 2).to(dtype), None
+
+
+def attention_dtype(x: Tensor) -> torch.dtype:
+    """Float32 on a CPU, whose bfloat16 flash kernel is slower (forward and backward 63 ms against 23 ms at 900 tokens)."""
+    return torch.float32 if x.device.type == "cpu" else x.dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +181,7 @@ class PolicyWithCritic(nn.Module):
 
     def forward(self, row: PackedRow) -> RowOutputs:
         """Run one row. Log-probabilities are those of the plain softmax, at temperature 1."""
-        plan = SegmentPlan.of(row.segments, self.model.dtype)
+        plan = SegmentPlan.of(row.segments, attention_dtype(self.action_head.weight))
         body = self.model.base_model(
             input_ids=row.token_ids, position_ids=row.position_ids, use_cache=False, segments=plan
         )

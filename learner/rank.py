@@ -260,7 +260,9 @@ class LearnerRank:
         outputs: RowOutputs = self._engine(row)
         credit = Credit(row.behaviour, row.advantages, row.value_targets, reference)
         coef = self._config.loss.value_coef if self._critic else 0.0
-        row_loss = reinforcement_loss(*outputs, credit, scale, self._config.loss, value_coef=coef)
+        row_loss = reinforcement_loss(
+            outputs.logprobs, outputs.values, outputs.entropies, credit, scale, self._config.loss, value_coef=coef
+        )
         self._backward(row_loss.loss)
         return row_loss.stats
 

@@ -21,7 +21,9 @@ COMPLAINT_CHARACTERS = 60
 def check_arguments(spec: ToolSpec, call: ToolCall) -> str | None:
     """The complaint about the arguments of `call`, such as `price needs item`; None where they fit the schema."""
     validator = _validator(json.dumps(dict(spec.parameters), sort_keys=True))
-    error = best_match(validator.iter_errors(dict(call.arguments)))
+    errors = list(validator.iter_errors(dict(call.arguments)))
+    # What is missing helps the model more than what is too much.
+    error = best_match([error for error in errors if error.validator == "required"] or errors)
     return None if error is None else _complaint(spec, error)[:COMPLAINT_CHARACTERS]
 
 
@@ -41,11 +43,12 @@ def _complaint(spec: ToolSpec, error: ValidationError) -> str:
     where = ".".join(str(part) for part in error.absolute_path) or spec.name
     # Typed loosely because a schema may be a boolean; these two keywords only occur in mappings.
     schema: Any = error.schema
+    given: Any = error.instance
     if error.validator == "required":
-        missing = [name for name in schema["required"] if name not in error.instance]
+        missing = [name for name in schema["required"] if name not in given]
         return f"{where} needs {' and '.join(missing)}"
     if error.validator == "additionalProperties":
-        extra = [name for name in error.instance if name not in schema.get("properties", {})]
+        extra = [name for name in given if name not in schema.get("properties", {})]
         return f"{where} has no {' or '.join(extra)}"
     if error.validator == "type":
         return f"{where} must be {error.validator_value}"

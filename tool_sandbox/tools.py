@@ -100,4 +100,4 @@ class CallOutcome:
     result: ToolResult
     progress: Progress | None = None
     """None where the task has no exact distance."""
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.learner.learner_builders import scored, step
+from tests.learner.builders import scored, step
 from pydantic import ValidationError
 from ray.rllib.utils.postprocessing.value_predictions import compute_value_targets
 

@@ -110,6 +110,7 @@ class Launcher:
             # `--dev` alone mounts a /dev/shm without a size, which no limit on address space or files would bound.
             *("--proc", "/proc", "--dev", "/dev", "--size", str(SHARED_MEMORY_BYTES), "--tmpfs", "/dev/shm"),
             *("--remount-ro", "/dev", "--size", str(limits.tmp_bytes), "--tmpfs", "/tmp", "--chdir", "/tmp"),
+            *("--remount-ro", "/"),
             *("--cap-drop", "ALL", "--hostname", "sandbox"),
             *("--seccomp", str(filter_fd), "--json-status-fd", str(status_fd), "--"),
             # Set inside the user namespace, the limit on processes counts this sandbox alone.

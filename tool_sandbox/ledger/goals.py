@@ -6,7 +6,6 @@ the fields of the initial world that make the writes possible.
 
 from __future__ import annotations
 
-
 from tool_sandbox.ledger.grammar import (
     WORD_KINDS,
     Dice,

@@ -1,0 +1,136 @@
+"""Packed rows give what each trajectory gives alone in the plain model: outputs and gradients."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from learner.errors import UnsupportedModel
+from learner.packing import Demonstration, items_to_imitate, items_to_read, pack
+from learner.policy import PolicyWithCritic, load_model
+from tests.learner.builders import scored, step
+
+SIZES: dict[str, Any] = dict(
+    hidden_size=32,
+    intermediate_size=64,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    vocab_size=64,
+)
+FAMILIES = [
+    pytest.param(LlamaConfig(**SIZES, tie_word_embeddings=True), LlamaForCausalLM, id="llama-tied"),
+    pytest.param(LlamaConfig(**SIZES, tie_word_embeddings=False), LlamaForCausalLM, id="llama-untied"),
+    pytest.param(Qwen2Config(**SIZES, tie_word_embeddings=True), Qwen2ForCausalLM, id="qwen2"),
+    pytest.param(Qwen3Config(**SIZES, head_dim=8, tie_word_embeddings=True), Qwen3ForCausalLM, id="qwen3"),
+]
+
+
+def forest_of_demonstrations() -> list[Demonstration]:
+    """Shared prompts, a shared first call, a prefix of another sequence, an exact duplicate and a stranger."""
+    rng = random.Random(0)
+    prompt = [rng.randrange(64) for _ in range(20)]
+    sequences = [tuple(prompt + [rng.randrange(3) for _ in range(3)] + [9] * 12 + [k] * 9) for k in range(6)]
+    sequences += [sequences[0][:30], sequences[1], tuple(rng.randrange(64) for _ in range(40))]
+    return [Demonstration(ids, tuple(i >= 20 and i % 4 != 0 for i in range(len(ids)))) for ids in sequences]
+
+
+@pytest.mark.parametrize("pack_tokens", [60, 1000])
+@pytest.mark.parametrize(("config", "family"), FAMILIES)
+def test_packed_rows_equal_each_trajectory_alone(config: Any, family: Any, pack_tokens: int) -> None:
+    torch.manual_seed(0)
+    packed, plain = family(config), family(config)
+    plain.load_state_dict(packed.state_dict())
+    items = items_to_imitate(forest_of_demonstrations())
+    weights = {item.index: torch.randn(len(item.action_at)) for item in items}
+    (rows,) = pack(items, pack_tokens, 1)
+    policy = PolicyWithCritic(packed)
+    found: dict[int, torch.Tensor] = {}
+    for row in rows:
+        outputs = policy(row)
+        order = list(dict.fromkeys(row.action_item.tolist()))
+        (outputs.logprobs * torch.cat([weights[i] for i in order])).sum().backward()
+        found.update({i: outputs.logprobs[row.action_item == i].detach() for i in order})
+    for item in items:
+        ids, at = torch.tensor([item.token_ids]), torch.tensor(item.action_at)
+        expected = torch.log_softmax(plain(ids).logits[0], -1)[at - 1, ids[0, at]]
+        (expected * weights[item.index]).sum().backward()
+        torch.testing.assert_close(found[item.index], expected.detach(), atol=1e-5, rtol=0.0)
+    for (name, mine), theirs in zip(packed.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, atol=1e-5, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def tiny(**changes: Any) -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    return LlamaForCausalLM(LlamaConfig(**{**SIZES, **changes}))
+
+
+def test_entropy_is_that_of_the_whole_distribution() -> None:
+    model = tiny()
+    (rows,) = pack(items_to_imitate([Demonstration((1, 2, 3), (False, True, True))]), 100, 1)
+    log_p = torch.log_softmax(model(rows[0].token_ids).logits[0, :2], -1)
+    entropies = PolicyWithCritic(model)(rows[0]).entropies
+    torch.testing.assert_close(entropies, -(log_p.exp() * log_p).sum(-1))
+
+
+def test_values_read_the_last_token_of_each_state() -> None:
+    one = scored([0.0, 0.0], steps=[step((1, 2, 3), (4, 5)), step((6, 7), (8,))]).trajectory
+    model = tiny()
+    (rows,) = pack(items_to_read([one]), 100, 1)
+    hidden = model.model(rows[0].token_ids).last_hidden_state[0]
+    policy = PolicyWithCritic(model)
+    torch.nn.init.normal_(policy.value_head.weight)
+    expected = policy.value_head(hidden[[2, 6]]).squeeze(-1)
+    torch.testing.assert_close(policy(rows[0]).values, expected, atol=1e-5, rtol=0.0)
+
+
+@pytest.mark.parametrize(("backbone", "reaches"), [("detached", False), ("shared", True)])
+def test_the_value_loss_reaches_the_layers_only_of_a_shared_backbone(backbone: Any, reaches: bool) -> None:
+    one = scored([0.0], steps=[step((1, 2, 3), (4, 5))]).trajectory
+    (rows,) = pack(items_to_read([one]), 100, 1)
+    policy = PolicyWithCritic(tiny(), backbone)
+    torch.nn.init.normal_(policy.value_head.weight)
+    policy(rows[0]).values.sum().backward()
+    grad = policy.model.model.layers[0].mlp.up_proj.weight.grad
+    assert (grad is not None and bool(grad.abs().sum() > 0)) is reaches
+
+
+def test_an_observation_token_is_no_target_and_later_tokens_do_not_reach_back() -> None:
+    """Changing the observation after the only action changes neither loss nor gradient."""
+    gradients: list[torch.Tensor] = []
+    for observation in ((6, 7), (9, 10)):
+        model = tiny()
+        ids = (1, 2, 3, *observation)
+        (rows,) = pack(items_to_imitate([Demonstration(ids, (False, False, True, False, False))]), 100, 1)
+        PolicyWithCritic(model)(rows[0]).logprobs.sum().backward()
+        gradients.append(model.model.layers[0].mlp.up_proj.weight.grad.clone())  # type: ignore[union-attr]
+    torch.testing.assert_close(gradients[0], gradients[1], atol=0.0, rtol=0.0)
+
+
+def test_a_model_that_caps_its_logits_is_refused() -> None:
+    with pytest.raises(UnsupportedModel, match="final_logit_softcapping"):
+        PolicyWithCritic(Gemma2ForCausalLM(Gemma2Config(**SIZES, head_dim=8)))
+
+
+def test_a_model_with_a_sliding_window_is_refused() -> None:
+    config = Qwen2Config(**SIZES, use_sliding_window=True, sliding_window=8, max_window_layers=0)
+    with pytest.raises(UnsupportedModel, match="sliding_attention"):
+        PolicyWithCritic(Qwen2ForCausalLM(config))
+
+
+def test_a_model_directory_that_is_not_there_is_named() -> None:
+    with pytest.raises(FileNotFoundError, match="no config.json there; expected a directory"):
+        load_model("/nowhere/model", torch.float32)

@@ -1,0 +1,95 @@
+"""Leases: bounded in number, given back when a trajectory dies. Time is a number that the test moves."""
+
+from __future__ import annotations
+
+import pytest
+
+from tool_sandbox.errors import LeaseLost, SandboxFull, UnknownToolset
+from tool_sandbox.leases import SessionTable, open_session
+from tool_sandbox.ledger import LedgerToolset
+from tool_sandbox.session import Session
+from tool_sandbox.tasks import GroundTruth, Split, Task
+from tool_sandbox.tools import CallOutcome, CallStatus, ToolCall, ToolResult
+
+TASK = LedgerToolset().sample_task(Split.TRAIN, "L0", 0)
+CALL = ToolCall("c", "nothing", {})
+
+
+class _Counted:
+    """A session that counts how often it is closed."""
+
+    def __init__(self) -> None:
+        self.closed = 0
+
+    def call(self, call: ToolCall) -> CallOutcome:
+        return CallOutcome(ToolResult(call.id, CallStatus.OK, "done"))
+
+    def state_hash(self) -> str | None:
+        return None
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class _Bench:
+    """A table of two sessions that live 10 seconds, with a clock that stands still."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.sessions: list[_Counted] = []
+        self.table = SessionTable(2, 10.0, opener=self._open, clock=lambda: self.now)
+
+    def _open(self, task: Task) -> Session:
+        self.sessions.append(_Counted())
+        return self.sessions[-1]
+
+
+@pytest.fixture
+def bench() -> _Bench:
+    return _Bench()
+
+
+def test_a_full_table_says_so_and_what_to_do(bench: _Bench) -> None:
+    bench.table.open(TASK)
+    bench.table.open(TASK)
+    with pytest.raises(SandboxFull, match=r"all 2 sessions are open.*raise max_sessions"):
+        bench.table.open(TASK)
+
+
+def test_a_dead_trajectory_gives_its_session_back(bench: _Bench) -> None:
+    dead = bench.table.open(TASK)
+    bench.now = 4.0
+    alive = bench.table.open(TASK)
+    bench.now = 10.0
+    bench.table.open(TASK)
+    assert [session.closed for session in bench.sessions] == [1, 0, 0]
+    with pytest.raises(LeaseLost, match="unused for 10 s"):
+        bench.table.call(dead, CALL)
+    assert bench.table.call(alive, CALL).result.content == "done"
+
+
+def test_each_use_extends_the_lease(bench: _Bench) -> None:
+    lease = bench.table.open(TASK)
+    for moment in (9.0, 18.0, 27.0):
+        bench.now = moment
+        assert bench.table.call(lease, CALL).result.status is CallStatus.OK
+    bench.now = 36.9
+    assert bench.table.state_hash(lease) is None
+
+
+def test_closing_twice_closes_once(bench: _Bench) -> None:
+    lease = bench.table.open(TASK)
+    bench.table.close(lease)
+    bench.table.close(lease)
+    assert bench.sessions[0].closed == 1
+    assert len(bench.table) == 0
+    with pytest.raises(LeaseLost):
+        bench.table.state_hash(lease)
+
+
+def test_a_task_that_cannot_be_opened_takes_no_room() -> None:
+    table = SessionTable(1, 10.0, opener=open_session)
+    stranger = Task("x", "nowhere", "", (), GroundTruth(), "L0", Split.TRAIN, {})
+    with pytest.raises(UnknownToolset, match="'nowhere' is not registered"):
+        table.open(stranger)
+    assert table.open(TASK)

@@ -1,0 +1,155 @@
+"""One suite for both sandbox clients, in process and over Ray; then what only Ray can get wrong."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tool_sandbox.client import LocalSandbox, SandboxClient
+from tool_sandbox.config import PoolConfig
+from tool_sandbox.demonstrations import demonstrate
+from tool_sandbox.errors import CorruptTask, LeaseLost, SandboxFull, SandboxUnavailable
+from tool_sandbox.ledger import LedgerToolset
+from tool_sandbox.ledger.policies import OraclePolicy
+from tool_sandbox.tasks import Split, Task
+from tool_sandbox.tools import CallStatus, ToolCall
+
+CONFIG = PoolConfig(max_sessions=2, lease_seconds=60.0, open_seconds=20.0, call_seconds=20.0)
+LEDGER = LedgerToolset()
+OPTIONS = {"num_cpus": 0}
+
+
+def task(index: int = 0, level: str = "L3") -> Task:
+    return LEDGER.sample_task(Split.TRAIN, level, index)
+
+
+@pytest.fixture(params=["local", "ray"])
+async def client(request: pytest.FixtureRequest) -> AsyncIterator[SandboxClient]:
+    if request.param == "local":
+        yield LocalSandbox(CONFIG)
+        return
+    namespace = request.getfixturevalue("ray_local")
+    from tool_sandbox.pool import RaySandboxPool, start_sandboxes, stop_sandboxes
+
+    handles = start_sandboxes(1, CONFIG, OPTIONS)
+    try:
+        yield RaySandboxPool.connect(1, CONFIG, namespace)
+    finally:
+        stop_sandboxes(handles)
+
+
+async def test_a_task_is_solved_through_the_client(client: SandboxClient) -> None:
+    plan = demonstrate(LEDGER, task(), OraclePolicy(), max_steps=8)
+    lease = await client.open(task())
+    assert await client.state_hash(lease) == LEDGER.open(task()).state_hash()
+    for call, expected in zip(plan.actions, plan.outcomes, strict=True):
+        outcome = await client.call(lease, call)
+        assert (outcome.result.content, outcome.progress) == (expected.result.content, expected.progress)
+    assert await client.state_hash(lease) == task().ground_truth.state_hash
+    await client.close(lease)
+
+
+async def test_sessions_of_one_task_are_apart(client: SandboxClient) -> None:
+    first, second = await client.open(task()), await client.open(task())
+    for call in demonstrate(LEDGER, task(), OraclePolicy(), max_steps=8).actions:
+        await client.call(first, call)
+    assert await client.state_hash(second) == LEDGER.open(task()).state_hash()
+    await client.close(first)
+    await client.close(second)
+
+
+async def test_a_full_sandbox_is_a_typed_error_until_a_session_is_closed(client: SandboxClient) -> None:
+    leases = [await client.open(task(index)) for index in range(2)]
+    with pytest.raises(SandboxFull):
+        await client.open(task(2))
+    await client.close(leases[0])
+    await client.close(leases[0])
+    await client.close(await client.open(task(2)))
+    await client.close(leases[1])
+
+
+async def test_a_call_on_a_lost_lease_is_an_infrastructure_failure(client: SandboxClient) -> None:
+    lease = await client.open(task())
+    await client.close(lease)
+    outcome = await client.call(lease, ToolCall("c7", "pay", {"order": "A17"}))
+    assert (outcome.result.status, outcome.result.call_id) == (CallStatus.INFRA_ERROR, "c7")
+    assert outcome.progress is None
+    with pytest.raises(LeaseLost):
+        await client.state_hash(lease)
+
+
+async def test_a_corrupt_task_is_an_error_of_its_own_type(client: SandboxClient) -> None:
+    with pytest.raises(CorruptTask, match="sample the task again"):
+        await client.open(replace(task(), payload={}))
+
+
+async def test_new_sessions_go_round_the_actors_and_skip_the_dead(ray_local: str) -> None:
+    import ray
+
+    from tool_sandbox.pool import RaySandboxPool, start_sandboxes, stop_sandboxes
+
+    handles = start_sandboxes(2, CONFIG, OPTIONS | {"max_restarts": 0})
+    try:
+        pool = RaySandboxPool.connect(2, CONFIG, ray_local)
+        leases = [await pool.open(task(index)) for index in range(2)]
+        assert [lease.split("/")[0] for lease in leases] == ["sandbox-0", "sandbox-1"]
+
+        ray.kill(handles[0])
+        outcome = await pool.call(leases[0], ToolCall("c", "pay", {"order": "A17"}))
+        assert outcome.result.status is CallStatus.INFRA_ERROR
+        with pytest.raises(LeaseLost, match="sandbox-0 is gone"):
+            await pool.state_hash(leases[0])
+        await pool.close(leases[0])
+        assert (await pool.open(task(2))).startswith("sandbox-1/")
+        with pytest.raises(SandboxFull, match="none of 2 actors has room"):
+            await pool.open(task(3))
+
+        ray.kill(handles[1])
+        with pytest.raises(SandboxUnavailable, match=r"none of .* answered"):
+            await pool.open(task(3))
+    finally:
+        stop_sandboxes(handles)
+
+
+async def test_a_silent_actor_costs_one_deadline(ray_local: str) -> None:
+    import time
+
+    import ray
+
+    from tool_sandbox.pool import RaySandboxPool
+
+    class Sleeper:
+        def open(self, task: Task) -> str:
+            time.sleep(30)
+            return "late"
+
+    sleeper: Any = ray.remote(num_cpus=0)(Sleeper).remote()
+    try:
+        pool = RaySandboxPool({"sandbox-0": sleeper}, replace_seconds(CONFIG, 0.3))
+        started = time.monotonic()
+        with pytest.raises(SandboxUnavailable, match="TimeoutError"):
+            await pool.open(task())
+        assert time.monotonic() - started < 10
+    finally:
+        ray.kill(sleeper)
+
+
+def replace_seconds(config: PoolConfig, seconds: float) -> PoolConfig:
+    return config.model_copy(update={"open_seconds": seconds, "call_seconds": seconds})
+
+
+def test_connecting_to_actors_that_do_not_exist_names_them(ray_local: str) -> None:
+    from tool_sandbox.pool import RaySandboxPool
+
+    with pytest.raises(SandboxUnavailable, match=r"'sandbox-7'.*start them with start_sandboxes"):
+        RaySandboxPool.connect(8, CONFIG, ray_local)
+
+
+def test_actors_that_do_not_fit_are_refused_after_the_deadline(ray_local: str) -> None:
+    from tool_sandbox.pool import start_sandboxes
+
+    with pytest.raises(SandboxUnavailable, match="1 actors did not all start in 1 s"):
+        start_sandboxes(1, CONFIG, {"num_cpus": 500}, deadline_seconds=1.0)
