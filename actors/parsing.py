@@ -1,4 +1,7 @@
-"""Model text to actions, by vLLM's own tool parsers. Owns `ActionParser`; a malformed call is data, not an exception."""
+"""Model text to actions, by vLLM's own tool parsers.
+
+Owns `ActionParser`. A malformed call is data, not an exception.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ class ActionParser:
             known = ", ".join(sorted(ToolParserManager.list_registered()))
             raise UnknownToolParser(f"tool parser {name!r}: vLLM has no such parser; choose one of {known}") from error
         self._parser = parser(tokenizer)
-        self._request = ChatCompletionRequest(messages=[], model="")
+        self._request = ChatCompletionRequest.model_validate({"messages": [], "model": ""})
         # A malformed call is an ordinary observation here; vLLM would log a stack trace for each.
         logging.getLogger(parser.__module__).setLevel(logging.CRITICAL)
 

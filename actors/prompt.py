@@ -1,4 +1,4 @@
-"""Chat text to token ids, once. Owns the rule by which a conversation grows: sampled ids are kept, only new text is encoded.
+"""Chat text to token ids, once. Owns the rule by which a conversation grows: only new text is encoded.
 
 A `ChatFormat` is built once from a tokenizer and a prompt configuration. It gives the ids of the first prompt and the
 ids that an observation adds; nothing that was encoded is ever encoded again. Text from tools and users is encoded

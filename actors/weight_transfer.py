@@ -1,9 +1,9 @@
 """vLLM's side of a weight publish on the object-store path: a transfer engine that loads from shared memory.
 
-Owns `ObjectStoreTransferEngine` and its registration. vLLM's engine core runs in a process of its own that knows nothing
-of Ray, so the rollout actor lays the buffer that it got from Ray's object store into a shared-memory file, and this
-engine maps that file, checks its digest and loads it layer by layer. Registered by the `vllm.general_plugins` entry
-point, which vLLM loads in the engine core and in every worker.
+Owns `ObjectStoreTransferEngine` and its registration. vLLM's engine core runs in a process of its own that knows
+nothing of Ray, so the rollout actor lays the buffer that it got from Ray's object store into a shared-memory file, and
+this engine maps that file, checks its digest and loads it layer by layer. Registered by the `vllm.general_plugins`
+entry point, which vLLM loads in the engine core and in every worker.
 """
 
 from __future__ import annotations

@@ -6,13 +6,21 @@ Exit codes: 0 done, 1 our own defect, 2 bad configuration or input, 3 not enough
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from actors.errors import BadInput
 from cluster.environment import apply_process_defaults
+from cluster.errors import BadConfiguration, RunError
+from cluster.models import ModelError
+from tool_sandbox.errors import NoSuchTask, UnknownToolset
+
+_BAD_INPUT = (BadInput, UnknownToolset, NoSuchTask, ModelError)
 
 # Before anything heavy is imported: threads, accelerator and caches are read once.
 apply_process_defaults()
@@ -51,7 +59,6 @@ def train(
 
     Try [bold]steptool train --preset tiny[/] (two minutes) or [bold]--preset quickstart[/] (twenty).
     """
-    from cluster.launch import launch_training
     from cluster.presets import load_config
 
     with _exit_codes():
@@ -63,6 +70,8 @@ def train(
 
             describe(config, Console())
         else:
+            from cluster.launch import launch_training
+
             launch_training(config, run_dir, resume=resume == "auto")
 
 
@@ -106,23 +115,14 @@ def fetch(
         typer.echo(fetch_model(name, destination))
 
 
-def _exit_codes() -> _ExitCodes:
-    return _ExitCodes()
-
-
-class _ExitCodes:
-    """Turns the house's errors into one message and an exit code; anything else is our defect and keeps its trace."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        from cluster.launch import exit_code_of
-
-        code = exit_code_of(error) if isinstance(error, Exception) else None
-        if code is not None:
-            Console(stderr=True).print(f"steptool: {error}", style="bold red", markup=False, highlight=False)
-            raise typer.Exit(code) from error
+@contextmanager
+def _exit_codes() -> Iterator[None]:
+    """Turn what is the user's or the cluster's into one message and an exit code; our own defects keep their trace."""
+    try:
+        yield
+    except (RunError, *_BAD_INPUT) as error:
+        Console(stderr=True).print(f"steptool: {error}", style="bold red", markup=False, highlight=False)
+        raise typer.Exit(error.exit_code if isinstance(error, RunError) else BadConfiguration.exit_code) from error
 
 
 def main() -> None:

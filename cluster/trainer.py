@@ -67,6 +67,8 @@ class Trainer:
         self._credit = CreditAssigner(config.credit, parts.learner.values)
         self._publisher = _publisher(config, parts)
         self._heldout = heldout_tasks(config.task, config.evaluation)
+        self.last_batch: list[ScoredTrajectory] = []
+        """Trajectories of the newest iteration."""
 
     def run(self) -> Outcome:
         """Train to the end of the budget, from wherever the run directory stands.
@@ -92,6 +94,7 @@ class Trainer:
             published = self._publish(state.version + 1) if update.optimiser_steps else None
         with watch.phase("store"):
             self._store(iteration, scored, credited)
+        self.last_batch = scored
         after = self._next(state, sum(watch.seconds.values()), published is not None)
         gap = published.mean_gap if published else 0.0
         return after, _report(after, state.version, scored, update, watch.seconds, gap)

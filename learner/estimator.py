@@ -21,11 +21,10 @@ class CreditAssigner:
     """One estimator for one run."""
 
     def __init__(self, config: CreditConfig, read_values: ReadValues) -> None:
-        """`read_values` gives V(s_t) of every step from the policy's value head; called only where that is the critic."""
+        """`read_values`: V(s_t) of every step from the policy's value head; called only where that is the critic."""
         self._config = config
         self._read_values = read_values
-        critic = config.critic if isinstance(config, StepGaeConfig) else None
-        self._table = ProgressTable(critic, config.gamma) if isinstance(critic, ProgressTableConfig) else None
+        self._table = _table(config)
 
     def assign(self, scored: Sequence[ScoredTrajectory]) -> list[CreditedTrajectory]:
         """Credit for one batch, in order; a table critic then learns from it."""
@@ -49,3 +48,8 @@ class CreditAssigner:
             return self._table.values(scored)
         return self._read_values([one.trajectory for one in scored])
 
+
+def _table(config: CreditConfig) -> ProgressTable | None:
+    if isinstance(config, StepGaeConfig) and isinstance(config.critic, ProgressTableConfig):
+        return ProgressTable(config.critic, config.gamma)
+    return None

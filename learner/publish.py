@@ -1,12 +1,13 @@
 """New weights to every engine, and the proof that they arrived.
 
 Owns the `WeightPublisher` protocol, the publisher by way of Ray's object store, and the canary. After each publish the
-engines and the learner say how likely the same tokens are; if they disagree the run stops, since everything sampled from
-then on would be credited to the wrong policy.
+engines and the learner say how likely the same tokens are; if they disagree the run stops, since everything sampled
+from then on would be credited to the wrong policy.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -110,6 +111,8 @@ class ObjectStorePublisher:
     def _verify(self, version: int) -> tuple[float, float]:
         expected = self._learner.log_probs([_all_but_first(ids) for ids in self._canary])
         found = self._engines.token_logprobs(self._canary, f"canary-{version}", self._deadline)
+        if not found:
+            raise WeightsNotDelivered(f"weights version {version}: no engine answered for the canary tokens")
         worst = (0.0, 0.0)
         for engine, logprobs in found.items():
             gaps = logprob_gaps(expected, logprobs)
@@ -125,16 +128,26 @@ class ObjectStorePublisher:
         if not found <= limit:
             kind = "largest" if exact else "mean"
             raise WeightsNotDelivered(
-                f"weights version {version}: engine rollout-{engine} gives the canary tokens other probabilities than the "
-                f"learner: {kind} gap {found:.3g} nats, expected at most {limit:.3g} in {self._bounds.dtype} "
-                f"(mean {mean_gap:.3g}, largest {max_gap:.3g}). The engine serves old or damaged weights; the run stops "
-                "because its samples would be credited to the wrong policy"
+                f"weights version {version}: engine rollout-{engine} gives the canary tokens other probabilities than "
+                f"the learner: {kind} gap {found:.3g} nats, expected at most {limit:.3g} in {self._bounds.dtype} "
+                f"(mean {mean_gap:.3g}, largest {max_gap:.3g}). The engine serves old or damaged weights; the run "
+                "stops because its samples would be credited to the wrong policy"
             )
 
 
 def logprob_gaps(expected: Sequence[Sequence[float]], found: Sequence[Sequence[float]]) -> list[float]:
-    """|Δ log p| of every token; a sequence of another length is an error, never compared in part."""
-    return [abs(e - f) for es, fs in zip(expected, found, strict=True) for e, f in zip(es, fs, strict=True)]
+    """|Δ log p| of every token, in nats; infinite where either is not a number.
+
+    A sequence of another length is an error, never compared in part.
+    """
+    pairs = ((e, f) for es, fs in zip(expected, found, strict=True) for e, f in zip(es, fs, strict=True))
+    return [_gap(e, f) for e, f in pairs]
+
+
+def _gap(expected: float, found: float) -> float:
+    # `max` passes over NaN unless it comes first: an engine full of NaN would look like a perfect one.
+    gap = abs(expected - found)
+    return math.inf if math.isnan(gap) else gap
 
 
 def _all_but_first(token_ids: Sequence[int]) -> Demonstration:

@@ -1,0 +1,220 @@
+"""The model behind the preset `tiny`: a Llama of two million parameters that already speaks the ledger's tool calls.
+
+Owns its recipe. Consumes nothing but the ledger world and a seed; produces a Hugging Face directory (safetensors in
+bfloat16, a byte-level BPE tokenizer in ChatML) that vLLM and Transformers both open. A model of this size, trained from
+scratch, would not learn the format of a call in a test's two minutes of reinforcement: it is warmed up here, once, on
+suboptimal demonstrations, and the result is committed. `steptool models make-tiny` makes it again.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from actors.config import CompactPrompt, EpisodeConfig
+from actors.demonstrations import encode, render_call
+from actors.prompt import CUT_MARKER, ChatFormat, build_chat_format
+from actors.recipes import tool_specs
+from cluster.models import CHATML_TEMPLATE, END_OF_TEXT, END_OF_TURN
+from tool_sandbox.demonstrations import Demonstration as Played
+from tool_sandbox.demonstrations import demonstrate
+from tool_sandbox.ledger.names import COLORS, MONTHS, POOLS, WEEKDAYS
+from tool_sandbox.registry import load_toolset
+from tool_sandbox.tasks import Split
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
+
+    from learner.packing import Demonstration
+    from learner.policy import PolicyWithCritic
+
+Progress = Callable[[str], None]
+
+TOOLSET = "ledger"
+LEVELS = ("L0", "L1")
+NOISE = 0.4
+EPISODE = EpisodeConfig(max_steps=5, observation_tokens=16)
+TASKS_FROM = 900_000_000
+"""First task index of the demonstrations; no run's own tasks lie there."""
+
+START_OF_TURN = "<|im_start|>"
+VOCABULARY = 1536
+PIECES = r"[A-Za-z_]+|[0-9]{1,2}|[^A-Za-z0-9_]+"
+"""What the BPE may not merge across. Blanks stand apart from words, so that a name is one token wherever it occurs:
+copying it from the prompt into a call is what a model this small finds hardest."""
+TOKENIZER_CONVERSATIONS = 2000
+
+HIDDEN, LAYERS, HEAD_SIZE, MLP = 192, 4, 32, 512
+"""vLLM's attention on a CPU takes heads of 32, 64, 80, 96 …"""
+CONTEXT = 512
+
+STEPS = 600
+BATCH = 32
+PEAK_LR = 2e-3
+WARMUP_STEPS = 30
+MAX_GRAD_NORM = 1.0
+ROW_TOKENS = 4096
+REPORT_EVERY = 25
+
+
+def make_tiny(destination: Path, seed: int = 0, progress: Progress = print) -> Path:
+    """Train the tiny model from scratch into `destination` and return it; what was there is replaced at the end.
+
+    About five minutes on one core. The same seed, machine and number of threads give the same model.
+    """
+    progress("playing conversations for the tokenizer")
+    tokenizer = build_tokenizer(_rendered(islice(_played(seed), TOKENIZER_CONVERSATIONS)))
+    model = build_model(tokenizer, seed)
+    progress(f"training {sum(p.numel() for p in model.parameters()):,} parameters, vocabulary {len(tokenizer)}")
+    train(model, demonstrations(tokenizer, seed), STEPS, progress)
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{destination.name}-", dir=destination.parent) as scratch:
+        built = Path(scratch) / "model"
+        _save(model, tokenizer, built)
+        if destination.exists():
+            shutil.rmtree(destination)
+        built.rename(destination)
+    progress(f"saved {destination}")
+    return destination
+
+
+def build_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerBase:
+    """A byte-level BPE in ChatML: the ledger's words are one token each, any other text falls back to bytes."""
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    bpe: Tokenizer = Tokenizer(models.BPE())
+    split = pre_tokenizers.Split(Regex(PIECES), behavior="isolated")
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=[AddedToken(token, special=True) for token in (END_OF_TEXT, START_OF_TURN, END_OF_TURN)],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(texts, trainer)
+    fast: Any = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token=END_OF_TURN, pad_token=END_OF_TEXT)
+    fast.chat_template = CHATML_TEMPLATE
+    fast.model_max_length = CONTEXT
+    return fast
+
+
+def build_model(tokenizer: PreTrainedTokenizerBase, seed: int) -> LlamaForCausalLM:
+    """An untrained Llama for this tokenizer, in float32."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    tokens: dict[str, Any] = {
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=HIDDEN,
+        intermediate_size=MLP,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HIDDEN // HEAD_SIZE,
+        head_dim=HEAD_SIZE,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+        **tokens,
+    )
+    return LlamaForCausalLM(config)
+
+
+def demonstrations(tokenizer: PreTrainedTokenizerBase, seed: int) -> Iterator[Demonstration]:
+    """Endless token sequences of a noisy oracle, in the layout of the preset's rollouts."""
+    from learner.packing import Demonstration
+
+    chat: ChatFormat = build_chat_format(tokenizer, CompactPrompt())
+    specs = tool_specs(TOOLSET)
+    for played in _played(seed):
+        one = encode(played, chat, specs, EPISODE)
+        yield Demonstration(one.token_ids, one.action_mask)
+
+
+def train(model: LlamaForCausalLM, data: Iterator[Demonstration], steps: int, progress: Progress) -> None:
+    """Imitate `steps` batches of fresh demonstrations; the learning rate rises, then falls along a cosine."""
+    import torch
+
+    from learner.policy import PolicyWithCritic
+
+    policy = PolicyWithCritic(model).train()
+    parameters = list(model.parameters())
+    optimiser = torch.optim.AdamW(parameters, lr=PEAK_LR, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
+    for step in range(steps):
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(step, steps)
+        loss = _accumulate(policy, list(islice(data, BATCH)))
+        torch.nn.utils.clip_grad_norm_(parameters, MAX_GRAD_NORM)
+        optimiser.step()
+        optimiser.zero_grad()
+        if step % REPORT_EVERY == 0 or step + 1 == steps:
+            progress(f"step {step + 1}/{steps}: loss {loss:.3f} nats a token")
+
+
+def learning_rate(step: int, steps: int) -> float:
+    """Linear warm-up to `PEAK_LR`, then half a cosine down to a tenth of it."""
+    if step < WARMUP_STEPS:
+        return PEAK_LR * (step + 1) / WARMUP_STEPS
+    done = (step - WARMUP_STEPS) / max(1, steps - WARMUP_STEPS)
+    return PEAK_LR * (0.1 + 0.45 * (1.0 + math.cos(math.pi * done)))
+
+
+def _accumulate(policy: PolicyWithCritic, batch: list[Demonstration]) -> float:
+    """Gradients of one batch; returns its loss in nats per demonstrated token."""
+    from learner.losses import BatchScale, imitation_loss
+    from learner.packing import items_to_imitate, pack
+
+    items = items_to_imitate(batch)
+    scale = BatchScale(action_tokens=sum(len(item.action_at) for item in items), states=0)
+    total = 0.0
+    for row in pack(items, ROW_TOKENS, 1)[0]:
+        loss = imitation_loss(policy(row).logprobs, scale)
+        loss.backward()
+        total += float(loss.detach())
+    return total
+
+
+def _played(seed: int) -> Iterator[Played]:
+    """Noisy-oracle episodes on ever new training tasks, the levels at random."""
+    toolset = load_toolset(TOOLSET)
+    policy, dice = toolset.demonstrator(NOISE, seed), random.Random(seed)
+    index = TASKS_FROM + seed * 10_000_000
+    while True:
+        task = toolset.sample_task(Split.TRAIN, dice.choice(LEVELS), index)
+        yield demonstrate(toolset, task, policy, EPISODE.max_steps)
+        index += 1
+
+
+def _rendered(played: Iterable[Played]) -> Iterator[str]:
+    """Conversations as text, and every word of the ledger often enough to become a token."""
+    specs = tool_specs(TOOLSET)
+    for one in played:
+        yield " ".join(specs[name].signature() for name in one.task.tools)
+        yield one.task.prompt
+        yield from (render_call(call.name, call.arguments) for call in one.actions)
+        yield from (outcome.result.content for outcome in one.outcomes)
+        yield one.answer or CUT_MARKER
+    names = [name for pool in POOLS.values() for name in pool]
+    words = [*names, *COLORS, *WEEKDAYS, *(month for month, _ in MONTHS), *specs, "Tools", "user", "system", "assistant"]
+    yield from (" ".join(words + [f"{n:02d}" for n in range(100)]) for _ in range(20))
+
+
+def _save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+    import torch
+
+    model.set_attn_implementation("sdpa")
+    model.to(torch.bfloat16).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
