@@ -29,17 +29,21 @@ class EncodedDemonstration:
 def encode(
     demonstration: Demonstration, chat: ChatFormat, specs: Mapping[str, ToolSpec], config: EpisodeConfig
 ) -> EncodedDemonstration:
-    """Lay a demonstration out as an episode would have."""
+    """Lay a demonstration out as an episode would have: an observation that nobody answers to is not fed."""
     task = demonstration.task
     ids = list(chat.prompt_ids(task.prompt, [specs[name] for name in task.tools]))
     mask = [False] * len(ids)
-    for call, outcome in zip(demonstration.actions, demonstration.outcomes, strict=True):
-        _extend(ids, mask, chat.action_ids(render_call(call.name, call.arguments)), learned=True)
-        observation = chat.observation_ids(outcome.result.content, config.observation_tokens)
-        _extend(ids, mask, observation, learned=False)
-    if demonstration.answer is not None:
-        _extend(ids, mask, chat.action_ids(demonstration.answer), learned=True)
+    for index, text in enumerate(_turns(demonstration)):
+        if index:
+            observed = demonstration.outcomes[index - 1].result.content
+            _extend(ids, mask, chat.observation_ids(observed, config.observation_tokens), learned=False)
+        _extend(ids, mask, chat.action_ids(text), learned=True)
     return EncodedDemonstration(tuple(ids), tuple(mask))
+
+
+def _turns(demonstration: Demonstration) -> list[str]:
+    calls = [render_call(call.name, call.arguments) for call in demonstration.actions]
+    return calls if demonstration.answer is None else [*calls, demonstration.answer]
 
 
 def render_call(name: str, arguments: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ RolloutError
 ├── WeightsCorrupted    the bytes that arrived are not the bytes that were sent
 ├── PromptTooLong       (bad input) a prompt leaves no room for one action
 ├── PromptUnusable      (bad input) a chat template cannot serve tool use
-└── UnknownToolParser   (bad input) vLLM has no parser of that name
+└── UnknownToolParser   (bad input) vLLM has no parser of that name for the model
 
 The model's own mistakes are not here: they are steps of a trajectory.
 """
@@ -43,4 +43,4 @@ class PromptUnusable(RolloutError, BadInput):
 
 
 class UnknownToolParser(RolloutError, BadInput):
-    """The configured parser does not exist."""
+    """The configured parser does not exist, or not for this model."""

@@ -8,17 +8,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from actors.engine import Generation, GenerationEngine, Sampling
+
+Request = tuple[Sequence[int], Sampling, str]
+"""Prompt ids, sampling and request id."""
 
 
 class BatchEngine(GenerationEngine, Protocol):
     """An engine that can sample a fixed batch."""
 
-    async def generate_in_lock_step(
-        self, requests: Sequence[tuple[Sequence[int], Sampling, str]]
-    ) -> list[Generation]: ...
+    async def generate_in_lock_step(self, requests: Sequence[Request]) -> list[Generation]: ...
+
+
+@dataclass(slots=True)
+class _Round:
+    """One turn of every episode that still plays. All wait for the same task, and see the same error."""
+
+    requests: dict[str, Request]
+    complete: asyncio.Event
+    turns: asyncio.Task[dict[str, Generation]]
 
 
 class LockStepEngine:
@@ -27,14 +38,13 @@ class LockStepEngine:
     def __init__(self, engine: BatchEngine, episodes: int) -> None:
         self._engine = engine
         self._playing = episodes
-        self._waiting: dict[str, tuple[Sequence[int], Sampling, asyncio.Future[Generation]]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._round: _Round | None = None
 
     async def generate(self, prompt_ids: Sequence[int], sampling: Sampling, request_id: str) -> Generation:
-        future: asyncio.Future[Generation] = asyncio.get_running_loop().create_future()
-        self._waiting[request_id] = (tuple(prompt_ids), sampling, future)
+        current = self._round or self._begin()
+        current.requests[request_id] = (tuple(prompt_ids), sampling, request_id)
         self._submit_when_complete()
-        return await future
+        return (await asyncio.shield(current.turns))[request_id]
 
     async def token_logprobs(self, token_ids: Sequence[int], request_id: str) -> tuple[float, ...]:
         return await self._engine.token_logprobs(token_ids, request_id)
@@ -44,21 +54,19 @@ class LockStepEngine:
         self._playing -= 1
         self._submit_when_complete()
 
-    def _submit_when_complete(self) -> None:
-        if self._waiting and len(self._waiting) == self._playing:
-            batch, self._waiting = self._waiting, {}
-            task = asyncio.get_running_loop().create_task(self._run(batch))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+    def _begin(self) -> _Round:
+        requests: dict[str, Request] = {}
+        complete = asyncio.Event()
+        self._round = _Round(requests, complete, asyncio.create_task(self._play(requests, complete)))
+        return self._round
 
-    async def _run(self, batch: dict[str, tuple[Sequence[int], Sampling, asyncio.Future[Generation]]]) -> None:
-        ordered = sorted(batch.items())
-        requests = [(prompt, sampling, request_id) for request_id, (prompt, sampling, _) in ordered]
-        try:
-            turns = await self._engine.generate_in_lock_step(requests)
-        except Exception as error:
-            for _, (_, _, future) in ordered:
-                future.set_exception(error)
-            return
-        for turn, (_, (_, _, future)) in zip(turns, ordered, strict=True):
-            future.set_result(turn)
+    def _submit_when_complete(self) -> None:
+        if self._round is not None and len(self._round.requests) == self._playing:
+            self._round.complete.set()
+            self._round = None
+
+    async def _play(self, requests: dict[str, Request], complete: asyncio.Event) -> dict[str, Generation]:
+        await complete.wait()
+        ordered = sorted(requests)
+        turns = await self._engine.generate_in_lock_step([requests[request_id] for request_id in ordered])
+        return dict(zip(ordered, turns, strict=True))

@@ -27,7 +27,12 @@ class ActionParser:
         except KeyError as error:
             known = ", ".join(sorted(ToolParserManager.list_registered()))
             raise UnknownToolParser(f"tool parser {name!r}: vLLM has no such parser; choose one of {known}") from error
-        self._parser = parser(tokenizer)
+        try:
+            self._parser = parser(tokenizer)
+        except (RuntimeError, ValueError) as error:
+            raise UnknownToolParser(
+                f"tool parser {name!r}: it does not fit the model's tokenizer ({error}); choose the model's own"
+            ) from error
         self._request = ChatCompletionRequest.model_validate({"messages": [], "model": ""})
         # A malformed call is an ordinary observation here; vLLM would log a stack trace for each.
         logging.getLogger(parser.__module__).setLevel(logging.CRITICAL)

@@ -11,10 +11,11 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import ray
-from ray.rllib.utils.actor_manager import FaultTolerantActorManager
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.rllib.utils.actor_manager import CallResult, FaultTolerantActorManager, RemoteCallResults
 
 from actors.config import RolloutConfig
 from actors.engine_environment import engine_environment
@@ -65,9 +66,8 @@ class RolloutPool:
             ).remote(config, sandbox, rewards)
             for option in options
         ]
-        pool = cls(actors, config)
-        ray.get([actor.start.remote() for actor in actors], timeout=config.engine.start_seconds)
-        return pool
+        _answers([actor.start.remote() for actor in actors], config.engine.start_seconds, "start an engine")
+        return cls(actors, config)
 
     def play(self, requests: Sequence[EpisodeRequest]) -> Iterator[ScoredTrajectory]:
         """Play episodes on whichever actor is free; yields each as it is finished and scored, in no fixed order.
@@ -80,12 +80,13 @@ class RolloutPool:
         while waiting or leases:
             self._restore()
             self._hand_out(waiting, leases)
-            for result in self._manager.fetch_ready_async_reqs(tags=list(leases), timeout_seconds=POLL_SECONDS):
-                if result.ok:
-                    del leases[result.tag]
-                    yield result.get()
-                else:
+            ready = self._manager.fetch_ready_async_reqs(tags=list(leases), timeout_seconds=POLL_SECONDS)
+            for result in _results(ready):
+                if not result.ok:
                     _raise_unless_lost(result.get())
+                    continue
+                del leases[result.tag]
+                yield cast("ScoredTrajectory", result.get())
             self._reclaim(waiting, leases)
 
     def play_in_lock_step(self, requests: Sequence[EpisodeRequest]) -> list[ScoredTrajectory]:
@@ -94,34 +95,28 @@ class RolloutPool:
         shares = [list(requests[i :: len(actors)]) for i in range(len(actors))]
         calls = [actor.play_in_lock_step.remote(share) for actor, share in zip(actors, shares, strict=True) if share]
         deadline = self._config.engine.turn_seconds * self._config.episode.max_steps
-        played = {t.trajectory.id: t for share in ray.get(calls, timeout=deadline) for t in share}
+        shared = _answers(calls, deadline, "play in lock step")
+        played = {one.trajectory.id: one for share in shared for one in share}
         return [played[request.id] for request in requests]
 
     def load_weights(self, weights: PublishedWeights, deadline_seconds: float) -> None:
-        """Have every healthy engine serve `weights`; an engine that cannot is restarted before it plays again."""
+        """Have every engine serve `weights`; one that dies of it is restarted and takes them before it plays again.
+
+        Raises:
+            RolloutsLost: an engine did not answer in time, serves another version, or none is left.
+        """
         self._weights = weights
-        arguments = _arguments(weights)
-        results = self._manager.foreach_actor("load_weights", kwargs=arguments, timeout_seconds=deadline_seconds)
-        for result in results:
-            if not result.ok:
-                _raise_unless_lost(result.get())
-        served = [result.get() for result in results if result.ok]
-        if not served or any(version != weights.version for version in served):
-            raise RolloutsLost(f"weights: version {weights.version} published, engines serve {served}")
+        self._restore()
+        served = self._ask_all("load_weights", _arguments(weights), deadline_seconds)
+        if any(version != weights.version for version in served.values()):
+            raise RolloutsLost(f"weights: version {weights.version} was published, engines serve {served}")
 
     def token_logprobs(
         self, sequences: Sequence[Sequence[int]], label: str, deadline_seconds: float
     ) -> dict[int, list[tuple[float, ...]]]:
         """Log-probabilities of given sequences from every healthy engine, by actor id."""
-        results = self._manager.foreach_actor(
-            "token_logprobs",
-            kwargs={"sequences": list(sequences), "label": label},
-            timeout_seconds=deadline_seconds,
-        )
-        for result in results:
-            if not result.ok:
-                _raise_unless_lost(result.get())
-        return {result.actor_id: result.get() for result in results if result.ok}
+        arguments = {"sequences": list(sequences), "label": label}
+        return self._ask_all("token_logprobs", arguments, deadline_seconds)
 
     def stop(self) -> None:
         """Shut the engines down and end the actors."""
@@ -130,10 +125,26 @@ class RolloutPool:
         for actor in actors:
             ray.kill(actor)
 
+    def _ask_all(self, method: str, arguments: dict[str, Any], deadline_seconds: float) -> dict[int, Any]:
+        """The answer of every healthy actor that survives the call, by actor id; at least one."""
+        asked = set(self._manager.healthy_actor_ids())
+        called = self._manager.foreach_actor(method, kwargs=arguments, timeout_seconds=deadline_seconds)
+        results = _results(called)
+        for result in results:
+            if not result.ok:
+                _raise_unless_lost(result.get())
+        # The manager leaves out who is late: its engine would go on playing as if it had never been asked.
+        late = sorted(asked - {result.actor_id for result in results})
+        answers = {result.actor_id: result.get() for result in results if result.ok}
+        if late or not answers:
+            who = f"engines {late} did not answer within {deadline_seconds:g} s" if late else "no engine is left"
+            raise RolloutsLost(f"{method}: {who}; see the rollout actors' logs")
+        return answers
+
     def _hand_out(self, waiting: deque[_Lease], leases: dict[str, _Lease]) -> None:
-        load = {actor: 0 for actor in self._manager.healthy_actor_ids()}
+        load = dict.fromkeys(self._manager.healthy_actor_ids(), 0)
         for lease in leases.values():
-            load[lease.actor] = load.get(lease.actor, 0) + 1
+            load[lease.actor] += 1
         while waiting and load:
             actor = min(load, key=lambda i: load[i])
             if load[actor] >= self._config.concurrent_episodes:
@@ -175,8 +186,9 @@ class RolloutPool:
             try:
                 ray.get(actor.start.remote(), timeout=self._config.engine.start_seconds)
                 if self._weights is not None:
-                    ray.get(actor.load_weights.remote(**_arguments(self._weights)), timeout=120)
-            except ray.exceptions.RayActorError:
+                    loading = actor.load_weights.remote(**_arguments(self._weights))
+                    ray.get(loading, timeout=self._config.engine.start_seconds)
+            except (RayActorError, GetTimeoutError):
                 continue
             self._manager.set_actor_state(index, healthy=True)
             revived = True
@@ -187,9 +199,26 @@ def _arguments(weights: PublishedWeights) -> dict[str, Any]:
     return {"manifest": weights.manifest, "reference": [weights.reference], "version": weights.version}
 
 
-def _raise_unless_lost(error: Exception) -> None:
+def _results(called: RemoteCallResults) -> list[CallResult]:
+    # Ray annotates the iterator with the type of what a `CallResult` wraps.
+    return [cast("CallResult", result) for result in called]
+
+
+def _answers(calls: Sequence[Any], deadline_seconds: float, purpose: str) -> list[Any]:
+    """The results of calls that every actor must answer."""
+    try:
+        return ray.get(list(calls), timeout=deadline_seconds)
+    except GetTimeoutError as error:
+        raise RolloutsLost(f"rollout actors: no answer to {purpose!r} within {deadline_seconds:g} s") from error
+    except RayActorError as error:
+        raise RolloutsLost(f"rollout actors: one died when asked to {purpose}: {error}") from error
+    except RayTaskError as error:
+        raise error.cause from error
+
+
+def _raise_unless_lost(error: Any) -> None:
     """A dead actor is infrastructure; an exception from inside it is our bug, or bad input, and ends the run."""
-    if isinstance(error, ray.exceptions.RayTaskError):
-        raise error.as_instanceof_cause() from None
-    if not isinstance(error, ray.exceptions.RayActorError):
+    if isinstance(error, RayTaskError):
+        raise error.cause from error
+    if not isinstance(error, RayActorError):
         raise error

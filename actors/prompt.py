@@ -11,23 +11,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from jinja2 import TemplateError
+
 from actors.config import CompactPrompt, PromptConfig, TemplatePrompt
 from actors.errors import PromptUnusable
 from tool_sandbox.tools import ToolSpec
 
 CUT_MARKER = " …[cut]"
-_PLACEHOLDER = "\u2063OBSERVATION\u2063"
+_TEXT = "\u2063TEXT\u2063"
+"""Stands for untrusted text while a template is rendered; nobody writes invisible separators around a word."""
+_TURN = "\u2063TURN\u2063"
+_REMEDY = "set rollout.prompt.kind=compact, or give the model a template that knows tools"
 
 
 class Tokenizer(Protocol):
     """The part of a Hugging Face tokenizer that formatting needs."""
 
     chat_template: Any
+    all_special_ids: list[int]
 
     def __call__(self, text: str, **options: Any) -> Any: ...
     def decode(self, token_ids: Sequence[int], **options: Any) -> Any: ...
     def apply_chat_template(self, conversation: list[dict[str, Any]], **options: Any) -> Any: ...
-    def convert_tokens_to_ids(self, tokens: str) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,11 @@ class ChatFormat:
     """From the observation's last token to the first token of the next action."""
 
     def prompt_ids(self, prompt: str, tools: Sequence[ToolSpec]) -> tuple[int, ...]:
-        """Ids from the start of the conversation to the first token of the first action."""
+        """Ids from the start of the conversation to the first token of the first action.
+
+        Raises:
+            PromptUnusable: the template does not render the user's message with these tools.
+        """
         if isinstance(self.config, TemplatePrompt):
             return self._template_prompt(prompt, tools)
         system = _tool_line(self.config, tools)
@@ -57,7 +66,7 @@ class ChatFormat:
         content = self.text_ids(text)
         if len(content) > limit:
             marker = self.text_ids(CUT_MARKER)
-            content = (*content[: max(0, limit - len(marker))], *marker)
+            content = (*content[: max(0, limit - len(marker))], *marker[:limit])
         return (*self.observation_prefix, *content, *self.observation_suffix)
 
     def action_ids(self, text: str) -> tuple[int, ...]:
@@ -65,30 +74,40 @@ class ChatFormat:
         return (*self.text_ids(text), self.end_of_turn_id)
 
     def text_ids(self, text: str) -> tuple[int, ...]:
-        """Ids of untrusted text: special tokens in it are spelled out, never obeyed."""
-        return tuple(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+        """Ids of untrusted text: special tokens in it are spelled out, never obeyed; half a surrogate pair is `?`."""
+        clean = text.encode("utf-8", "replace").decode()
+        return tuple(self.tokenizer(clean, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
     def action_text(self, token_ids: Sequence[int]) -> str:
         """The text of a sampled action without its end-of-turn token."""
         ended = bool(token_ids) and token_ids[-1] == self.end_of_turn_id
-        return str(self.tokenizer.decode(token_ids[:-1] if ended else token_ids, skip_special_tokens=False))
+        said = token_ids[:-1] if ended else token_ids
+        return str(self.tokenizer.decode(said, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def _template_prompt(self, prompt: str, tools: Sequence[ToolSpec]) -> tuple[int, ...]:
         functions = [tool.openai_function() for tool in tools]
-        rendered = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], tools=functions, add_generation_prompt=True, tokenize=False
-        )
-        return _trusted(self.tokenizer, str(rendered))
+        rendered = _render(self.tokenizer, [{"role": "user", "content": _TEXT}], tools=functions)
+        if rendered.count(_TEXT) != 1:
+            raise PromptUnusable(f"chat template: it does not render the user's message once; {_REMEDY}")
+        before, after = rendered.split(_TEXT)
+        return (*_trusted(self.tokenizer, before), *self.text_ids(prompt), *_trusted(self.tokenizer, after))
 
 
 def build_chat_format(tokenizer: Tokenizer, config: PromptConfig) -> ChatFormat:
     """Work out a model's layout once.
 
     Raises:
-        PromptUnusable: the template does not render a tool message behind an assistant turn.
+        PromptUnusable: the tokenizer does not know ChatML's turns, or the template does not render a tool message
+            behind an assistant turn that a special token ends.
     """
     if isinstance(config, CompactPrompt):
-        eot = int(tokenizer.convert_tokens_to_ids("<|im_end|>"))
+        turns = {text: _trusted(tokenizer, text) for text in ("<|im_start|>", "<|im_end|>")}
+        if unknown := [text for text, ids in turns.items() if len(ids) != 1]:
+            raise PromptUnusable(
+                f"compact prompt: the tokenizer has no token for {' and '.join(unknown)}; expected a ChatML model; "
+                "set rollout.prompt.kind=template, or choose another model"
+            )
+        (eot,) = turns["<|im_end|>"]
         prefix = _trusted(tokenizer, "\n<|im_start|>tool\n")
         suffix = _trusted(tokenizer, "<|im_end|>\n<|im_start|>assistant\n")
         return ChatFormat(tokenizer, config, eot, prefix, suffix)
@@ -96,21 +115,32 @@ def build_chat_format(tokenizer: Tokenizer, config: PromptConfig) -> ChatFormat:
 
 
 def _template_format(tokenizer: Tokenizer, config: TemplatePrompt) -> ChatFormat:
-    turn = "\u2063ACTION\u2063"
-    messages: list[dict[str, Any]] = [
+    messages = [
         {"role": "user", "content": "q"},
-        {"role": "assistant", "content": turn},
-        {"role": "tool", "content": _PLACEHOLDER},
+        {"role": "assistant", "content": _TURN},
+        {"role": "tool", "content": _TEXT},
     ]
-    rendered = str(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
-    if rendered.count(turn) != 1 or rendered.count(_PLACEHOLDER) != 1:
+    rendered = _render(tokenizer, messages)
+    if rendered.count(_TURN) != 1 or rendered.count(_TEXT) != 1 or rendered.index(_TURN) > rendered.index(_TEXT):
         raise PromptUnusable(
-            "chat template: it does not render a tool message once behind an assistant turn; "
-            "set rollout.prompt.kind=compact, or give the model a template that knows the role 'tool'"
+            f"chat template: it does not render a tool message once behind an assistant turn; {_REMEDY}"
         )
-    prefix, suffix = rendered.split(turn)[1].split(_PLACEHOLDER)
+    prefix, suffix = rendered.partition(_TURN)[2].split(_TEXT)
     prefix_ids = _trusted(tokenizer, prefix)
+    if not prefix_ids or prefix_ids[0] not in tokenizer.all_special_ids:
+        raise PromptUnusable(
+            f"chat template: {prefix[:20]!r} follows an assistant turn, expected a special token; {_REMEDY}"
+        )
     return ChatFormat(tokenizer, config, prefix_ids[0], prefix_ids[1:], _trusted(tokenizer, suffix))
+
+
+def _render(tokenizer: Tokenizer, messages: list[dict[str, Any]], **options: Any) -> str:
+    if tokenizer.chat_template is None:
+        raise PromptUnusable(f"chat template: the model has none; {_REMEDY}")
+    try:
+        return str(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **options))
+    except TemplateError as error:
+        raise PromptUnusable(f"chat template: it refuses a conversation with tools ({error}); {_REMEDY}") from error
 
 
 def _tool_line(config: CompactPrompt, tools: Sequence[ToolSpec]) -> str:

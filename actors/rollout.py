@@ -89,4 +89,3 @@ class Rollout:
     async def stop(self) -> None:
         await self._rewards.aclose()
         await self._engine.stop()
-

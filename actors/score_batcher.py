@@ -17,40 +17,49 @@ ScoreMany = Callable[[Sequence[Trajectory]], Awaitable[list[ScoredTrajectory]]]
 
 
 @dataclass(slots=True)
+class _Batch:
+    """One request in the making. Everybody in it waits for the same task, and sees the same error."""
+
+    trajectories: list[Trajectory]
+    full: asyncio.Event
+    scored: asyncio.Task[list[ScoredTrajectory]]
+
+
+@dataclass(slots=True)
 class ScoreBatcher:
     """Groups what arrives within `linger_seconds`, at most `max_items` to a request."""
 
     score_many: ScoreMany
     max_items: int = 16
     linger_seconds: float = 0.02
-    _pending: list[tuple[Trajectory, asyncio.Future[ScoredTrajectory]]] = field(default_factory=list)
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _open: _Batch | None = field(default=None, init=False)
 
     async def score(self, trajectory: Trajectory) -> ScoredTrajectory:
         """The trajectory with its rewards; raises what the reward client raises."""
-        future: asyncio.Future[ScoredTrajectory] = asyncio.get_running_loop().create_future()
-        self._pending.append((trajectory, future))
-        if len(self._pending) >= self.max_items:
-            self._start(0.0)
-        elif len(self._pending) == 1:
-            self._start(self.linger_seconds)
-        return await future
+        batch = self._open or self._begin()
+        index = len(batch.trajectories)
+        batch.trajectories.append(trajectory)
+        if len(batch.trajectories) == self.max_items:
+            self._close(batch)
+        # Shielded: one caller that gives up must not take the scores from the others.
+        return (await asyncio.shield(batch.scored))[index]
 
-    def _start(self, delay: float) -> None:
-        task = asyncio.get_running_loop().create_task(self._flush(delay))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _begin(self) -> _Batch:
+        trajectories: list[Trajectory] = []
+        full = asyncio.Event()
+        batch = _Batch(trajectories, full, asyncio.create_task(self._send(trajectories, full)))
+        asyncio.get_running_loop().call_later(self.linger_seconds, self._close, batch)
+        self._open = batch
+        return batch
 
-    async def _flush(self, delay: float) -> None:
-        await asyncio.sleep(delay)
-        batch, self._pending = self._pending, []
-        if not batch:
-            return
-        try:
-            scored = await self.score_many([trajectory for trajectory, _ in batch])
-        except Exception as error:
-            for _, future in batch:
-                future.set_exception(error)
-            return
-        for result, (_, future) in zip(scored, batch, strict=True):
-            future.set_result(result)
+    def _close(self, batch: _Batch) -> None:
+        batch.full.set()
+        if self._open is batch:
+            self._open = None
+
+    async def _send(self, trajectories: list[Trajectory], full: asyncio.Event) -> list[ScoredTrajectory]:
+        await full.wait()
+        scored = await self.score_many(trajectories)
+        if len(scored) != len(trajectories):
+            raise ValueError(f"scoring: {len(scored)} results for {len(trajectories)} trajectories; expected one each")
+        return scored

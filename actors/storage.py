@@ -68,9 +68,7 @@ def _rows(one: ScoredTrajectory, advantages: Sequence[float | None]) -> Iterator
         "solved": one.reward.solved,
         "reward_version": one.reward.reward_version,
     }
-    for index, (step, reward, advantage) in enumerate(
-        zip(trajectory.steps, one.reward.steps, advantages, strict=True)
-    ):
+    for index, (step, reward, advantage) in enumerate(zip(trajectory.steps, one.reward.steps, advantages, strict=True)):
         yield {**shared, "step": index, "advantage": advantage, **_step_row(step), **_reward_row(reward)}
 
 

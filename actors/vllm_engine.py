@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +16,17 @@ from vllm.config import WeightTransferConfig
 from vllm.distributed.weight_transfer.base import WeightTransferInitRequest, WeightTransferUpdateRequest
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.inputs import TokensPrompt
+from vllm.logprobs import Logprob
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.engine.output_processor import RequestOutputCollector
 
 from actors.config import GIB, EngineConfig
 from actors.engine import Generation, Sampling
 from actors.errors import EngineFailure
+from actors.lock_step import Request
 from actors.trajectory import VersionSpan
 from actors.weight_transfer import BACKEND, register, update_info
 from actors.weights import WeightManifest
@@ -58,17 +61,17 @@ class VllmEngine:
     async def generate(self, prompt_ids: Sequence[int], sampling: Sampling, request_id: str) -> Generation:
         return await self._finish(await self._submit(prompt_ids, sampling, request_id), request_id)
 
-    async def generate_in_lock_step(
-        self, requests: Sequence[tuple[Sequence[int], Sampling, str]]
-    ) -> list[Generation]:
+    async def generate_in_lock_step(self, requests: Sequence[Request]) -> list[Generation]:
         """Sample several turns as one batch whose composition does not depend on arrival times.
 
         The scheduler is held until the last request is queued, so that the same requests meet the same kernels in the
         same order: what `--deterministic` rests on.
         """
         await self._llm.pause_generation(mode="keep", clear_cache=False)
-        queues = [await self._submit(*request) for request in requests]
-        await self._llm.resume_generation()
+        try:
+            queues = [await self._submit(*request) for request in requests]
+        finally:
+            await self._llm.resume_generation()
         finished = (self._finish(queue, request[2]) for queue, request in zip(queues, requests, strict=True))
         return list(await asyncio.gather(*finished))
 
@@ -76,15 +79,11 @@ class VllmEngine:
         parameters = SamplingParams(
             temperature=1.0, max_tokens=1, prompt_logprobs=0, output_kind=RequestOutputKind.FINAL_ONLY
         )
-        prompt = TokensPrompt(prompt_token_ids=list(token_ids))
-        output = await self._await_output(await self._llm.add_request(request_id, prompt, parameters), request_id)
-        rows = output.prompt_logprobs
-        assert rows is not None, "vLLM returned no prompt log-probabilities although they were requested"
-        pairs = zip(rows[1:], token_ids[1:], strict=True)
-        return tuple(row[token].logprob for row, token in pairs if row is not None)
+        output = await self._await_output(await self._add(token_ids, parameters, request_id), request_id)
+        return _chosen((output.prompt_logprobs or [])[1:], token_ids[1:])
 
     async def load_weights(self, manifest: WeightManifest, buffer: np.ndarray, version: int) -> None:
-        """Replace the weights in flight: freeze requests, reload layer by layer, drop stale prefixes, go on."""
+        """Replace the weights in flight: freeze requests, reload layer by layer, drop the old ones' KV cache, go on."""
         await self._llm.pause_generation(mode="keep", clear_cache=False)
         try:
             with tempfile.NamedTemporaryFile(dir=SHARED_MEMORY, prefix="steptool-weights-") as file:
@@ -92,7 +91,9 @@ class VllmEngine:
                 await self._llm.start_weight_update()
                 await self._llm.update_weights(WeightTransferUpdateRequest(update_info(file.name, manifest)))
                 await self._llm.finish_weight_update(weight_version=str(version))
-            await self._llm.reset_prefix_cache()
+            # Requests in flight are prefilled anew: while they hold blocks vLLM would keep every stale prefix, and
+            # their own next tokens would come from a mixture of two policies.
+            await self._llm.reset_prefix_cache(reset_running_requests=True)
         finally:
             await self._llm.resume_generation()
         self._version = version
@@ -101,11 +102,16 @@ class VllmEngine:
         """Shut the engine's processes down."""
         await asyncio.to_thread(self._llm.shutdown)
 
-    async def _submit(
-        self, prompt_ids: Sequence[int], sampling: Sampling, request_id: str
+    async def _submit(self, prompt_ids: Sequence[int], sampling: Sampling, request_id: str) -> RequestOutputCollector:
+        return await self._add(prompt_ids, self._parameters(sampling), request_id)
+
+    async def _add(
+        self, prompt_ids: Sequence[int], parameters: SamplingParams, request_id: str
     ) -> RequestOutputCollector:
-        prompt = TokensPrompt(prompt_token_ids=list(prompt_ids))
-        return await self._llm.add_request(request_id, prompt, self._parameters(sampling))
+        try:
+            return await self._llm.add_request(request_id, TokensPrompt(prompt_token_ids=list(prompt_ids)), parameters)
+        except EngineDeadError as error:
+            raise EngineFailure(_dead(request_id)) from error
 
     def _parameters(self, sampling: Sampling) -> SamplingParams:
         return SamplingParams(
@@ -132,6 +138,8 @@ class VllmEngine:
                 f"engine: no answer to request {request_id!r} within {self._config.turn_seconds:g} s; "
                 "raise rollout.engine.turn_seconds if the machine is merely slow"
             ) from error
+        except EngineDeadError as error:
+            raise EngineFailure(_dead(request_id)) from error
         assert isinstance(output, RequestOutput)
         return output
 
@@ -142,12 +150,14 @@ def _engine_args(model: str, config: EngineConfig) -> AsyncEngineArgs:
         dtype=config.dtype,
         max_model_len=config.max_model_len,
         max_num_seqs=config.max_num_seqs,
-        block_size=config.block_size,  # type: ignore[arg-type]
+        block_size=config.block_size,
         enforce_eager=config.enforce_eager,
         tensor_parallel_size=config.tensor_parallel_size,
+        distributed_executor_backend="uni" if config.tensor_parallel_size == 1 else None,
         gpu_memory_utilization=config.gpu_memory_utilization,
         kv_cache_memory_bytes=config.kv_cache_gib * GIB,
         enable_prefix_caching=True,
+        skip_tokenizer_init=True,
         generation_config="vllm",
         logprobs_mode="processed_logprobs",
         weight_transfer_config=WeightTransferConfig(backend=BACKEND),
@@ -159,8 +169,20 @@ def _engine_args(model: str, config: EngineConfig) -> AsyncEngineArgs:
 def _generation(output: RequestOutput) -> Generation:
     completion = output.outputs[0]
     token_ids = tuple(completion.token_ids)
-    assert completion.logprobs is not None, "vLLM returned no log-probabilities although they were requested"
-    logprobs = tuple(row[token].logprob for row, token in zip(completion.logprobs, token_ids, strict=True))
+    logprobs = _chosen(completion.logprobs or [], token_ids)
     spans = completion.weight_versions or []
     versions = tuple(VersionSpan(int(span.version), span.start, span.end) for span in spans)
     return Generation(token_ids, logprobs, versions, ended=completion.finish_reason == "stop")
+
+
+def _chosen(rows: Iterable[Mapping[int, Logprob] | None], token_ids: Sequence[int]) -> tuple[float, ...]:
+    """Of each position's log-probabilities the one of the token that stands there."""
+    chosen: list[float] = []
+    for row, token in zip(rows, token_ids, strict=True):
+        assert row is not None, "vLLM returned no log-probability although it was requested"
+        chosen.append(row[token].logprob)
+    return tuple(chosen)
+
+
+def _dead(request_id: str) -> str:
+    return f"engine: it died before it answered request {request_id!r}; see the rollout actor's log for the cause"

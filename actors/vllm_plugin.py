@@ -1,7 +1,8 @@
 """What vLLM loads in its engine core and in every worker (entry point `vllm.general_plugins`).
 
-Registers the object-store weight transfer, and makes vLLM's processes end with the process that started them: a rollout
-actor that is killed gets no chance to shut its engine down, and an engine without an owner would hold its memory for ever.
+Registers the object-store weight transfer, and makes vLLM's processes end with the process that started them: a
+rollout actor that is killed gets no chance to shut its engine down, and an engine without an owner would hold its
+memory for ever.
 """
 
 from __future__ import annotations

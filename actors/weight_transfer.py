@@ -83,7 +83,9 @@ class ObjectStoreTransferEngine(WeightTransferEngine[ObjectStoreInit, ObjectStor
         manifest = _manifest(update_info)
         buffer = np.memmap(update_info.path, dtype=np.uint8, mode="c", shape=(update_info.byte_count,))
         manifest.verify(buffer)
-        self.model.load_weights(manifest.tensors(buffer))  # type: ignore[operator]
+        # vLLM types the model as a plain module, whose attributes are tensors or modules.
+        load: Any = self.model.load_weights
+        load(manifest.tensors(buffer))
 
     def finish_weight_update(self) -> None:
         finalize_layerwise_reload(self.model, self.model_config)
@@ -100,10 +102,14 @@ def _refresh_tied_heads(model: torch.nn.Module) -> None:
     start would go on serving the old weights: hidden states from the new policy, logits from the old one.
     """
     modules = list(model.modules())
-    embedded = {m.weight.data_ptr() for m in modules if _is_input_embedding(m)}
+    embedded = {_address(module) for module in modules if _is_input_embedding(module)}
     for module in modules:
-        if isinstance(module, ParallelLMHead) and module.weight.data_ptr() in embedded:
+        if isinstance(module, ParallelLMHead) and _address(module) in embedded:
             module.quant_method.process_weights_after_loading(module)
+
+
+def _address(module: Any) -> int:
+    return module.weight.data_ptr()
 
 
 def _is_input_embedding(module: torch.nn.Module) -> bool:

@@ -86,7 +86,7 @@ def flatten(tensors: Mapping[str, torch.Tensor]) -> tuple[WeightManifest, np.nda
 
 
 def _digest(buffer: np.ndarray) -> str:
-    return blake3.blake3(memoryview(buffer), max_threads=blake3.blake3.AUTO).hexdigest()
+    return blake3.blake3(buffer.data, max_threads=blake3.blake3.AUTO).hexdigest()
 
 
 def _dtype(name: str) -> torch.dtype:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -27,6 +28,8 @@ from cluster.errors import CheckpointError, NotEnoughResources
 from cluster.run_directory import write_atomically
 
 MANIFEST = "manifest.json"
+_FULL_BYTES = 1 << 20
+"""A disk with less than this left is full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +57,16 @@ def save_checkpoint(root: Path, state: RunState, write_files: Callable[[Path], N
     target = root / f"{state.iteration:05d}"
     temporary = root / f".{target.name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
     try:
-        temporary.mkdir(parents=True)
         write_files(temporary)
         (temporary / "state.json").write_text(json.dumps(asdict(state), allow_nan=False))
         write_atomically(temporary / MANIFEST, json.dumps(_digests(temporary), indent=2))
-    except OSError as error:
+    except Exception as error:
+        full = _is_disk_full(error, temporary)
         shutil.rmtree(temporary, ignore_errors=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise NotEnoughResources(_disk_full(target, error)) from error
+        if full:
+            raise NotEnoughResources(_disk_full(target)) from error
         raise
     if target.exists():
         shutil.rmtree(target)
@@ -83,12 +87,20 @@ def load_checkpoint(path: Path) -> RunState:
     Raises:
         CheckpointError: a file is missing or is not what was written.
     """
-    expected: dict[str, str] = json.loads((path / MANIFEST).read_text())
-    found = _digests(path)
+    expected, found = _manifest(path), _digests(path)
     for name, digest in expected.items():
-        if found.get(name) != digest:
-            raise CheckpointError(_damaged(path, name, found.get(name), digest))
+        if name not in found:
+            raise _damage(path, f"file {name} is missing")
+        if found[name] != digest:
+            raise _damage(path, f"file {name} has digest {found[name][:12]}…, expected {digest[:12]}…")
     return RunState(**json.loads((path / "state.json").read_text()))
+
+
+def _manifest(path: Path) -> dict[str, str]:
+    try:
+        return json.loads((path / MANIFEST).read_text())
+    except ValueError as error:
+        raise _damage(path, f"file {MANIFEST} is not JSON") from error
 
 
 def _digests(directory: Path) -> dict[str, str]:
@@ -100,20 +112,29 @@ def _digest(path: Path) -> str:
     return blake3.blake3(max_threads=blake3.blake3.AUTO).update_mmap(path).hexdigest()
 
 
-def _disk_full(target: Path, error: OSError) -> str:
+def _is_disk_full(error: Exception, directory: Path) -> bool:
+    """Whether a write failed for want of space.
+
+    The weights are written by native code in other processes: it reports in words of its own, or not at all but by a file
+    that came out short, so neither the type of the error nor its `errno` can tell.
+    """
+    told = any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT))
+    return told or shutil.disk_usage(directory).free < _FULL_BYTES
+
+
+def _disk_full(target: Path) -> str:
     return (
-        f"checkpoint {target}: {error.strerror}; earlier checkpoints and all metrics are kept. "
+        f"checkpoint {target}: no space left on the disk; earlier checkpoints and all metrics are kept. "
         "Free some space and run the same command again: it resumes from the newest checkpoint"
     )
 
 
-def _damaged(path: Path, name: str, found: str | None, expected: str) -> str:
-    others = [p.name for p in list_checkpoints(path.parent) if p != path]
-    remedy = f"to resume from {others[-1]}, " if others else "to start again, "
-    what = "missing" if found is None else f"digest {found[:12]}…"
-    return (
-        f"checkpoint {path}: file {name} is {what}, expected digest {expected[:12]}…; it was damaged after it was written. "
-        f"Delete the directory {remedy}or restore it from a copy"
+def _damage(path: Path, what: str) -> CheckpointError:
+    others = [other.name for other in list_checkpoints(path.parent) if other != path]
+    remedy = f"to resume from {others[-1]}" if others else "to start again"
+    return CheckpointError(
+        f"checkpoint {path}: {what}; it was damaged after it was written. "
+        f"Delete the directory {remedy}, or restore it from a copy"
     )
 
 

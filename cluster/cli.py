@@ -103,6 +103,19 @@ def bench(
         typer.echo(json.dumps(run_benchmark(name, preset, overrides or ())))
 
 
+@app.command()
+def curves(
+    runs: Annotated[list[Path], typer.Argument(help="Directories of finished runs.")],
+    out: Annotated[Path, typer.Option(help="Where to write, without suffix.")] = Path("curves"),
+) -> None:
+    """Draw the learning curves of finished runs: OUT.csv and OUT.png."""
+    from cluster.curves import draw_curves
+
+    with _exit_codes():
+        for path in draw_curves(runs, out):
+            typer.echo(path)
+
+
 @models.command()
 def fetch(
     name: Annotated[str, typer.Argument(help="Name of a model, e.g. smollm2-135m.")],
@@ -115,13 +128,25 @@ def fetch(
         typer.echo(fetch_model(name, destination))
 
 
+@models.command("make-tiny")
+def make_tiny_model(
+    destination: Annotated[Path, typer.Argument(help="Directory to write; replaced if it is there.")],
+    seed: Annotated[int, typer.Option(help="Same seed, same model.", min=0)] = 0,
+) -> None:
+    """Train the model of the preset [bold]tiny[/] from scratch: two million parameters, minutes on one core."""
+    from cluster.tiny_model import make_tiny
+
+    with _exit_codes():
+        typer.echo(make_tiny(destination, seed, typer.echo))
+
+
 @contextmanager
 def _exit_codes() -> Iterator[None]:
     """Turn what is the user's or the cluster's into one message and an exit code; our own defects keep their trace."""
     try:
         yield
     except (RunError, *_BAD_INPUT) as error:
-        Console(stderr=True).print(f"steptool: {error}", style="bold red", markup=False, highlight=False)
+        Console(stderr=True).print(f"steptool: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(error.exit_code if isinstance(error, RunError) else BadConfiguration.exit_code) from error
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.syntax import Syntax
 from rich.table import Table
 
 from actors.config import GIB, RolloutConfig
@@ -41,7 +40,7 @@ class ModelSize:
 
 def describe(config: RunConfig, console: Console) -> None:
     """Print the resolved configuration as YAML, who runs where, and how much memory each of them needs."""
-    console.print(Syntax(dump_config(config).rstrip(), "yaml", background_color="default"))
+    console.print(dump_config(config), markup=False, highlight=False, soft_wrap=True)
     console.print(_placement_table(plan(config)))
     for setting, model in (("rollout.model", config.rollout.model), ("learner.model_path", config.learner.model_path)):
         if find_model(model) is None:
@@ -99,11 +98,11 @@ def _placement_table(placed: tuple[Placed, ...]) -> Table:
 
 
 def _memory_table(config: RunConfig) -> Table:
-    table = Table("part", "what", "GiB", title="Estimated memory, without activations")
+    table = Table("part", "how many", "what each holds", "GiB", title="Estimated memory, without activations")
     for part, count, held in _parts(config):
         for what, size in held.items():
-            table.add_row(f"{part} (each of {count})", what, f"{size / GIB:.2f}")
-        table.add_row(f"{part} (each of {count})", "all", f"{sum(held.values()) / GIB:.2f}", style="bold")
+            table.add_row(part, str(count), what, f"{size / GIB:.2f}")
+        table.add_row(part, str(count), "all", f"{sum(held.values()) / GIB:.2f}", style="bold", end_section=True)
     return table
 
 

@@ -30,10 +30,6 @@ class CheckpointError(RunError):
     exit_code = 2
 
 
-class WeightsNotDelivered(RunError):
-    """The engine does not serve the weights that the learner published."""
-
-
 class Stopped(RunError):
     """Asked to stop; everything up to the last finished iteration is saved."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -87,11 +87,20 @@ def _apply(settings: dict[str, Any], override: str) -> None:
     node = settings
     for name in parents:
         node = node.setdefault(name, {})
-    value = yaml.safe_load(text)
+        if not isinstance(node, dict):
+            raise BadConfiguration(f"override {override!r}: {name} is set to {node!r}, expected a mapping of settings")
+    value = _value(override, text)
     if leaf == "kind":
         # Another variant has other settings: those of the old one do not carry over.
         node.clear()
     node[leaf] = value
+
+
+def _value(override: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise BadConfiguration(f"override {override!r}: the value is not valid YAML; quote it") from error
 
 
 def _make_deterministic(settings: dict[str, Any]) -> None:
@@ -104,10 +113,24 @@ def _explain(path: Path, error: ValidationError) -> str:
     lines = [f"preset {path}: {error.error_count()} setting(s) cannot be used"]
     known = set(setting_names())
     for item in error.errors():
-        name = ".".join(str(part) for part in item["loc"])
+        name = _setting_name(item["loc"])
         hint = f" {_nearest(name, known)}" if item["type"] == "extra_forbidden" else f" found {item['input']!r}"
         lines.append(f"  {name}: {item['msg']};{hint}")
     return "\n".join(lines)
+
+
+def _setting_name(location: Sequence[str | int]) -> str:
+    """The dotted name that a person writes: pydantic also lists the kind by which it chose a variant."""
+    names: list[str] = []
+    model: Any = RunConfig
+    for part in map(str, location):
+        fields = {name: field.annotation for one in _models(model) for name, field in one.model_fields.items()}
+        kinds = {str(one.model_fields["kind"].default) for one in _models(model) if "kind" in one.model_fields}
+        if part in kinds and part not in fields:
+            continue
+        names.append(part)
+        model = fields.get(part)
+    return ".".join(names)
 
 
 def _nearest(name: str, known: set[str]) -> str:
@@ -122,12 +145,3 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
         yield annotation
     for argument in get_args(annotation):
         yield from _models(argument)
-
-
-def flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names and values of nested settings."""
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -96,9 +96,10 @@ class RunDirectory:
             os.fsync(file.fileno())
 
     def read_metrics(self) -> Iterator[dict[str, Any]]:
+        """Every whole record; a line that a crash or a full disk cut short is not one."""
         if self.metrics.exists():
             with self.metrics.open() as file:
-                yield from (json.loads(line) for line in file)
+                yield from (json.loads(line) for line in file if line.endswith("\n"))
 
     def drop_metrics_after(self, iteration: int) -> None:
         """Forget iterations that a resumed run will do again."""

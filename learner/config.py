@@ -90,6 +90,8 @@ CreditConfig = Annotated[
 
 
 class NoKl(_Settings):
+    """No reference policy: no second copy, no extra forward pass."""
+
     kind: Literal["none"] = "none"
 
 
@@ -104,6 +106,8 @@ KlConfig = Annotated[NoKl | ReferenceKl, Field(discriminator="kind")]
 
 
 class LossConfig(_Settings):
+    """Clipped policy objective, value loss and KL term."""
+
     clip_low: float = Field(default=0.2, gt=0, lt=1)
     clip_high: float = Field(default=0.28, gt=0)
     kl: KlConfig = NoKl()
@@ -125,6 +129,8 @@ class SftConfig(_Settings):
 
 
 class LearnerConfig(_Settings):
+    """The policy, its ranks and how they step."""
+
     model_path: str
     """Directory in Hugging Face format."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"

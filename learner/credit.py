@@ -1,11 +1,11 @@
 """Turn step rewards into step advantages.
 
-Owns `CreditedTrajectory`, the estimators and their mathematics. Consumes `ScoredTrajectory` and, for step-level GAE, one
-value per step. Pure: knows nothing of tokens, tensors or Ray, so the length of an observation cannot touch credit.
+Owns `CreditedTrajectory`, the estimators and their mathematics. Consumes `ScoredTrajectory` and, for step-level GAE,
+one value per step. Pure: knows nothing of tokens, tensors or Ray, so the length of an observation cannot touch credit.
 
-An abstained step is taken out before any recursion or statistic: no delta, no decay, no place in a mean. Its advantage is
-None. A trajectory that infrastructure cut short has no known return: Monte-Carlo estimators give it no credit at all, and
-GAE bootstraps from the value of the state at which it was cut.
+An abstained step is taken out before any recursion or statistic: no delta, no decay, no place in a mean. Its advantage
+is None. A trajectory that infrastructure cut short has no known return: Monte-Carlo estimators give it no credit at
+all, and GAE bootstraps from the value of the state at which it was cut.
 """
 
 from __future__ import annotations
@@ -221,7 +221,8 @@ def _assign_group_step(scored: Sequence[ScoredTrajectory], config: GroupStepConf
         for index, number in enumerate(_present(ragged)):
             cells[one.trajectory.group, index].append(number)
     queues = {cell: iter(members) for cell, members in normalise_in_cells(cells, config.min_std).items()}
-    advantages = [_take_in_order(one.trajectory.group, ragged, queues) for one, ragged in zip(scored, returns, strict=True)]
+    paired = zip(scored, returns, strict=True)
+    advantages = [_take_in_order(one.trajectory.group, ragged, queues) for one, ragged in paired]
     return _credited(scored, advantages, returns)
 
 
@@ -242,9 +243,7 @@ def _assign_group_outcome(scored: Sequence[ScoredTrajectory], config: GroupOutco
     for one in scored:
         number = None if one.reward.solved is None else next(queues[one.trajectory.group, 0])
         advantages.append(tuple(None if step.abstained else number for step in one.reward.steps))
-    returns = [
-        tuple(None if step.abstained else one.reward.solved for step in one.reward.steps) for one in scored
-    ]
+    returns = [tuple(None if step.abstained else one.reward.solved for step in one.reward.steps) for one in scored]
     return _credited(scored, advantages, returns)
 
 
@@ -260,7 +259,7 @@ def _expect_values(
         raise ValueError("step_gae: no values; expected V(s_t) of every step, from the critic of the configuration")
     found, expected = [len(one) for one in values], [len(one.reward.steps) for one in scored]
     if found != expected:
-        raise ValueError(f"step_gae: values of lengths {found} for trajectories of {expected} steps; read one per step")
+        raise ValueError(f"step_gae: values of lengths {found} for episodes of {expected} steps; read one per step")
     return values
 
 
@@ -274,8 +273,8 @@ def _expect_credit(credited: Sequence[CreditedTrajectory], config: CreditConfig)
     differing = sorted(group for group, signals in seen.items() if len(signals) > 1)
     if differing:
         raise NoCredit(
-            f"{config.kind}: rewards differ within {len(differing)} groups (first {differing[0]!r}) and every advantage "
-            "is zero; expected at least one step with credit; look at the critic's values and at the estimator"
+            f"{config.kind}: rewards differ within {len(differing)} groups (first {differing[0]!r}) and every "
+            "advantage is zero; expected at least one step with credit; look at the critic's values and the estimator"
         )
 
 

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import ray
-from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
 from torch import Tensor
 
@@ -86,8 +85,8 @@ class LearnerGroup:
         self._wait([actor.start.remote(host, port) for actor in self._actors])
 
     @property
-    def actors(self) -> tuple[ActorHandle, ...]:
-        """Rank 0 first; for publishing weights straight from a rank."""
+    def actors(self) -> tuple[Any, ...]:
+        """Ray handles, rank 0 first; for publishing weights straight from a rank."""
         return tuple(self._actors)
 
     def update(self, credited: Sequence[CreditedTrajectory]) -> UpdateReport:
@@ -157,7 +156,7 @@ class LearnerGroup:
         loss, tokens = sum(one.loss for one in reports), sum(one.tokens for one in reports)
         return SftReport(step, steps, loss, reports[0].grad_norm, tokens)
 
-    def _spawn(self, rank: int, critic: ValueHeadConfig | None, options: Mapping[str, Any]) -> ActorHandle:
+    def _spawn(self, rank: int, critic: ValueHeadConfig | None, options: Mapping[str, Any]) -> Any:
         # Threads are read once, when torch loads; passive waiting leaves the cores to the other parts between updates.
         threads = {"OMP_NUM_THREADS": str(self._config.threads), "OMP_WAIT_POLICY": "PASSIVE", "LOCAL_SIZE": "1"}
         runtime_env = {**options.get("runtime_env", {})}
@@ -188,7 +187,8 @@ class LearnerGroup:
         try:
             return ray.get(ref, timeout=60.0)
         except RayActorError as error:
-            raise LearnerLost(f"learner: a rank died ({error}); start the gang again from the last checkpoint") from error
+            message = f"learner: a rank died ({error}); start the gang again from the last checkpoint"
+            raise LearnerLost(message) from error
         except RayTaskError as error:
             if isinstance(error.cause, LearnerError):
                 raise error.cause from error

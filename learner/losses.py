@@ -9,7 +9,7 @@ leaves loss and gradient as they are: the losses of all rows add up.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -49,7 +49,7 @@ class LossStats:
     @classmethod
     def total(cls, parts: Sequence[LossStats]) -> LossStats:
         """Add up the rows of a batch."""
-        names = [name for name in cls.__slots__ if name != "ratio_max"]  # type: ignore[attr-defined]
+        names = [field.name for field in fields(cls) if field.name != "ratio_max"]
         sums = {name: sum(getattr(part, name) for part in parts) for name in names}
         return cls(**sums, ratio_max=max((part.ratio_max for part in parts), default=0.0))
 

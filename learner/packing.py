@@ -1,12 +1,12 @@
 """Lay trajectories out as rows without padding, each token computed once.
 
-Owns `PackItem`, `PackedRow` and the way from credited trajectories, plain trajectories and demonstrations to rows. Knows
-nothing of models.
+Owns `PackItem`, `PackedRow` and the way from credited trajectories, plain trajectories and demonstrations to rows.
+Knows nothing of models.
 
 A row is a forest of token sequences: sequences that begin alike share the segment they have in common, be it the chat
 header, the prompt of their group or the same first call and observation. In a causal model the hidden state of a token
-depends on nothing but the tokens before it, so the sharing is exact. Each segment attends to its ancestors and, causally,
-to itself; position ids count along the path.
+depends on nothing but the tokens before it, so the sharing is exact. Each segment attends to its ancestors and,
+causally, to itself; position ids count along the path.
 
 ```
 [system + task ───────┬─ call a + observation ─┬─ call b …    flat order: parents before children, depth first
@@ -175,7 +175,7 @@ def _trajectory_item(index: int, trajectory: Trajectory) -> PackItem:
         action_at.extend(range(position, position + len(step.action_ids)))
         position += len(step.action_ids)
     if value_at and value_at[0] < 0:
-        raise ValueError(f"trajectory {trajectory.id!r}: 0 prompt tokens before the first action; expected at least one")
+        raise ValueError(f"trajectory {trajectory.id!r}: 0 prompt tokens at the first step; expected at least one")
     behaviour = tuple(number for step in trajectory.steps for number in step.logprobs)
     zeros = (0.0,) * len(action_at)
     ids = tuple(trajectory.token_ids())
@@ -306,20 +306,24 @@ def _lay_out(items: Sequence[PackItem]) -> PackedRow:
     predictions, action_prediction = np.unique(np.stack([at, targets]), axis=1, return_inverse=True)
     predict_at, prediction_row = np.unique(predictions[0], return_inverse=True)
     return PackedRow(
-        token_ids=torch.from_numpy(_concatenate(forest.tokens)).unsqueeze(0),
-        position_ids=torch.from_numpy(_concatenate(forest.positions)).unsqueeze(0),
+        token_ids=_tensor(_concatenate(forest.tokens)).unsqueeze(0),
+        position_ids=_tensor(_concatenate(forest.positions)).unsqueeze(0),
         segments=tuple(forest.segments),
-        predict_at=torch.from_numpy(predict_at),
-        prediction_row=torch.from_numpy(prediction_row.reshape(-1)),
-        prediction_target=torch.from_numpy(predictions[1].copy()),
-        action_prediction=torch.from_numpy(action_prediction.reshape(-1)),
+        predict_at=_tensor(predict_at),
+        prediction_row=_tensor(prediction_row.reshape(-1)),
+        prediction_target=_tensor(predictions[1].copy()),
+        action_prediction=_tensor(action_prediction.reshape(-1)),
         action_item=_repeat([item.index for item in items], [len(item.action_at) for item in items]),
         behaviour=torch.tensor([number for item in items for number in item.behaviour], dtype=torch.float32),
         advantages=torch.tensor([number for item in items for number in item.advantages], dtype=torch.float32),
-        value_at=torch.from_numpy(_concatenate([flat[list(item.value_at)] for item, flat in paths])),
+        value_at=_tensor(_concatenate([flat[list(item.value_at)] for item, flat in paths])),
         value_item=_repeat([item.index for item in items], [len(item.value_at) for item in items]),
         value_targets=torch.tensor([number for item in items for number in item.value_targets], dtype=torch.float32),
     )
+
+
+def _tensor(array: Ints) -> Tensor:
+    return torch.as_tensor(array, dtype=torch.int64)
 
 
 def _concatenate(arrays: Sequence[Ints]) -> Ints:

@@ -1,8 +1,9 @@
 """The policy with its critic, run over packed rows.
 
-Owns `PolicyWithCritic`, the attention over segments and the head that turns hidden states into log-probabilities of action
-tokens only. Consumes `PackedRow`, produces `RowOutputs`. Any Transformers causal LM whose logits are a plain linear map of
-the last hidden state and that reads its attention function from `AttentionInterface` works: the Llama and Qwen families do.
+Owns `PolicyWithCritic`, the attention over segments and the head that turns hidden states into log-probabilities of
+action tokens only. Consumes `PackedRow`, produces `RowOutputs`. Any Transformers causal LM whose logits are a plain
+linear map of the last hidden state and that reads its attention function from `AttentionInterface` works: the Llama and
+Qwen families do.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def attend_segments(
 
 
 def attention_dtype(x: Tensor) -> torch.dtype:
-    """Float32 on a CPU, whose bfloat16 flash kernel is slower (forward and backward 63 ms against 23 ms at 900 tokens)."""
+    """Float32 on a CPU, whose bfloat16 flash kernel is slower: 63 ms against 23 ms, both passes, at 900 tokens."""
     return torch.float32 if x.device.type == "cpu" else x.dtype
 
 
@@ -157,12 +158,12 @@ class ActionHead(nn.Module):
     forward and backward.
     """
 
-    def __init__(self, weight: nn.Parameter) -> None:
+    def __init__(self, projection: nn.Linear) -> None:
         super().__init__()
-        self.weight = weight
+        self.weight = projection.weight
 
     def forward(self, hidden: Tensor, row: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        return _ActionLogProbs.apply(hidden, self.weight, row, target)  # pyright: ignore[reportReturnType]
+        return _ActionLogProbs.apply(hidden, self.weight, row, target)
 
 
 class PolicyWithCritic(nn.Module):
@@ -170,10 +171,11 @@ class PolicyWithCritic(nn.Module):
 
     def __init__(self, model: PreTrainedModel, backbone: Literal["detached", "shared"] = "detached") -> None:
         super().__init__()
-        _expect_plain_head(model)
+        head = _plain_head(model)
+        _expect_full_attention(model)
         model.set_attn_implementation(ATTENTION)
         self.model = model
-        self.action_head = ActionHead(model.get_output_embeddings().weight)
+        self.action_head = ActionHead(head)
         self.value_head = nn.Linear(model.config.hidden_size, 1, dtype=model.dtype)
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
@@ -199,16 +201,19 @@ def load_model(path: str, dtype: torch.dtype) -> PreTrainedModel:
     return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attention_dropout=0.0, local_files_only=True)
 
 
-def _expect_plain_head(model: PreTrainedModel) -> None:
-    head = model.get_output_embeddings()
-    config = model.config
+def _plain_head(model: PreTrainedModel) -> nn.Linear:
+    head, config = model.get_output_embeddings(), model.config
     odd = [name for name in ("final_logit_softcapping", "logits_scaling", "logit_scale") if getattr(config, name, None)]
     if not isinstance(head, nn.Linear) or head.bias is not None or odd:
         raise UnsupportedModel(
-            f"model {type(model).__name__}: head {head} with {odd or 'no scaling'}; expected a linear map without bias or "
-            "scaling, so that log-probabilities can be computed at action tokens alone; use a Llama or Qwen model"
+            f"model {type(model).__name__}: head {head} with {odd or 'no scaling'}; expected a linear map without bias "
+            "or scaling, so that log-probabilities can be computed at action tokens alone; use a Llama or Qwen model"
         )
-    windows = getattr(config, "layer_types", None) or []
+    return head
+
+
+def _expect_full_attention(model: PreTrainedModel) -> None:
+    windows = getattr(model.config, "layer_types", None) or []
     if any(kind != "full_attention" for kind in windows):
         raise UnsupportedModel(
             f"model {type(model).__name__}: layer types {sorted(set(windows))}; expected full attention in every layer"

@@ -3,10 +3,10 @@
 Owns `ProgressTable`. The critic may see what the policy may not (asymmetric actor-critic, Pinto et al. 2017): it only
 shapes the variance of the gradient. It costs no forward pass. Produces the values that step-level GAE consumes.
 
-A cell is (calls still needed before the step, steps taken so far); its value is the mean of the discounted returns seen
-there, shrunk towards the mean over all steps with as many calls still needed, and that towards the mean over everything.
-A trajectory's values leave out all returns of that trajectory: its own luck must not lower its own advantage. What is
-left is earlier batches, decayed, and the other trajectories of the current one.
+A cell is (calls still needed before the step, steps taken so far); its value is the mean of the discounted returns
+seen there, shrunk towards the mean over all steps with as many calls still needed, and that towards the mean over
+everything. A trajectory's values leave out all returns of that trajectory: its own luck must not lower its own
+advantage. What is left is earlier batches, decayed, and the other trajectories of the current one.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ class ProgressTable:
 
     def learn(self, scored: Sequence[ScoredTrajectory]) -> None:
         """Fold a batch into the history; call it once per batch, after `values`."""
-        faded = {cell: (total * self._config.decay, weight * self._config.decay) for cell, (total, weight) in self._sums.items()}
+        decay = self._config.decay
+        faded = {cell: (total * decay, weight * decay) for cell, (total, weight) in self._sums.items()}
         self._sums = _add(faded, self._visits(scored), 1.0)
 
     def state(self) -> dict[str, Any]:

@@ -4,28 +4,28 @@ Owns `LearnerRank` and `UpdateReport`. Consumes credited trajectories and demons
 class without Ray: `group` puts it into actors. Every public method is collective: all ranks call it with the same
 arguments, in the same order, and each works on its share of the rows.
 
-DeepSpeed averages gradients over ranks, while the losses here are shares of one sum: each is scaled by the number of ranks.
+DeepSpeed averages gradients over ranks, while the losses here are shares of one sum: each is scaled by the number of
+ranks.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import deepspeed
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from actors.trajectory import Trajectory
 from learner.config import LearnerConfig, ValueHeadConfig
 from learner.credit import CreditedTrajectory
+from learner.engine import PlainClip, build_engine, join
 from learner.errors import NonFinite
 from learner.losses import BatchScale, Credit, LossStats, imitation_loss, reinforcement_loss
 from learner.packing import (
@@ -96,10 +96,9 @@ class LearnerRank:
         self._ranks = ranks
         self._updates = 0
         self._reference: PolicyWithCritic | None = None
-        self._clip: _PlainClip | None = None
-        _join(rank, ranks, config)
+        join(rank, ranks, config)
         torch.manual_seed(config.seed)
-        self._engine = self._build_engine()
+        self._engine, self._clip = self._build()
 
     # -- training ---------------------------------------------------------------------------------------------------
 
@@ -133,19 +132,6 @@ class LearnerRank:
         norm = self._step(self._config.sft.lr, self._config.sft.lr)
         return SftReport(step, steps, loss, norm, sum(row.token_count for row in rows))
 
-    def sft_epoch(
-        self, demonstrations: Sequence[Demonstration], progress: Callable[[SftReport], None] | None = None
-    ) -> list[SftReport]:
-        """One pass over the demonstrations, in the order given, `batch_trajectories` at a time."""
-        size = self._config.sft.batch_trajectories
-        starts = range(0, len(demonstrations), size)
-        reports: list[SftReport] = []
-        for i, start in enumerate(starts):
-            reports.append(self.sft_step(demonstrations[start : start + size], i, len(starts)))
-            if progress is not None:
-                progress(reports[-1])
-        return reports
-
     def begin_reinforcement(self) -> None:
         """Leave the warm start behind: forget its Adam moments, and freeze the reference where the loss has one."""
         for state in self._engine.basic_optimizer.state.values():
@@ -175,8 +161,8 @@ class LearnerRank:
     def state_dict_iter(self) -> Iterator[tuple[str, Tensor]]:
         """Every parameter of the language model under its Hugging Face name, whole, in the training dtype.
 
-        Tied weights appear once. Collective: every rank must exhaust it. The tensors are the live ones at stages 0–2 and
-        valid only until the next item at stage 3; copy what is to be kept.
+        Tied weights appear once. Collective: every rank must exhaust it. The tensors are the live ones at stages 0 to 2
+        and valid only until the next item at stage 3; copy what is to be kept.
         """
         for name, parameter in self._policy.model.named_parameters():
             if hasattr(parameter, "ds_id"):
@@ -187,7 +173,11 @@ class LearnerRank:
 
     def full_parameters(self) -> dict[str, Tensor]:
         """A copy of every parameter on rank 0, an empty dict on the others. Collective."""
-        return {name: tensor.clone() for name, tensor in self.state_dict_iter() if self._rank == 0 or _discard(tensor)}
+        found: dict[str, Tensor] = {}
+        for name, tensor in self.state_dict_iter():
+            if self._rank == 0:
+                found[name] = tensor.clone()
+        return found
 
     # -- checkpoints ------------------------------------------------------------------------------------------------
 
@@ -232,22 +222,12 @@ class LearnerRank:
     def _policy(self) -> PolicyWithCritic:
         return self._engine.module
 
-    def _build_engine(self) -> Any:
+    def _build(self) -> tuple[Any, PlainClip | None]:
         policy = PolicyWithCritic(
             load_model(self._config.model_path, _DTYPES[self._config.dtype]),
             self._critic.backbone if self._critic else "detached",
         ).train()
-        optimiser = _adamw(policy, self._config)
-        if self._is_plain:
-            self._clip = _PlainClip(optimiser, self._config.optimiser.max_grad_norm)
-        settings = engine_settings(self._config)
-        engine, *_ = deepspeed.initialize(model=policy, optimizer=optimiser, config=settings, dist_init_required=False)
-        return engine
-
-    @property
-    def _is_plain(self) -> bool:
-        """DeepSpeed leaves the optimiser as it is: no partition and no master weights."""
-        return self._config.zero_stage == 0 and self._config.dtype == "float32"
+        return build_engine(policy, self._config)
 
     def _keep(self) -> Keep:
         needs_all = self._critic is not None or self._config.loss.kl.kind == "reference"
@@ -314,19 +294,6 @@ class LearnerRank:
         return PolicyWithCritic(model).eval().requires_grad_(False)
 
 
-class _PlainClip:
-    """Clips an optimiser that DeepSpeed did not wrap, and keeps the norm, which DeepSpeed does not report there."""
-
-    def __init__(self, optimiser: torch.optim.Optimizer, max_norm: float) -> None:
-        self.norm = math.nan
-        self._max_norm = max_norm
-        optimiser.register_step_pre_hook(self._clip)
-
-    def _clip(self, optimiser: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        parameters = [p for group in optimiser.param_groups for p in group["params"]]
-        self.norm = float(nn.utils.clip_grad_norm_(parameters, self._max_norm))
-
-
 def batch_scale(credited: Sequence[CreditedTrajectory]) -> BatchScale:
     """Count what the whole batch has credit for; the same on every rank."""
     tokens = sum(
@@ -338,53 +305,10 @@ def batch_scale(credited: Sequence[CreditedTrajectory]) -> BatchScale:
     return BatchScale(tokens, sum(number is not None for one in credited for number in one.returns))
 
 
-def engine_settings(config: LearnerConfig) -> dict[str, Any]:
-    """DeepSpeed's settings: the caller owns the accumulation boundary, gradients accumulate in float32 where it can."""
-    plain = config.zero_stage == 0 and config.dtype == "float32"
-    settings: dict[str, Any] = {
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": 1,
-        "managed_gradient_accumulation": False,
-        "gradient_clipping": 0.0 if plain else config.optimiser.max_grad_norm,
-        "zero_optimization": {"stage": config.zero_stage, "overlap_comm": False},
-        "zero_allow_untested_optimizer": True,
-        "steps_per_print": 10**9,
-    }
-    if config.dtype == "bfloat16":
-        settings["bf16"] = {"enabled": True}
-        if config.zero_stage > 0:
-            settings["data_types"] = {"grad_accum_dtype": "fp32"}
-    return settings
-
-
-def _adamw(policy: PolicyWithCritic, config: LearnerConfig) -> torch.optim.Optimizer:
-    critic = list(policy.value_head.parameters())
-    mine = {id(parameter) for parameter in critic}
-    body = [parameter for parameter in policy.parameters() if id(parameter) not in mine]
-    chosen = config.optimiser
-    return torch.optim.AdamW(
-        [{"params": body}, {"params": critic}],
-        lr=chosen.lr,
-        betas=chosen.betas,
-        eps=chosen.eps,
-        weight_decay=chosen.weight_decay,
-        fused=True,
-    )
-
-
-def _join(rank: int, ranks: int, config: LearnerConfig) -> None:
-    os.environ.update(RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_RANK=os.environ.get("LOCAL_RANK", "0"))
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
-    if backend == "gloo":
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    torch.set_num_threads(config.threads)
-    deepspeed.init_distributed(backend, timeout=timedelta(seconds=config.deadline_seconds), verbose=False)
-
-
 def _with_ties(model: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Hugging Face wants tied names in the state dict before it drops them itself."""
-    tied = {alias: weights[source] for alias, source in (model.all_tied_weights_keys or {}).items() if source in weights}
-    return {**weights, **tied}
+    ties = (model.all_tied_weights_keys or {}).items()
+    return {**weights, **{alias: weights[source] for alias, source in ties if source in weights}}
 
 
 def _without_actions(item: PackItem) -> PackItem:
@@ -398,7 +322,3 @@ def _by_item(outputs: Sequence[tuple[Tensor, Tensor]]) -> dict[int, tuple[float,
         for item, number in zip(items.tolist(), numbers.tolist(), strict=True):
             gathered.setdefault(item, []).append(number)
     return {item: tuple(numbers) for item, numbers in gathered.items() if item != IDLE}
-
-
-def _discard(_: Tensor) -> bool:
-    return False

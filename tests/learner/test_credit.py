@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.learner.builders import scored, step
 from pydantic import ValidationError
 from ray.rllib.utils.postprocessing.value_predictions import compute_value_targets
 
@@ -23,12 +23,18 @@ from learner.config import (
 from learner.credit import CreditedTrajectory, assign_credit, step_gae, step_returns, summarise, whiten
 from learner.errors import NoCredit
 from learner.progress_table import ProgressTable, calls_needed
+from tests.learner.builders import scored, step
 
 ALL_ESTIMATORS: list[Any] = [StepGaeConfig(), GroupStepConfig(), GroupOutcomeConfig(), ReinforceConfig()]
 
 
 def values_of(batch: list[Any], config: Any) -> list[tuple[float, ...]] | None:
     return [(0.25,) * len(one.reward.steps) for one in batch] if config.kind == "step_gae" else None
+
+
+def numbers(one: CreditedTrajectory) -> list[float]:
+    """Advantages of the steps that have one."""
+    return [advantage for advantage in one.advantages if advantage is not None]
 
 
 def test_the_final_reward_reaches_the_first_step_undiscounted() -> None:
@@ -55,8 +61,8 @@ def test_the_last_reward_is_not_multiplied_by_zero() -> None:
     batch = [scored([0.0, 1.0], id="solved"), scored([0.0, 0.0], id="failed", solved=0.0)]
     for config in ALL_ESTIMATORS:
         good, bad = assign_credit(batch, values_of(batch, config), config)
-        assert good.advantages[0] > 0 > bad.advantages[0], config.kind
-        assert good.advantages[1] > 0 > bad.advantages[1], config.kind
+        assert min(numbers(good)) > 0 > max(numbers(bad)), config.kind
+        assert len(numbers(good)) == len(numbers(bad)) == 2
 
 
 @pytest.mark.parametrize("config", ALL_ESTIMATORS, ids=lambda config: config.kind)
@@ -79,7 +85,7 @@ def test_a_useless_middle_step_gets_less_than_a_useful_one() -> None:
     batch = [scored([0.5, 0.5, 1.0], id="useful"), scored([0.5, -0.1, 1.0], id="useless")]
     for config in (StepGaeConfig(), GroupStepConfig(), ReinforceConfig()):
         useful, useless = assign_credit(batch, values_of(batch, config), config)
-        assert useful.advantages[1] > useless.advantages[1], config.kind
+        assert numbers(useful)[1] > numbers(useless)[1], config.kind
 
 
 def test_one_number_per_trajectory_cannot_tell_them_apart_where_steps_can() -> None:
@@ -146,7 +152,7 @@ def test_an_episode_that_infrastructure_cut_is_not_punished_for_it() -> None:
         assert assign_credit(batch, None, config)[0].advantages == (None, None), config.kind
     gae = assign_credit(batch, [(0.5, 0.5)] * 3, StepGaeConfig(gamma=1.0, lam=1.0))
     # raw advantages: cut .5 + V(cut) .5 − .5 = .5; a 1, .5; b 0, −.5: the cut step lies between them
-    assert gae[1].advantages[0] > gae[0].advantages[0] > gae[2].advantages[0]
+    assert numbers(gae[1])[0] > numbers(gae[0])[0] > numbers(gae[2])[0]
     assert gae[0].returns[0] == pytest.approx(1.0)
 
 
@@ -235,7 +241,7 @@ def test_the_progress_table_shrinks_a_rare_cell_to_the_coarser_mean() -> None:
     table.learn([*near, far])
     fresh = scored([0.0], id="new", steps=[step((1,), (2,), progress=(5, 4))], solved=0.0)
     unseen = scored([0.0], id="odd", steps=[step((1,), (2,), progress=(9, 8))], solved=0.0)
-    (rare,), (never,) = table.values([fresh])[0:1][0], table.values([unseen])[0]
+    ((rare,),), ((never,),) = table.values([fresh]), table.values([unseen])
     # Everything ¾; distance 5: (0 + ¾)/2 = ⅜; its cell: (0 + ⅜)/2 = 3/16. A distance never seen keeps ¾.
     assert rare == pytest.approx(3 / 16)
     assert never == pytest.approx(3 / 4)
@@ -249,8 +255,6 @@ def test_the_progress_table_tells_near_from_far() -> None:
 
 
 def test_the_progress_table_round_trips() -> None:
-    import json
-
     table = ProgressTable(ProgressTableConfig(), gamma=0.9)
     table.learn(table_batch())
     again = ProgressTable(ProgressTableConfig(), gamma=0.9)

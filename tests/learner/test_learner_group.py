@@ -56,16 +56,16 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @contextmanager
 def learner(path: str, credit: Any, **changes: Any) -> Iterator[LearnerGroup]:
-    settings = dict(
-        model_path=path,
-        dtype="float32",
-        zero_stage=0,
-        pack_tokens=60,
-        threads=1,
-        deadline_seconds=120.0,
-        optimiser=OptimiserConfig(lr=1e-3),
-        sft=SftConfig(lr=1e-2, batch_trajectories=4),
-    )
+    settings: dict[str, Any] = {
+        "model_path": path,
+        "dtype": "float32",
+        "zero_stage": 0,
+        "pack_tokens": 60,
+        "threads": 1,
+        "deadline_seconds": 120.0,
+        "optimiser": OptimiserConfig(lr=1e-3),
+        "sft": SftConfig(lr=1e-2, batch_trajectories=4),
+    }
     group = LearnerGroup(LearnerConfig(**{**settings, **changes}), credit)
     try:
         yield group
@@ -124,13 +124,13 @@ def test_ranks_and_zero_stages_make_the_same_update(model_path: str, one_rank: A
 def test_bfloat16_keeps_float32_masters(model_path: str, ray_local: str) -> None:
     """A rate below bfloat16's resolution moves nothing in one step, and something after many."""
     with learner(
-        model_path, GroupStepConfig(), dtype="bfloat16", zero_stage=1, optimiser=OptimiserConfig(lr=2e-5)
+        model_path, GroupStepConfig(), dtype="bfloat16", zero_stage=1, optimiser=OptimiserConfig(lr=2e-6)
     ) as group:
         before = group.full_parameters()["model.layers.0.mlp.up_proj.weight"]
         after_one = changed(group, before, 1)
         after_many = changed(group, before, 12)
     assert before.dtype == torch.bfloat16
-    assert after_many > 4 * after_one
+    assert after_many > 3 * after_one > 0
 
 
 def changed(group: LearnerGroup, before: torch.Tensor, updates: int) -> int:
@@ -152,13 +152,9 @@ def test_ratios_are_exactly_one_on_the_first_pass_and_not_on_the_second(model_pa
 
 def with_behaviour(credited_batch: list[CreditedTrajectory], group: LearnerGroup) -> list[CreditedTrajectory]:
     """The same batch with the learner's own log-probabilities as behaviour."""
-    masks = [
-        tuple(flag for s in one.scored.trajectory.steps for flag in (False,) * len(s.prompt_ids) + (True,) * len(s.action_ids))
-        for one in credited_batch
-    ]
     sequences = [
-        Demonstration(tuple(one.scored.trajectory.token_ids()), mask)
-        for one, mask in zip(credited_batch, masks, strict=True)
+        Demonstration(tuple(one.scored.trajectory.token_ids()), action_mask(one.scored.trajectory.steps))
+        for one in credited_batch
     ]
     found: list[CreditedTrajectory] = []
     for one, numbers in zip(credited_batch, group.log_probs(sequences), strict=True):
@@ -170,6 +166,10 @@ def with_behaviour(credited_batch: list[CreditedTrajectory], group: LearnerGroup
         trajectory = one.scored.trajectory
         found.append(credited(one.advantages, steps, id=trajectory.id, group=trajectory.group))
     return found
+
+
+def action_mask(steps: tuple[Step, ...]) -> tuple[bool, ...]:
+    return tuple(flag for s in steps for flag in (False,) * len(s.prompt_ids) + (True,) * len(s.action_ids))
 
 
 def test_an_update_raises_what_was_good_and_lowers_what_was_bad(model_path: str, ray_local: str) -> None:
@@ -230,7 +230,7 @@ def test_kl_to_the_reference_starts_at_zero_and_grows(model_path: str, ray_local
 def test_a_checkpoint_continues_exactly(
     model_path: str, ray_local: str, tmp_path: Path, ranks: int, stage: int, dtype: str
 ) -> None:
-    changes: dict[str, Any] = dict(ranks=ranks, zero_stage=stage, dtype=dtype)
+    changes: dict[str, Any] = {"ranks": ranks, "zero_stage": stage, "dtype": dtype}
     with learner(model_path, DETACHED, **changes) as group:
         group.update(batch())
         group.save(str(tmp_path))

@@ -130,9 +130,9 @@ def test_every_sequence_can_be_read_back_from_its_row(
             prediction = row.action_prediction[n]
             at = int(row.predict_at[row.prediction_row[prediction]])
             segment = row.segments[segment_of[at]]
-            path = path_tokens(row, segment_of[at])[: sum(
-                row.segments[j].end - row.segments[j].start for j in segment.ancestors
-            ) + at - segment.start + 1]
+            path = path_tokens(row, segment_of[at])[
+                : sum(row.segments[j].end - row.segments[j].start for j in segment.ancestors) + at - segment.start + 1
+            ]
             assert row.position_ids[0, at] == len(path) - 1
             found[item] = [*path, int(row.prediction_target[prediction])]
     assert found == {i: list(ids) for i, ids in enumerate(sequences)}

@@ -23,14 +23,14 @@ from learner.packing import Demonstration, items_to_imitate, items_to_read, pack
 from learner.policy import PolicyWithCritic, load_model
 from tests.learner.builders import scored, step
 
-SIZES: dict[str, Any] = dict(
-    hidden_size=32,
-    intermediate_size=64,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    vocab_size=64,
-)
+SIZES: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 64,
+}
 FAMILIES = [
     pytest.param(LlamaConfig(**SIZES, tie_word_embeddings=True), LlamaForCausalLM, id="llama-tied"),
     pytest.param(LlamaConfig(**SIZES, tie_word_embeddings=False), LlamaForCausalLM, id="llama-untied"),
@@ -132,5 +132,5 @@ def test_a_model_with_a_sliding_window_is_refused() -> None:
 
 
 def test_a_model_directory_that_is_not_there_is_named() -> None:
-    with pytest.raises(FileNotFoundError, match="no config.json there; expected a directory"):
+    with pytest.raises(FileNotFoundError, match=r"no config\.json there; expected a directory"):
         load_model("/nowhere/model", torch.float32)

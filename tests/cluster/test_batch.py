@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.batch import (
+    canary_sequences,
+    request_seed,
+    training_requests,
+    training_tasks,
+    warm_start_demonstrations,
+)
+from cluster.presets import load_config
+from tests.cluster.builders import small_config
+
+
+def ids(seed: int, cursor: int, count: int = 60) -> list[str]:
+    config = load_config("quickstart", [f"seed={seed}", f"task.per_iteration={count}"])
+    return [task.id for task in training_tasks(config, cursor)]
+
+
+def test_the_same_cursor_gives_the_same_tasks() -> None:
+    assert ids(0, 12) == ids(0, 12)
+
+
+def test_the_cursor_moves_along_one_sequence_without_gaps_or_repeats() -> None:
+    assert ids(0, 0, 6) + ids(0, 6, 6) == ids(0, 0, 12)
+    assert len(set(ids(0, 0))) == 60
+
+
+def test_two_seeds_train_on_different_tasks() -> None:
+    assert set(ids(0, 0)) & set(ids(1, 0)) == set()
+
+
+def test_the_levels_take_turns() -> None:
+    config = load_config("quickstart", ["task.per_iteration=5"])
+    assert [task.level for task in training_tasks(config, 0)] == ["L0", "L1", "L2", "L0", "L1"]
+    assert [task.level for task in training_tasks(config, 5)] == ["L2", "L0", "L1", "L2", "L0"]
+
+
+def test_every_task_is_played_by_a_group_of_its_own() -> None:
+    config = load_config("quickstart", ["task.per_iteration=2", "task.group_size=3"])
+    tasks = training_tasks(config, 0)
+    requests = training_requests(config, tasks, 7)
+    assert [request.id for request in requests[:4]] == [
+        *("00007/000/00", "00007/000/01", "00007/000/02"),
+        "00007/001/00",
+    ]
+    assert [request.task for request in requests] == [tasks[0]] * 3 + [tasks[1]] * 3
+    assert {request.group for request in requests} == {"00007/000", "00007/001"}
+
+
+def test_only_a_deterministic_run_fixes_the_seeds_of_its_requests() -> None:
+    free, fixed = load_config("quickstart"), load_config("quickstart", deterministic=True)
+    tasks = training_tasks(free, 0)
+    assert {request.seed for request in training_requests(free, tasks, 1)} == {None}
+    seeds = [request.seed for request in training_requests(fixed, tasks, 1)]
+    assert len(set(seeds)) == 48
+    assert seeds == [request.seed for request in training_requests(fixed, tasks, 1)]
+    assert set(seeds).isdisjoint(request.seed for request in training_requests(fixed, tasks, 2))
+
+
+def test_a_request_seed_is_the_same_in_every_process_and_release() -> None:
+    assert request_seed(0, "00001/000", 3) == 46837004
+
+
+@given(st.integers(), st.text(max_size=8))
+def test_a_request_seed_fits_31_bits(number: int, text: str) -> None:
+    assert 0 <= request_seed(number, text.encode("utf-8", "replace")) < 2**31
+
+
+def test_demonstrations_teach_some_tokens_and_not_the_prompt() -> None:
+    demonstrations = warm_start_demonstrations(small_config())
+    assert len(demonstrations) == 2
+    for one in demonstrations:
+        assert not one.action_mask[0]
+        assert 0 < sum(one.action_mask) < len(one.token_ids)
+
+
+def test_demonstrations_depend_on_the_seed_and_on_nothing_else() -> None:
+    assert warm_start_demonstrations(small_config()) == warm_start_demonstrations(small_config())
+    assert warm_start_demonstrations(small_config()) != warm_start_demonstrations(small_config("seed=1"))
+
+
+def test_the_canary_compares_no_more_tokens_than_it_was_told_to() -> None:
+    sequences = canary_sequences(small_config("canary.sequences=3", "canary.tokens=16"))
+    assert [len(ids) for ids in sequences] == [16, 16, 16]
+    assert len(set(sequences)) == 3

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from actors.episode import EpisodeRequest
+from cluster.checkpoint import list_checkpoints, load_checkpoint
+from cluster.errors import Stopped
+from cluster.interrupt import StopFlag
+from tests.cluster.builders import FakeRun, small_config
+
+
+def stop_in_iteration(number: int):
+    def before_each(flag: StopFlag, request: EpisodeRequest) -> None:
+        if request.id == f"{number:05d}/000/00":
+            flag.set()
+
+    return before_each
+
+
+def metrics(run: FakeRun) -> list[dict]:
+    return [json.loads(line) for line in run.directory.metrics.read_text().splitlines()]
+
+
+def test_a_run_warms_up_publishes_evaluates_and_then_takes_the_stages_in_order(tmp_path: Path) -> None:
+    run = FakeRun(small_config("loop.iterations=1"), tmp_path / "run")
+    outcome = run.trainer.run()
+    assert run.log == [
+        *("warm start on 2", "begin reinforcement"),
+        *("publish", "load version 1", "canary-1", "save"),
+        "play 6",
+        *("play 4", "update", "publish", "load version 2", "canary-2", "save"),
+        "play 6",
+    ]
+    assert (outcome.state.iteration, outcome.state.version, outcome.state.cursor) == (1, 2, 2)
+    assert outcome.before.tasks == outcome.after.tasks == 6
+
+
+def test_an_iteration_leaves_its_metrics_and_its_trajectories_behind(tmp_path: Path) -> None:
+    run = FakeRun(small_config("loop.iterations=1"), tmp_path / "run")
+    run.trainer.run()
+    [record] = metrics(run)
+    assert record["trajectories"] == 4
+    assert record["steps"] == 2.0
+    assert record["solved_rate"] == 0.5
+    assert record["staleness"] == 0.0
+    assert record["loss"] == 0.25
+    assert set(record["seconds"]) == {"rollout", "credit", "update", "publish", "store"}
+    assert [path.name for path in run.directory.trajectories.iterdir()] == ["00001.parquet"]
+
+
+def test_episodes_reach_the_learner_in_the_order_of_the_requests_whichever_finishes_first(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    run = FakeRun(small_config("loop.iterations=1"), tmp_path / "run")
+    run.trainer.run()
+    stored = pq.read_table(run.directory.trajectories / "00001.parquet")["trajectory"].to_pylist()
+    assert stored[::2] == ["00001/000/00", "00001/000/01", "00001/001/00", "00001/001/01"]
+
+
+def test_a_batch_that_teaches_nothing_publishes_nothing_and_keeps_the_version(tmp_path: Path) -> None:
+    run = FakeRun(small_config("loop.iterations=2"), tmp_path / "run", teaches=False)
+    outcome = run.trainer.run()
+    assert [entry for entry in run.log if entry.startswith("load version")] == ["load version 1"]
+    assert (outcome.state.iteration, outcome.state.version, outcome.state.cursor) == (2, 1, 4)
+
+
+def test_a_stop_while_episodes_play_saves_the_state_before_that_iteration(tmp_path: Path) -> None:
+    run = FakeRun(small_config(), tmp_path / "run", before_each=stop_in_iteration(2))
+    with pytest.raises(Stopped, match="run the same command again"):
+        run.trainer.run()
+    newest = list_checkpoints(run.directory.checkpoints)[-1]
+    state = load_checkpoint(newest)
+    assert (newest.name, state.iteration, state.version, state.cursor) == ("00001", 1, 2, 2)
+    assert json.loads((newest / "learner" / "weights.json").read_text()) == run.learner.weights == 1
+    assert [record["iteration"] for record in metrics(run)] == [1]
+
+
+def test_a_stop_before_the_first_iteration_keeps_the_warm_start(tmp_path: Path) -> None:
+    run = FakeRun(small_config(), tmp_path / "run", before_each=lambda flag, request: flag.set())
+    with pytest.raises(Stopped):
+        run.trainer.run()
+    assert [path.name for path in list_checkpoints(run.directory.checkpoints)] == ["00000"]
+
+
+def test_a_resumed_run_continues_with_the_identical_next_batch(tmp_path: Path) -> None:
+    whole = FakeRun(small_config(), tmp_path / "whole")
+    whole.trainer.run()
+    first = FakeRun(small_config(), tmp_path / "halves", before_each=stop_in_iteration(2))
+    with pytest.raises(Stopped):
+        first.trainer.run()
+    second = FakeRun(small_config(), tmp_path / "halves")
+    outcome = second.trainer.run()
+    assert second.log[:4] == ["load", "publish", "load version 2", "canary-2"]
+    assert "warm start on 2" not in second.log
+    assert second.tasks_of(2) == whole.tasks_of(2)
+    assert second.tasks_of(3) == whole.tasks_of(3)
+    assert second.tasks_of(2) != second.tasks_of(3)
+    assert outcome.state.credit == load_checkpoint(list_checkpoints(whole.directory.checkpoints)[-1]).credit
+    numbers = ("iteration", "version", "loss", "step_reward", "action_tokens")
+    assert [[r[n] for n in numbers] for r in metrics(second)] == [[r[n] for n in numbers] for r in metrics(whole)]
+
+
+def test_a_resumed_run_does_not_measure_the_start_again(tmp_path: Path) -> None:
+    first = FakeRun(small_config(), tmp_path / "run", before_each=stop_in_iteration(1))
+    with pytest.raises(Stopped):
+        first.trainer.run()
+    before = first.directory.evaluation("before")
+    second = FakeRun(small_config(), tmp_path / "run")
+    assert second.trainer.run().before == before
+    assert [entry for entry in second.log if entry == "play 6"] == ["play 6"]
+
+
+def test_the_time_budget_ends_a_run_after_the_iteration_that_used_it_up(tmp_path: Path) -> None:
+    run = FakeRun(small_config("loop.train_seconds=0.000001"), tmp_path / "run")
+    assert run.trainer.run().state.iteration == 1
+    assert [path.name for path in list_checkpoints(run.directory.checkpoints)] == ["00000", "00001"]
+
+
+def test_the_last_iteration_is_saved_however_rarely_checkpoints_come(tmp_path: Path) -> None:
+    run = FakeRun(small_config("checkpoint.every=100", "checkpoint.keep=1"), tmp_path / "run")
+    run.trainer.run()
+    [saved] = list_checkpoints(run.directory.checkpoints)
+    assert saved.name == "00003"
+    assert {path.name for path in (saved / "learner" / "model").iterdir()} >= {"tokenizer.json"}
+
+
+def test_an_evaluation_between_iterations_is_recorded_under_its_iteration(tmp_path: Path) -> None:
+    run = FakeRun(small_config("evaluation.every=1", "loop.iterations=2"), tmp_path / "run")
+    run.trainer.run()
+    labels = [json.loads(line)["label"] for line in run.directory.evaluations.read_text().splitlines()]
+    assert labels == ["before", "iteration 1", "after"]
+
+
+def test_a_deterministic_run_plays_in_lock_step_with_a_seed_for_each_request(tmp_path: Path) -> None:
+    run = FakeRun(small_config("deterministic=true", "loop.iterations=1"), tmp_path / "run")
+    run.trainer.run()
+    assert "play 4 in lock step" in run.log
+    seeds = [request.seed for request in run.rollouts.played if request.id.startswith("00001/")]
+    assert None not in seeds
+    assert len(set(seeds)) == 4
