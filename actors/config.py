@@ -25,7 +25,7 @@ class EngineConfig(Settings):
     """Trajectories decoded together."""
     kv_cache_gib: PositiveInt = 1
     block_size: PositiveInt = 32
-    """Tokens in a KV block; small blocks let short shared prefixes hit the prefix cache."""
+    """Tokens in a KV block; small blocks let short shared prefixes hit the prefix cache. On a CPU a multiple of 32."""
     threads: PositiveInt = 2
     enforce_eager: bool = True
     """On two CPU cores compilation costs over a minute at start; on a GPU set it to false."""

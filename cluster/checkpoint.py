@@ -115,8 +115,8 @@ def _digest(path: Path) -> str:
 def _is_disk_full(error: Exception, directory: Path) -> bool:
     """Whether a write failed for want of space.
 
-    The weights are written by native code in other processes: it reports in words of its own, or not at all but by a file
-    that came out short, so neither the type of the error nor its `errno` can tell.
+    The weights are written by native code in other processes: it reports in words of its own, or only as a file that
+    came out short, so neither the type of the error nor its `errno` can tell.
     """
     told = any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT))
     return told or shutil.disk_usage(directory).free < _FULL_BYTES

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from actors.errors import BadInput
 from cluster.environment import apply_process_defaults
@@ -48,7 +49,8 @@ def train(
     overrides: Overrides = None,
     run_dir: Annotated[Path | None, typer.Option(help="Where the run lives; default runs/NAME-HASH.")] = None,
     resume: Annotated[
-        str, typer.Option(help="[bold]auto[/] continues an unfinished run of the same settings, [bold]never[/] starts anew.")
+        str,
+        typer.Option(help="[bold]auto[/] continues an unfinished run of equal settings, [bold]never[/] starts anew."),
     ] = "auto",
     deterministic: Annotated[
         bool, typer.Option(help="float32, one seed a request, rollouts in lock step: the same losses every time.")
@@ -146,7 +148,8 @@ def _exit_codes() -> Iterator[None]:
     try:
         yield
     except (RunError, *_BAD_INPUT) as error:
-        Console(stderr=True).print(f"steptool: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+        message = Text(f"steptool: {error}", style="bold red")
+        Console(stderr=True).print(message, highlight=False, soft_wrap=True)
         raise typer.Exit(error.exit_code if isinstance(error, RunError) else BadConfiguration.exit_code) from error
 
 

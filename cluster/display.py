@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on. Owns the `Display` protocol and its two forms: a live table, and plain lines."""
+"""What a person sees while a run goes on. Owns the `Display` protocol and its two forms: a live table, plain lines."""
 
 from __future__ import annotations
 

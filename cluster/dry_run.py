@@ -1,7 +1,7 @@
 """What a run would be, before anything of it exists: settings, placement, memory. Owns the memory estimate.
 
-Consumes a resolved configuration and the model's `config.json`; produces three printed parts. Starts nothing: no Ray, no
-engine, no weights. Activations, the caching allocator and the interpreter itself are not estimated.
+Consumes a resolved configuration and the model's `config.json`; produces three printed parts. Starts nothing: no Ray,
+no engine, no weights. Activations, the caching allocator and the interpreter itself are not estimated.
 """
 
 from __future__ import annotations

@@ -49,11 +49,15 @@ def launch_training(config: RunConfig, run_dir: Path | None, *, resume: bool) ->
     directory.create(config)
     console = Console()
     console.print(f"run {directory.path}", highlight=False)
-    with ray_session(), stop_on_signals() as stop, _display(console) as display:
-        with start_parts(config, display.note) as parts:
-            directory.write_reward_access(parts.acting.rewards.url, parts.acting.reward_key)
-            setup_seconds = time.monotonic() - began
-            outcome = Trainer(config, directory, parts, display, stop).run()
+    with (
+        ray_session(),
+        stop_on_signals() as stop,
+        _display(console) as display,
+        start_parts(config, display.note) as parts,
+    ):
+        directory.write_reward_access(parts.acting.rewards.url, parts.acting.reward_key)
+        setup_seconds = time.monotonic() - began
+        outcome = Trainer(config, directory, parts, display, stop).run()
     summary = _summary(config, outcome, setup_seconds, time.monotonic() - began)
     directory.write_summary(summary)
     _print_summary(console, directory, outcome)
@@ -111,8 +115,9 @@ def _model_directory(setting: str, model: str) -> Path:
     found = find_model(model)
     if found is not None:
         return found
+    places = ", ".join(map(str, model_candidates(model)))
     raise BadConfiguration(
-        f"{setting}={model!r}: no model there (looked for config.json in {', '.join(map(str, model_candidates(model)))}); "
+        f"{setting}={model!r}: no model there (looked for config.json in {places}); "
         "give a directory in Hugging Face format, or run `steptool models fetch smollm2-135m`"
     )
 

@@ -10,7 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.placement_group import (
+    PlacementGroup,
+    get_current_placement_group,
+    placement_group,
+    remove_placement_group,
+)
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.config import RunConfig
@@ -48,17 +53,26 @@ class Placement:
 
     group: PlacementGroup
     placed: tuple[Placed, ...]
+    first: int = 0
+    """Bundle of the first actor; the others follow."""
+    lent: bool = False
+    """Whether the group belongs to whoever started this process, who also removes it."""
 
     def options(self, role: str) -> list[dict[str, Any]]:
         """Ray actor options of all actors named `role-0`, `role-1` …"""
         return [self._options(i, actor) for i, actor in enumerate(self.placed) if actor.name.startswith(f"{role}-")]
 
     def release(self) -> None:
-        remove_placement_group(self.group)
+        """Give the resources back, unless the group is only lent."""
+        if not self.lent:
+            remove_placement_group(self.group)
 
     def _options(self, index: int, actor: Placed) -> dict[str, Any]:
-        strategy = PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=index)
+        strategy = PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=self.first + index)
+        # Trials of one Tune job share its namespace; each group gets its own, or their names would collide.
+        apart = {"namespace": self.group.id.hex()} if self.lent else {}
         return {
+            **apart,
             "name": actor.name,
             "num_cpus": actor.cpus,
             "num_gpus": actor.gpus,
@@ -67,11 +81,14 @@ class Placement:
 
 
 def place(placed: tuple[Placed, ...], name: str, deadline_seconds: float) -> Placement:
-    """Reserve everything at once.
+    """Reserve everything at once; inside a Tune trial, take what Tune has reserved after the trial's own bundle.
 
     Raises:
         NotEnoughResources: the cluster did not grant it before the deadline; says what is missing.
     """
+    lent = get_current_placement_group()
+    if lent is not None:
+        return Placement(lent, placed, first=1, lent=True)
     group = placement_group([actor.bundle() for actor in placed], strategy="PACK", name=name)
     if not group.wait(deadline_seconds):
         remove_placement_group(group)

@@ -1,4 +1,4 @@
-"""From a preset and its overrides to a `RunConfig`. Owns the reading, the merging and the messages for what is wrong."""
+"""From a preset and its overrides to a `RunConfig`. Owns reading, merging and the messages for what is wrong."""
 
 from __future__ import annotations
 

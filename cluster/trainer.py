@@ -1,7 +1,7 @@
 """The loop: tasks → trajectories → step rewards → step advantages → update → new weights, again and again.
 
-Owns `Trainer` and nothing else that lives longer than an iteration. Every stage is someone else's; this file is the order
-in which they come.
+Owns `Trainer` and nothing else that lives longer than an iteration. Every stage is someone else's; this file is the
+order in which they come.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from cluster.batch import canary_sequences, training_requests, training_tasks, w
 from cluster.checkpoint import RunState, copy_tokenizer, list_checkpoints, load_checkpoint, save_checkpoint
 from cluster.config import RunConfig
 from cluster.display import Display
-from cluster.evaluation import Evaluation, evaluation_requests, heldout_tasks, summarise
 from cluster.errors import Stopped
+from cluster.evaluation import Evaluation, evaluation_requests, heldout_tasks, summarise
 from cluster.interrupt import StopFlag
 from cluster.metrics import IterationReport, MetricSink, count_staleness, mean_signals
 from cluster.parts import Parts
@@ -124,25 +124,39 @@ class Trainer:
             self._evaluate(f"iteration {state.iteration}")
         self._stop.check()
 
-    def _begin(self) -> RunState:
-        """Warm start, first publish, checkpoint 0."""
+    def begin(self) -> RunState:
+        """Warm start and first publish: where a run without a checkpoint stands before its first iteration."""
         self._warm_start()
         self._publish(1)
-        state = RunState(0, 1, 0, 0.0, self._credit.state())
+        return RunState(0, 1, 0, 0.0, self._credit.state())
+
+    def restore(self, checkpoint: Path) -> RunState:
+        """Put learner, estimator, metrics and engines where a checkpoint was written.
+
+        Raises:
+            CheckpointError: the checkpoint is damaged.
+        """
+        self._display.note(f"resuming from {checkpoint}")
+        state = load_checkpoint(checkpoint)
+        self._parts.learner.load(str(checkpoint / "learner"))
+        self._credit.restore(state.credit)
+        self._directory.drop_metrics_after(state.iteration)
+        self._publish(state.version)
+        return state
+
+    def save(self, state: RunState, root: Path, keep: int) -> Path:
+        """Write a checkpoint of `state`, which is what the learner holds, under `root`."""
+        self._display.note(f"saving checkpoint {state.iteration}")
+        return save_checkpoint(root, state, self._write_files, keep)
+
+    def _begin(self) -> RunState:
+        state = self.begin()
         self._save(state)
         return state
 
     def _resume(self) -> RunState | None:
         saved = list_checkpoints(self._directory.checkpoints)
-        if not saved:
-            return None
-        self._display.note(f"resuming from {saved[-1]}")
-        state = load_checkpoint(saved[-1])
-        self._parts.learner.load(str(saved[-1] / "learner"))
-        self._credit.restore(state.credit)
-        self._directory.drop_metrics_after(state.iteration)
-        self._publish(state.version)
-        return state
+        return self.restore(saved[-1]) if saved else None
 
     def _warm_start(self) -> None:
         if self._config.learner.sft.demonstrations:
@@ -197,8 +211,7 @@ class Trainer:
         write_trajectories(path, scored, [one.advantages for one in credited])
 
     def _save(self, state: RunState) -> None:
-        self._display.note(f"saving checkpoint {state.iteration}")
-        save_checkpoint(self._directory.checkpoints, state, self._write_files, self._config.checkpoint.keep)
+        self.save(state, self._directory.checkpoints, self._config.checkpoint.keep)
 
     def _write_files(self, directory: Path) -> None:
         self._parts.learner.save(str(directory / "learner"))

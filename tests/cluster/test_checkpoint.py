@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ray.exceptions import RayTaskError
@@ -30,7 +31,7 @@ def fill_the_disk_in_an_actor(directory: Path) -> None:
     """As Ray hands the error of a rank to the driver: of the right type, and without its errno."""
     write_weights(directory)
     cause = OSError(errno.ENOSPC, "No space left on device")
-    raised = RayTaskError("save", f"OSError: {cause}", cause).as_instanceof_cause()
+    raised: Any = RayTaskError("save", f"OSError: {cause}", cause).as_instanceof_cause()
     assert raised.errno is None
     raise raised
 

@@ -5,8 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from cluster.checkpoint import RunState, save_checkpoint
 from cluster.cli import app
@@ -62,9 +61,7 @@ def test_a_model_directory_that_is_not_there_ends_with_2_and_what_to_run(tmp_pat
     ("override", "message"),
     [("task.toolset=nothing", "nothing"), ("task.levels=[L9]", "L9"), ("evaluation.split=val2", "evaluation.split")],
 )
-def test_tasks_that_do_not_exist_end_with_2_before_anything_starts(
-    tmp_path: Path, override: str, message: str
-) -> None:
+def test_tasks_that_do_not_exist_end_with_2_before_anything_starts(tmp_path: Path, override: str, message: str) -> None:
     result = steptool("train", "--set", override, "--run-dir", str(tmp_path / "run"))
     assert result.exit_code == 2
     assert message in result.stderr
@@ -111,9 +108,7 @@ def test_a_run_without_a_checkpoint_cannot_be_evaluated(run: Path) -> None:
     ("error", "code"),
     [(Stopped("stopped"), 75), (NotEnoughResources("no CPUs"), 3), (CheckpointError("damaged"), 2)],
 )
-def test_an_error_of_a_run_has_its_own_exit_code(
-    error: RunError, code: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_error_of_a_run_has_its_own_exit_code(error: RunError, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: object, **options: object) -> None:
         raise error
 

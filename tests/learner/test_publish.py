@@ -89,7 +89,7 @@ def test_one_stale_engine_among_good_ones_stops_the_run_by_name() -> None:
 def test_float32_is_judged_by_its_worst_token_and_bfloat16_by_the_mean() -> None:
     one_bad_token = [(-1.0, -2.24), (-3.0,)]
     assert publisher(one_bad_token, bounds=COARSE).publish(1).mean_gap == pytest.approx(0.08)
-    with pytest.raises(WeightsNotDelivered, match="largest gap 0.24"):
+    with pytest.raises(WeightsNotDelivered, match=r"largest gap 0\.24"):
         publisher(one_bad_token, bounds=EXACT).publish(1)
     all_somewhat_off = [(-1.12, -2.12), (-3.12,)]
     with pytest.raises(WeightsNotDelivered, match=r"mean gap 0\.12 nats, expected at most 0\.1 in bfloat16"):
