@@ -20,12 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 from actors.config import CompactPrompt, EpisodeConfig
 from actors.demonstrations import encode, render_call
-from actors.prompt import CUT_MARKER, ChatFormat, build_chat_format
+from actors.prompt import CUT_MARKER, build_chat_format
+from actors.prompt import Tokenizer as ChatTokenizer
 from actors.recipes import tool_specs
 from cluster.models import CHATML_TEMPLATE, END_OF_TEXT, END_OF_TURN
 from tool_sandbox.demonstrations import Demonstration as Played
 from tool_sandbox.demonstrations import demonstrate
 from tool_sandbox.ledger.names import COLORS, MONTHS, POOLS, WEEKDAYS
+from tool_sandbox.ledger.policies import NoisyOraclePolicy
 from tool_sandbox.registry import load_toolset
 from tool_sandbox.tasks import Split, Task
 
@@ -105,7 +107,7 @@ def make_tiny(destination: Path, seed: int = 0, progress: Progress = print) -> P
     return destination
 
 
-def build_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerBase:
+def build_tokenizer(texts: Iterable[str]) -> Any:
     """A byte-level BPE in ChatML: the ledger's words are one token each, any other text falls back to bytes."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -168,13 +170,11 @@ def echoes(vocabulary: int, seed: int) -> Iterator[Demonstration]:
         yield Demonstration(once + once, (False,) * (len(once) + 1) + (True,) * (len(once) - 1))
 
 
-def demonstrations(
-    tokenizer: PreTrainedTokenizerBase, tasks: Iterator[Task], noise: float, seed: int
-) -> Iterator[Demonstration]:
+def demonstrations(tokenizer: ChatTokenizer, tasks: Iterator[Task], noise: float, seed: int) -> Iterator[Demonstration]:
     """Token sequences of a noisy oracle on these tasks, in the layout of the preset's rollouts."""
     from learner.packing import Demonstration
 
-    chat: ChatFormat = build_chat_format(tokenizer, CompactPrompt())
+    chat = build_chat_format(tokenizer, CompactPrompt())
     specs = tool_specs(TOOLSET)
     for played in _played(tasks, noise, seed):
         one = encode(played, chat, specs, EPISODE)
@@ -233,7 +233,7 @@ def tiny_tasks(seed: int) -> Iterator[Task]:
 
 def _played(tasks: Iterator[Task], noise: float, seed: int) -> Iterator[Played]:
     toolset = load_toolset(TOOLSET)
-    policy = toolset.demonstrator(noise, seed)
+    policy = NoisyOraclePolicy(noise, seed)
     return (demonstrate(toolset, task, policy, EPISODE.max_steps) for task in tasks)
 
 
@@ -247,31 +247,21 @@ def _rendered(played: Iterable[Played]) -> Iterator[str]:
         yield from (outcome.result.content for outcome in one.outcomes)
         yield one.answer or CUT_MARKER
     names = [name for pool in POOLS.values() for name in pool]
-    words = [
-        *names,
-        *COLORS,
-        *WEEKDAYS,
-        *(month for month, _ in MONTHS),
-        *specs,
-        "Tools",
-        "user",
-        "system",
-        "assistant",
-    ]
-    yield from (" ".join(words + [f"{n:02d}" for n in range(100)]) for _ in range(20))
+    roles = ("Tools", "user", "system", "assistant")
+    numbers = (f"{number:02d}" for number in range(100))
+    words = [*names, *COLORS, *WEEKDAYS, *(month for month, _ in MONTHS), *specs, *roles, *numbers]
+    yield from (" ".join(words) for _ in range(20))
 
 
 def _replace(destination: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) -> None:
     """Write the model in bfloat16; the directory appears complete or not at all."""
-    import torch
-
     # The learner's attention is known to this process alone, and must not be named in the configuration.
     model.set_attn_implementation("sdpa")
     destination.parent.mkdir(parents=True, exist_ok=True)
     # Beside the destination, so that the final rename stays on one file system.
     with tempfile.TemporaryDirectory(prefix=f".{destination.name}-", dir=destination.parent) as scratch:
         built = Path(scratch) / "model"
-        model.to(torch.bfloat16).save_pretrained(built)
+        model.bfloat16().save_pretrained(built)
         tokenizer.save_pretrained(built)
         if destination.exists():
             shutil.rmtree(destination)

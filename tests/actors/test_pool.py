@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,90 +13,11 @@ from actors.config import EngineConfig, RolloutConfig
 from actors.episode import EpisodeRequest
 from actors.errors import BadInput, PromptTooLong, RolloutsLost
 from actors.pool import MAX_ATTEMPTS, RolloutPool
-from actors.scoring import ScoredTrajectory
-from actors.trajectory import Answer, Step, StopReason, Trajectory, VersionSpan
 from actors.weights import PublishedWeights, WeightManifest
-from reward_service.rewards import StepReward, TrajectoryReward
-from tool_sandbox.tasks import GroundTruth, Split, Task
+from tests.actors.fake_rollout_actor import TASK, FakeRolloutActor, Manners, read
 
-CONFIG = RolloutConfig(model="none", engine=EngineConfig(start_seconds=30, turn_seconds=30), concurrent_episodes=2)
-TASK = Task("ledger-1", "ledger", "How much?", (), GroundTruth(answer="7"), "L0", Split.TRAIN, {})
+CONFIG = RolloutConfig(model="none", engine=EngineConfig(start_seconds=120, turn_seconds=60), concurrent_episodes=2)
 MANIFEST = WeightManifest((), 0, "")
-
-
-@dataclass(frozen=True)
-class Manners:
-    """How a fake rollout actor behaves."""
-
-    name: str
-    diary: Path
-    """One line for everything that it was asked, across restarts."""
-    dies_of: str = ""
-    """Episode that kills the process, the first `deaths` times."""
-    deaths: int = 1
-    fails_on: str = ""
-    """Episode that raises bad input."""
-    serves: int = 0
-    """Added to the version that it is told to serve."""
-    load_seconds: float = 0.0
-
-
-class FakeRolloutActor:
-    """The surface of `RolloutActor` that the pool needs."""
-
-    def __init__(self, manners: Manners) -> None:
-        self._manners = manners
-        self._started = False
-        self._version = 0
-
-    def start(self) -> int:
-        self._started = True
-        self._write("start")
-        return self._version
-
-    def play(self, request: EpisodeRequest) -> ScoredTrajectory:
-        assert self._started, "played before it was started"
-        seen = self._write(f"play {request.id}")
-        if request.id == self._manners.dies_of and seen <= self._manners.deaths:
-            os._exit(1)
-        if request.id == self._manners.fails_on:
-            raise PromptTooLong("task 'ledger-1': its prompt has 900 tokens")
-        span = VersionSpan(self._version, 0, 1)
-        step = Step((1,), (2,), (-0.5,), (span,), Answer(self._manners.name), None, None)
-        played = Trajectory(request.id, request.group, TASK, (step,), StopReason.ANSWERED)
-        return ScoredTrajectory(played, TrajectoryReward(request.id, (StepReward(1.0, {}),), 1.0, "v1"))
-
-    def play_in_lock_step(self, requests: list[EpisodeRequest]) -> list[ScoredTrajectory]:
-        return [self.play(request) for request in reversed(requests)]
-
-    async def load_weights(self, manifest: WeightManifest, reference: list[Any], version: int) -> int:
-        await asyncio.sleep(self._manners.load_seconds)
-        self._write(f"load {version}")
-        self._version = version + self._manners.serves
-        return self._version
-
-    def token_logprobs(self, sequences: list[tuple[int, ...]], label: str) -> list[tuple[float, ...]]:
-        return [tuple(-float(token) for token in ids[1:]) for ids in sequences]
-
-    def stop(self) -> None:
-        self._write("stop")
-
-    def ping(self) -> str:
-        return "pong"
-
-    async def apply(self, func: Callable[..., Any], *_: Any, **arguments: Any) -> Any:
-        result = func(self, **arguments)
-        return await result if inspect.isawaitable(result) else result
-
-    def _write(self, line: str) -> int:
-        """Note the line; returns how often it has been noted so far."""
-        with self._manners.diary.open("a") as diary:
-            diary.write(f"{line}\n")
-        return read(self._manners).count(line)
-
-
-def read(manners: Manners) -> list[str]:
-    return manners.diary.read_text().splitlines()
 
 
 @pytest.fixture
@@ -110,7 +27,7 @@ def pool_of(ray_local: str) -> Iterator[Callable[..., RolloutPool]]:
     def build(*manners: Manners, config: RolloutConfig = CONFIG) -> RolloutPool:
         remote: Any = ray.remote(FakeRolloutActor).options(num_cpus=0.1, max_restarts=-1, max_concurrency=8)
         actors = [remote.remote(one) for one in manners]
-        ray.get([actor.start.remote() for actor in actors], timeout=30)
+        ray.get([actor.start.remote() for actor in actors], timeout=CONFIG.engine.start_seconds)
         pools.append(RolloutPool(actors, config))
         return pools[-1]
 

@@ -142,6 +142,7 @@ def group_size(result: tune.Result) -> int:
     return result.config["steptool_settings"]["task.group_size"]
 
 
+@pytest.mark.timeout(900)  # Three processes import everything, side by side on two cores.
 def test_tune_tries_each_setting_in_a_trial_that_holds_its_parts(ray_local: str, tmp_path: Path) -> None:
     space = StepToolConfig(FakeTrial).settings(small_settings(**{"task.group_size": tune.grid_search([2, 3])}))
     tuner = tune.Tuner(

@@ -29,6 +29,7 @@ from cluster.tiny_model import (
     train,
 )
 from tool_sandbox.demonstrations import demonstrate
+from tool_sandbox.ledger.policies import NoisyOraclePolicy, OraclePolicy
 from tool_sandbox.registry import load_toolset
 from tool_sandbox.tasks import Split, Task
 from tool_sandbox.tools import CallStatus, ToolCall
@@ -92,7 +93,7 @@ def test_the_committed_model_is_a_tied_llama_whose_heads_fit_the_engine(model: A
 def test_every_text_of_a_ledger_conversation_survives_the_tokenizer(level: str, tokenizer: Any) -> None:
     toolset, specs = load_toolset("ledger"), tool_specs("ledger")
     for task in heldout(level, 20):
-        played = demonstrate(toolset, task, toolset.demonstrator(0.4, 0), 7)
+        played = demonstrate(toolset, task, NoisyOraclePolicy(0.4, 0), 7)
         texts = [task.prompt, *(specs[name].signature() for name in task.tools), played.answer or ""]
         texts += [render_call(call.name, call.arguments) for call in played.actions]
         texts += [outcome.result.content for outcome in played.outcomes]
@@ -135,7 +136,7 @@ def test_greedy_decoding_answers_with_what_the_tool_said(model: Any, tokenizer: 
     specs, parser, toolset = tool_specs("ledger"), ActionParser("hermes", tokenizer), load_toolset("ledger")
     answered = 0
     for task in heldout("L0", EASY_TASKS):
-        (call,) = demonstrate(toolset, task, toolset.demonstrator(0.0, 0), 2).actions
+        (call,) = demonstrate(toolset, task, OraclePolicy(), 2).actions
         context = list(chat.prompt_ids(task.prompt, [specs[name] for name in task.tools]))
         context += chat.action_ids(render_call(call.name, call.arguments))
         context += chat.observation_ids(str(task.ground_truth.answer), EPISODE.observation_tokens)
@@ -178,7 +179,7 @@ def test_the_recipe_is_repeatable_and_its_loss_falls() -> None:
     def run() -> tuple[list[str], Any]:
         said: list[str] = []
         small = build_tokenizer(["Tools user system assistant", "price lamp 42"])
-        model = build_model(small, seed=3)
+        model: Any = build_model(small, seed=3)
         train(model, Lesson("copying", echoes(len(small), seed=3), 12), said.append)
         return said, model.get_input_embeddings().weight.detach()
 

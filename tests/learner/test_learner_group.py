@@ -45,8 +45,8 @@ class Updates:
 
 def test_ranks_and_zero_stages_make_the_same_update(path: str, ray_local: str) -> None:
     host, port = LearnerActor(settings(path), None, 0).choose_address()
-    alone = ray.remote(Updates).options(num_cpus=0).remote(0)
-    pair = [ray.remote(Updates).options(num_cpus=0).remote(rank) for rank in range(2)]
+    alone: Any = ray.remote(Updates).options(num_cpus=0).remote(0)
+    pair: list[Any] = [ray.remote(Updates).options(num_cpus=0).remote(rank) for rank in range(2)]
     expected_reports, expected = ray.get(alone.run.remote(settings(path), host, port + 1), timeout=120)
     for stage in range(4):
         config = settings(path, ranks=2, zero_stage=stage)
