@@ -13,11 +13,12 @@ from transformers import AutoTokenizer
 from actors.config import RolloutConfig
 from actors.demonstrations import encode
 from actors.episode import EpisodeRequest
-from actors.prompt import build_chat_format
+from actors.prompt import ChatFormat, build_chat_format
 from actors.recipes import tool_specs
 from cluster.config import RunConfig, TaskConfig
+from cluster.errors import BadConfiguration
 from learner.packing import Demonstration
-from tool_sandbox.demonstrations import demonstrate
+from tool_sandbox.demonstrations import Policy, demonstrate
 from tool_sandbox.registry import load_toolset
 from tool_sandbox.tasks import Task
 
@@ -45,27 +46,40 @@ def training_requests(config: RunConfig, tasks: Sequence[Task], iteration: int) 
 def warm_start_demonstrations(config: RunConfig) -> list[Demonstration]:
     """Token sequences of a noisy oracle on training tasks, for the supervised warm start."""
     sft = config.learner.sft
-    toolset = load_toolset(config.task.toolset)
-    chat = build_chat_format(AutoTokenizer.from_pretrained(config.rollout.model), config.rollout.prompt)
-    specs, episode = tool_specs(config.task.toolset), config.rollout.episode
-    policy = toolset.demonstrator(sft.noise, config.seed)
+    policy = load_toolset(config.task.toolset).demonstrator(sft.noise, config.seed)
+    if policy is None:
+        raise BadConfiguration(
+            f"learner.sft.demonstrations={sft.demonstrations}: toolset {config.task.toolset!r} has no demonstrator; "
+            "set it to 0 and start from a model that knows the format"
+        )
     start = config.seed * _SEED_STRIDE + _DEMONSTRATIONS_FROM
     tasks = [_task(config.task, start, k) for k in range(sft.demonstrations)]
+    return _encoded(config, tasks, policy)
+
+
+def canary_sequences(config: RunConfig) -> list[tuple[int, ...]]:
+    """Token sequences whose probabilities prove a delivery: held-out conversations, or prompts where none can be shown."""
+    toolset, level = load_toolset(config.task.toolset), config.task.levels[-1]
+    tasks = [toolset.sample_task(config.evaluation.split, level, i) for i in range(config.canary.sequences)]
+    oracle = toolset.demonstrator(0.0, 0)
+    if oracle is not None:
+        sequences = [one.token_ids for one in _encoded(config, tasks, oracle)]
+    else:
+        chat, specs = _chat(config), tool_specs(config.task.toolset)
+        sequences = [chat.prompt_ids(task.prompt, [specs[name] for name in task.tools]) for task in tasks]
+    return [ids[-config.canary.tokens :] for ids in sequences]
+
+
+def _encoded(config: RunConfig, tasks: Sequence[Task], policy: Policy) -> list[Demonstration]:
+    toolset, chat, specs = load_toolset(config.task.toolset), _chat(config), tool_specs(config.task.toolset)
+    episode = config.rollout.episode
     played = (demonstrate(toolset, task, policy, episode.max_steps) for task in tasks)
     encoded = (encode(one, chat, specs, episode) for one in played)
     return [Demonstration(one.token_ids, one.action_mask) for one in encoded]
 
 
-def canary_sequences(config: RunConfig) -> list[tuple[int, ...]]:
-    """Token sequences whose probabilities prove a delivery: the prompts of the first held-out tasks and an answer."""
-    chat = build_chat_format(AutoTokenizer.from_pretrained(config.rollout.model), config.rollout.prompt)
-    toolset, specs = load_toolset(config.task.toolset), tool_specs(config.task.toolset)
-    level = config.task.levels[-1]
-    tasks = [toolset.sample_task(config.evaluation.split, level, i) for i in range(config.canary.sequences)]
-    oracle = toolset.demonstrator(0.0, 0)
-    played = (demonstrate(toolset, task, oracle, config.rollout.episode.max_steps) for task in tasks)
-    encoded = (encode(one, chat, specs, config.rollout.episode) for one in played)
-    return [one.token_ids[-config.canary.tokens :] for one in encoded]
+def _chat(config: RunConfig) -> ChatFormat:
+    return build_chat_format(AutoTokenizer.from_pretrained(config.rollout.model), config.rollout.prompt)
 
 
 def request_seed(*parts: object) -> int:

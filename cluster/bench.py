@@ -85,7 +85,7 @@ def _counts(played: Sequence[ScoredTrajectory]) -> list[tuple[int, int]]:
 def _reference(measure: Callable[..., list[float]], config: RunConfig, data: Any) -> list[float]:
     """Seconds of each repetition, in a process of its own with the environment of an engine."""
     environment = {"env_vars": dict(engine_environment(config.rollout.engine))}
-    task = ray.remote(measure).options(num_cpus=1, runtime_env=environment, max_retries=0)
+    task = ray.remote(num_cpus=1, runtime_env=environment, max_retries=0)(measure)
     return ray.get(task.remote(config, data), timeout=REFERENCE_SECONDS)
 
 

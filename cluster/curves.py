@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 from cluster.errors import BadConfiguration
 from cluster.run_directory import RunDirectory
 
-COLUMNS = ("seed", "iteration", "train_seconds", "solved_rate", "step_reward", "loss", "steps")
+COLUMNS: tuple[str, ...] = ("seed", "iteration", "train_seconds", "solved_rate", "step_reward", "loss", "steps")
 
 
 def draw_curves(runs: Sequence[Path], destination: Path) -> tuple[Path, Path]:

@@ -6,10 +6,13 @@ sessions; third parties add one through the entry-point group `steptool.toolsets
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tool_sandbox.tasks import Split, Task
 from tool_sandbox.tools import CallOutcome, ToolCall, ToolSpec
+
+if TYPE_CHECKING:
+    from tool_sandbox.demonstrations import Policy
 
 
 class Session(Protocol):
@@ -44,6 +47,13 @@ class Toolset(Protocol):
 
     def sample_task(self, split: Split, level: str, index: int) -> Task:
         """The `index`-th task of a split and level: the same arguments give the same task in every process."""
+        ...
+
+    def demonstrator(self, noise: float, seed: int) -> Policy | None:
+        """A policy for warm starts, each of whose steps is preceded by an error with probability `noise`.
+
+        None where nobody can demonstrate.
+        """
         ...
 
     def open(self, task: Task) -> Session:

@@ -31,12 +31,15 @@ from tool_sandbox.tasks import GroundTruth, Split, Task
 from tool_sandbox.tools import CallStatus, Progress, ToolCall, ToolResult
 
 SMALL = (
+    "task.levels=[L0, L1, L2]",
     "task.per_iteration=2",
     "task.group_size=2",
     "learner.sft.demonstrations=2",
     "loop.iterations=3",
     "evaluation.tasks=6",
     "evaluation.sampled=false",
+    "evaluation.every=0",
+    "credit.kind=step_gae",
 )
 
 REPORT = IterationReport(

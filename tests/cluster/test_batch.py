@@ -13,9 +13,11 @@ from cluster.batch import (
 from cluster.presets import load_config
 from tests.cluster.builders import small_config
 
+LEVELS = "task.levels=[L0, L1, L2]"
+
 
 def ids(seed: int, cursor: int, count: int = 60) -> list[str]:
-    config = load_config("quickstart", [f"seed={seed}", f"task.per_iteration={count}"])
+    config = load_config("quickstart", [LEVELS, f"seed={seed}", f"task.per_iteration={count}"])
     return [task.id for task in training_tasks(config, cursor)]
 
 
@@ -33,7 +35,7 @@ def test_two_seeds_train_on_different_tasks() -> None:
 
 
 def test_the_levels_take_turns() -> None:
-    config = load_config("quickstart", ["task.per_iteration=5"])
+    config = load_config("quickstart", [LEVELS, "task.per_iteration=5"])
     assert [task.level for task in training_tasks(config, 0)] == ["L0", "L1", "L2", "L0", "L1"]
     assert [task.level for task in training_tasks(config, 5)] == ["L2", "L0", "L1", "L2", "L0"]
 
@@ -51,7 +53,8 @@ def test_every_task_is_played_by_a_group_of_its_own() -> None:
 
 
 def test_only_a_deterministic_run_fixes_the_seeds_of_its_requests() -> None:
-    free, fixed = load_config("quickstart"), load_config("quickstart", deterministic=True)
+    size = ["task.per_iteration=6", "task.group_size=8"]
+    free, fixed = load_config("quickstart", size), load_config("quickstart", size, deterministic=True)
     tasks = training_tasks(free, 0)
     assert {request.seed for request in training_requests(free, tasks, 1)} == {None}
     seeds = [request.seed for request in training_requests(fixed, tasks, 1)]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from actors.config import RolloutConfig
 from cluster.dry_run import describe, learner_bytes, model_size, rollout_bytes
 from cluster.presets import load_config, preset_names
 from learner.config import LearnerConfig
@@ -77,8 +78,11 @@ def test_a_float32_model_is_its_own_master_copy_and_a_reference_costs_another() 
 
 
 def test_an_engine_holds_its_part_of_the_weights_and_a_whole_cache() -> None:
-    config = load_config("quickstart", ["rollout.engine.tensor_parallel_size=2", "rollout.engine.kv_cache_gib=3"])
-    assert rollout_bytes(MIB, config.rollout) == {"weights": MIB, "KV cache": 3 * 1024 * MIB}
+    engine = {"dtype": "bfloat16", "tensor_parallel_size": 2, "kv_cache_gib": 3}
+    assert rollout_bytes(MIB, RolloutConfig.model_validate({"model": "x", "engine": engine})) == {
+        "weights": MIB,
+        "KV cache": 3 * 1024 * MIB,
+    }
 
 
 def test_the_description_begins_with_a_configuration_that_loads(tmp_path: Path) -> None:
@@ -89,8 +93,11 @@ def test_the_description_begins_with_a_configuration_that_loads(tmp_path: Path) 
 
 
 def test_the_description_says_who_runs_where_and_what_it_holds() -> None:
-    config = small_config()
-    text = told(f"rollout.model={config.rollout.model}", f"learner.model_path={config.rollout.model}")
+    model = small_config().rollout.model
+    engine = ["rollout.engine.dtype=bfloat16", "rollout.engine.kv_cache_gib=1", "rollout.engine.max_model_len=384"]
+    learner = ["learner.dtype=bfloat16", "learner.zero_stage=0", "learner.loss.kl.kind=none"]
+    cpus = ["placement.learner_cpus=0.9", "placement.rollout_cpus=0.7", "placement.sandbox_cpus=0.1"]
+    text = told(f"rollout.model={model}", f"learner.model_path={model}", *engine, *learner, *cpus)
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if "│" in line]
     assert ["learner", "1", "0.9", "0"] in rows
     assert ["all", "3", "1.7", "0"] in rows

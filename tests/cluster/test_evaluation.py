@@ -67,7 +67,8 @@ def test_an_evaluation_survives_the_way_to_disk_and_back() -> None:
 
 
 def test_held_out_tasks_are_the_same_for_every_seed_and_spread_over_the_levels() -> None:
-    one, other = load_config("quickstart"), load_config("quickstart", ["seed=2"])
+    size = ["task.levels=[L0, L1, L2]", "evaluation.tasks=192"]
+    one, other = load_config("quickstart", size), load_config("quickstart", [*size, "seed=2"])
     tasks = heldout_tasks(one.task, one.evaluation)
     assert tasks == heldout_tasks(other.task, other.evaluation)
     assert len({task.id for task in tasks}) == 192

@@ -9,7 +9,8 @@ from cluster.presets import load_config
 
 
 def test_the_plan_lists_ranks_then_engines_then_sandboxes_with_what_each_reserves() -> None:
-    overrides = ["learner.ranks=2", "placement.sandbox_actors=2", "placement.learner_gpus=1"]
+    cpus = ["placement.learner_cpus=0.9", "placement.rollout_cpus=0.7", "placement.sandbox_cpus=0.1"]
+    overrides = [*cpus, "learner.ranks=2", "placement.sandbox_actors=2", "placement.learner_gpus=1"]
     assert plan(load_config("quickstart", overrides)) == (
         Placed("learner-0", 0.9, 1.0),
         Placed("learner-1", 0.9, 1.0),
@@ -34,7 +35,8 @@ def test_the_one_gpu_preset_shares_one_gpu() -> None:
 
 
 def test_what_a_cluster_does_not_grant_in_time_is_listed_and_no_longer_asked_for(ray_local: str) -> None:
-    placed = plan(load_config("quickstart", ["placement.learner_cpus=1000"]))
+    asked = ["placement.learner_cpus=1000", "placement.rollout_cpus=0.7", "placement.sandbox_cpus=0.1"]
+    placed = plan(load_config("quickstart", asked))
     with pytest.raises(NotEnoughResources) as caught:
         place(placed, "too-much", deadline_seconds=1.0)
     message = str(caught.value)

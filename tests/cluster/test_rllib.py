@@ -54,7 +54,8 @@ def test_a_wrong_setting_is_refused_before_anything_is_built() -> None:
 
 
 def test_tune_reserves_the_trial_and_then_every_actor_of_the_plan() -> None:
-    request = StepToolAlgorithm.default_resource_request(StepToolConfig().to_dict())
+    asked = {"placement.learner_cpus": 0.9, "placement.rollout_cpus": 0.7, "placement.sandbox_cpus": 0.1}
+    request = StepToolAlgorithm.default_resource_request(StepToolConfig().settings(asked).to_dict())
     assert request.bundles == [{"CPU": 0.1}, {"CPU": 0.9}, {"CPU": 0.7}, {"CPU": 0.1}]
 
 
@@ -126,7 +127,7 @@ class FakeTrial(StepToolAlgorithm):
 
             placement = place(plan(config), config.name, 1.0)
             rank = ray.remote(Rank).options(**placement.options("learner")[0]).remote()
-            found = ray.get(rank.resources.remote(), timeout=120.0)
+            found: Any = ray.get(rank.resources.remote(), timeout=120.0)
             assert sum(amount for name, amount in found.items() if name == "CPU" or name.startswith("CPU_group_")) > 0.8
             events: list[str] = []
             yield SimpleNamespace(learner=FakeLearner(events), rollouts=FakeRollouts(events))

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -55,12 +55,12 @@ def wait_for_iterations(process: subprocess.Popen[str], run: Path, count: int) -
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """One uninterrupted deterministic run of four iterations."""
     directory = tmp_path_factory.mktemp("whole")
     code, output = finish(start(command(directory / "run", 4, "--deterministic"), directory))
     assert code == 0, output
-    yield directory / "run", output
+    return directory / "run", output
 
 
 def test_a_run_leaves_summary_metrics_trajectories_and_a_model_behind(finished: tuple[Path, str]) -> None:
