@@ -58,7 +58,7 @@ def warm_start_demonstrations(config: RunConfig) -> list[Demonstration]:
 
 
 def canary_sequences(config: RunConfig) -> list[tuple[int, ...]]:
-    """Token sequences whose probabilities prove a delivery: held-out conversations, or prompts where none can be shown."""
+    """Token sequences whose probabilities prove a delivery: held-out conversations, else bare prompts."""
     toolset, level = load_toolset(config.task.toolset), config.task.levels[-1]
     tasks = [toolset.sample_task(config.evaluation.split, level, i) for i in range(config.canary.sequences)]
     oracle = toolset.demonstrator(0.0, 0)

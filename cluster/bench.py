@@ -1,7 +1,7 @@
 """`steptool bench loop`: each part of an iteration beside the plain thing that it is built on, in one run.
 
-Owns the measurement. Machines are noisy, so every number that matters is a ratio of two things timed one after the other
-on the same machine, repeated, with its spread. Nothing here is used by training.
+Owns the measurement. Machines are noisy, so every number that matters is a ratio of two things timed one after the
+other on the same machine, repeated, with its spread. Nothing here is used by training.
 """
 
 from __future__ import annotations
@@ -85,8 +85,9 @@ def _counts(played: Sequence[ScoredTrajectory]) -> list[tuple[int, int]]:
 def _reference(measure: Callable[..., list[float]], config: RunConfig, data: Any) -> list[float]:
     """Seconds of each repetition, in a process of its own with the environment of an engine."""
     environment = {"env_vars": dict(engine_environment(config.rollout.engine))}
-    task = ray.remote(num_cpus=1, runtime_env=environment, max_retries=0)(measure)
-    return ray.get(task.remote(config, data), timeout=REFERENCE_SECONDS)
+    task: Any = ray.remote(measure)
+    options = {"num_cpus": 1, "runtime_env": environment, "max_retries": 0}
+    return ray.get(task.options(**options).remote(config, data), timeout=REFERENCE_SECONDS)
 
 
 def _bare_generation(config: RunConfig, counts: Sequence[tuple[int, int]]) -> list[float]:

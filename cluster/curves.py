@@ -1,4 +1,4 @@
-"""Learning curves of finished runs, as data and as a picture. Owns their form; reads run directories, starts nothing."""
+"""Learning curves of finished runs, as data and as a picture. Reads run directories, starts nothing."""
 
 from __future__ import annotations
 
