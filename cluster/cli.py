@@ -15,13 +15,16 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from actors.errors import BadInput
+from actors.errors import BadInput, EngineFailure, RolloutsLost
 from cluster.environment import apply_process_defaults
-from cluster.errors import BadConfiguration, RunError
+from cluster.errors import BadConfiguration, RunError, Stopped
 from cluster.models import ModelError
+from learner.errors import LearnerLost
 from tool_sandbox.errors import NoSuchTask, UnknownToolset
 
 _BAD_INPUT = (BadInput, UnknownToolset, NoSuchTask, ModelError)
+_LOST = (LearnerLost, RolloutsLost, EngineFailure)
+"""A part of the run died: it goes on from its newest checkpoint when it is started again."""
 
 # Before anything heavy is imported: threads, accelerator and caches are read once.
 apply_process_defaults()
@@ -147,10 +150,16 @@ def _exit_codes() -> Iterator[None]:
     """Turn what is the user's or the cluster's into one message and an exit code; our own defects keep their trace."""
     try:
         yield
-    except (RunError, *_BAD_INPUT) as error:
+    except (RunError, *_BAD_INPUT, *_LOST) as error:
         message = Text(f"steptool: {error}", style="bold red")
         Console(stderr=True).print(message, highlight=False, soft_wrap=True)
-        raise typer.Exit(error.exit_code if isinstance(error, RunError) else BadConfiguration.exit_code) from error
+        raise typer.Exit(_code(error)) from error
+
+
+def _code(error: Exception) -> int:
+    if isinstance(error, RunError):
+        return error.exit_code
+    return Stopped.exit_code if isinstance(error, _LOST) else BadConfiguration.exit_code
 
 
 def main() -> None:

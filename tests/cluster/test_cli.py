@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from actors.errors import RolloutsLost
 from cluster.checkpoint import RunState, save_checkpoint
 from cluster.cli import app
-from cluster.errors import CheckpointError, NotEnoughResources, RunError, Stopped
+from cluster.errors import CheckpointError, NotEnoughResources, Stopped
 from cluster.run_directory import RunDirectory
+from learner.errors import LearnerLost
 from tests.cluster.builders import small_config
 
 
@@ -106,9 +108,15 @@ def test_a_run_without_a_checkpoint_cannot_be_evaluated(run: Path) -> None:
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(Stopped("stopped"), 75), (NotEnoughResources("no CPUs"), 3), (CheckpointError("damaged"), 2)],
+    [
+        (Stopped("stopped"), 75),
+        (NotEnoughResources("no CPUs"), 3),
+        (CheckpointError("damaged"), 2),
+        (LearnerLost("a rank died"), 75),
+        (RolloutsLost("nobody left"), 75),
+    ],
 )
-def test_an_error_of_a_run_has_its_own_exit_code(error: RunError, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_a_run_has_its_own_exit_code(error: Exception, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: object, **options: object) -> None:
         raise error
 

@@ -29,7 +29,7 @@ from cluster.tiny_model import (
     train,
 )
 from tool_sandbox.demonstrations import demonstrate
-from tool_sandbox.ledger.policies import NoisyOraclePolicy, OraclePolicy
+from tool_sandbox.ledger.policies import NoisyOraclePolicy
 from tool_sandbox.registry import load_toolset
 from tool_sandbox.tasks import Split, Task
 from tool_sandbox.tools import CallStatus, ToolCall
