@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from actors.config import RolloutConfig
 from learner.config import CreditConfig, LearnerConfig, StepGaeConfig
@@ -105,3 +114,14 @@ class RunConfig(Settings):
     checkpoint: CheckpointConfig = CheckpointConfig()
     canary: CanaryConfig = CanaryConfig()
     placement: PlacementConfig = PlacementConfig()
+
+    @model_validator(mode="after")
+    def _sampled_as_trained(self) -> Self:
+        """The engine records probabilities of the tempered distribution; the learner's ratios know none but T = 1."""
+        temperature = self.rollout.sampling.temperature
+        if temperature != 1.0:
+            raise ValueError(
+                f"rollout.sampling.temperature is {temperature:g}, expected 1: the learner compares with probabilities "
+                "at temperature 1, so every importance ratio would be wrong; evaluation takes other temperatures"
+            )
+        return self

@@ -152,3 +152,8 @@ def test_a_file_that_is_no_preset_is_refused(tmp_path: Path, text: str, message:
 def test_every_variant_has_its_settings_listed() -> None:
     names = set(setting_names())
     assert {"credit.lam", "credit.critic.backbone", "credit.critic.decay", "learner.loss.kl.coef"} <= names
+
+
+def test_a_training_temperature_that_the_ratios_do_not_know_is_refused() -> None:
+    with pytest.raises(BadConfiguration, match=r"temperature is 0.8, expected 1"):
+        load_config("tiny", ["rollout.sampling.temperature=0.8"])
