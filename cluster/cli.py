@@ -62,7 +62,7 @@ def train(
 ) -> None:
     """Train a policy: warm start, then reinforcement with step rewards. Ctrl-C saves and stops; run again to continue.
 
-    Try [bold]steptool train --preset tiny[/] (two minutes) or [bold]--preset quickstart[/] (twenty).
+    Try [bold]steptool train --preset tiny[/] first: the whole loop, every part real, on a very small model.
     """
     from cluster.presets import load_config
 
