@@ -6,7 +6,7 @@ Owns the types that cross every floor above. Knows nothing of models, tokens, se
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -100,4 +100,3 @@ class CallOutcome:
     result: ToolResult
     progress: Progress | None = None
     """None where the task has no exact distance."""
-    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
