@@ -14,10 +14,10 @@ from actors.config import EpisodeConfig
 from actors.engine import Generation, GenerationEngine, Sampling
 from actors.errors import PromptTooLong
 from actors.prompt import ChatFormat
-from actors.trajectory import Action, Answer, ParseFailure, Step, StopReason, Trajectory
+from actors.trajectory import Action, Answer, ParseFailure, Step, Trajectory
 from tool_sandbox.client import SandboxClient
 from tool_sandbox.errors import LeaseLost, SandboxFull, SandboxUnavailable
-from tool_sandbox.tasks import Task
+from tool_sandbox.tasks import StopReason, Task
 from tool_sandbox.tools import CallOutcome, CallStatus, Progress, ToolCall, ToolResult, ToolSpec
 
 

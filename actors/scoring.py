@@ -17,7 +17,6 @@ from actors.trajectory import Answer, ParseFailure, Step, Trajectory
 from reward_service.client import RewardSource
 from reward_service.errors import UnscorableTrajectory
 from reward_service.rewards import StepReward, TrajectoryReward
-from reward_service.signals import Stop
 from reward_service.wire import (
     MAX_CHARACTERS,
     MAX_TRAJECTORIES,
@@ -83,7 +82,7 @@ def to_wire(trajectory: Trajectory) -> TrajectoryItem:
         id=trajectory.id,
         steps=tuple(_step(index, step) for index, step in enumerate(trajectory.steps)),
         task=_task(trajectory.task),
-        stop=Stop(trajectory.stop.value),
+        stop=trajectory.stop,
         final_state_hash=trajectory.final_state_hash,
     )
 

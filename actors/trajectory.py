@@ -8,23 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 
-from tool_sandbox.tasks import Task
+from tool_sandbox.tasks import StopReason, Task
 from tool_sandbox.tools import Progress, ToolCall, ToolResult
-
-
-class StopReason(StrEnum):
-    """Why an episode ended."""
-
-    ANSWERED = "answered"
-    STEP_BUDGET = "step_budget"
-    CONTEXT_OVERFLOW = "context_overflow"
-    """The next turn would not have fitted the model's context; nothing was cut."""
-    TURN_TOO_LONG = "turn_too_long"
-    """The model did not end its turn within its token budget."""
-    INFRASTRUCTURE = "infrastructure"
-    """The sandbox was lost; the steps up to there are good."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,3 +125,14 @@ class RunConfig(Settings):
                 "at temperature 1, so every importance ratio would be wrong; evaluation takes other temperatures"
             )
         return self
+
+    @model_validator(mode="after")
+    def _a_group_for_each_minibatch(self) -> Self:
+        """Groups stay whole, so a minibatch without one would silently be no step."""
+        minibatches, groups = self.learner.minibatches, self.task.per_iteration
+        if minibatches > groups:
+            raise ValueError(
+                f"learner.minibatches is {minibatches}, expected at most task.per_iteration, which is {groups}: "
+                "a group is never cut; lower the one or raise the other"
+            )
+        return self

@@ -25,7 +25,7 @@ from cluster.checkpoint import list_checkpoints
 from cluster.config import RunConfig
 from cluster.display import Display, LineDisplay, LiveDisplay
 from cluster.environment import apply_process_defaults, process_defaults
-from cluster.errors import BadConfiguration
+from cluster.errors import BadConfiguration, NotEnoughResources
 from cluster.evaluation import Evaluation, evaluation_requests, heldout_tasks, summarise
 from cluster.interrupt import stop_on_signals
 from cluster.models import find_model, model_candidates
@@ -100,15 +100,24 @@ def check_inputs(config: RunConfig) -> RunConfig:
 def ray_session() -> Iterator[None]:
     """Join the cluster that this process was submitted to, else a Ray of its own on this machine."""
     apply_process_defaults()
-    environment = {"env_vars": process_defaults()}
-    if "RAY_ADDRESS" in os.environ:
-        ray.init(runtime_env=environment, log_to_driver=False, namespace=None)
-    else:
-        ray.init(address="local", runtime_env=environment, logging_level=logging.WARNING, log_to_driver=False)
+    _initialise_ray({"env_vars": process_defaults()})
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _initialise_ray(runtime_env: dict[str, Any]) -> None:
+    joined = os.environ.get("RAY_ADDRESS")
+    try:
+        if joined is None:
+            ray.init(address="local", runtime_env=runtime_env, logging_level=logging.WARNING, log_to_driver=False)
+        else:
+            ray.init(runtime_env=runtime_env, log_to_driver=False, namespace=None)
+    except (ConnectionError, TimeoutError) as error:
+        where = f"the Ray cluster at RAY_ADDRESS={joined}" if joined else "a Ray of this machine's own"
+        message = f"no connection to {where}: {error}; see `ray status`, or unset RAY_ADDRESS"
+        raise NotEnoughResources(message) from error
 
 
 def _model_directory(setting: str, model: str) -> Path:

@@ -140,7 +140,9 @@ class LearnerConfig(_Settings):
     pack_tokens: int = Field(default=1024, ge=1)
     """Tokens of one packed row, which is one micro-batch. A longer trajectory has a row to itself."""
     passes: int = Field(default=1, ge=1)
-    """Optimiser steps on each batch."""
+    """Times that each batch is gone through."""
+    minibatches: int = Field(default=1, ge=1)
+    """Optimiser steps in one pass, each on its share of the groups; at most as many as there are groups."""
     threads: int = Field(default=2, ge=1)
     """OpenMP threads of each rank."""
     seed: int = 0

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from actors.scoring import ScoredTrajectory
-from actors.trajectory import StopReason
 from learner.config import CreditConfig, GroupOutcomeConfig, GroupStepConfig, ReinforceConfig, StepGaeConfig
 from learner.errors import NoCredit
+from tool_sandbox.tasks import StopReason
 
 Credits = tuple[float | None, ...]
 Key = TypeVar("Key")

@@ -28,6 +28,7 @@ from learner.credit import CreditedTrajectory
 from learner.engine import PlainClip, build_engine, join
 from learner.errors import NonFinite
 from learner.losses import BatchScale, Credit, LossStats, imitation_loss, reinforcement_loss
+from learner.minibatches import split_groups
 from learner.packing import (
     IDLE,
     Demonstration,
@@ -103,25 +104,25 @@ class LearnerRank:
     # -- training ---------------------------------------------------------------------------------------------------
 
     def update(self, credited: Sequence[CreditedTrajectory]) -> UpdateReport:
-        """Reinforce: `passes` optimiser steps on the batch. Raises `NonFinite` before a bad step is applied."""
+        """Reinforce: `passes` times over the batch, an optimiser step for each minibatch that has credit.
+
+        Raises:
+            NonFinite: before a bad step is applied; steps on earlier minibatches stand.
+        """
         began = time.monotonic()
-        items = items_to_train(credited, self._keep())
         batch_tokens = sum(one.scored.trajectory.token_count for one in credited)
-        if not any(advantage != 0.0 for item in items for advantage in item.advantages):
-            return UpdateReport(0, LossStats.total([]), 0.0, 0.0, batch_tokens, 0, time.monotonic() - began)
-        rows = self._share(items)
-        references = [self._reference_logprobs(row) for row in rows]
+        minibatches = self._minibatches(credited)
         scale = batch_scale(credited)
-        parts: list[LossStats] = []
-        norm = lr = 0.0
+        stats, norm, lr = LossStats.total([]), 0.0, 0.0
         for _ in range(self._config.passes):
-            parts = [self._reinforce(row, ref, scale) for row, ref in zip(rows, references, strict=True)]
-            lr = self._rate(self._config.optimiser.lr)
-            norm = self._step(lr, self._rate(self._critic.lr) if self._critic else lr)
-            self._updates += 1
-        computed = self._config.passes * sum(row.token_count for row in rows)
-        seconds = time.monotonic() - began
-        return UpdateReport(self._config.passes, LossStats.total(parts), norm, lr, batch_tokens, computed, seconds)
+            parts: list[LossStats] = []
+            for rows in filter(None, minibatches):
+                parts += [self._reinforce(*row, scale, len(minibatches)) for row in rows]
+                lr, norm = self._reinforcement_step()
+            stats = LossStats.total(parts)
+        steps = self._config.passes * sum(bool(rows) for rows in minibatches)
+        computed = self._config.passes * sum(row.token_count for rows in minibatches for row, _ in rows)
+        return UpdateReport(steps, stats, norm, lr, batch_tokens, computed, time.monotonic() - began)
 
     def sft_step(self, demonstrations: Sequence[Demonstration], step: int = 0, steps: int = 1) -> SftReport:
         """Imitate: one optimiser step on these demonstrations."""
@@ -233,18 +234,34 @@ class LearnerRank:
         needs_all = self._critic is not None or self._config.loss.kl.kind == "reference"
         return Keep.ALL if needs_all else Keep.CREDITED
 
+    def _minibatches(self, credited: Sequence[CreditedTrajectory]) -> list[list[tuple[PackedRow, Tensor | None]]]:
+        """This rank's rows of each minibatch, with their reference log-probabilities; none where nothing is taught."""
+        parts = [items_to_train(part, self._keep()) for part in split_groups(credited, self._config.minibatches)]
+        return [
+            [(row, self._reference_logprobs(row)) for row in self._share(items)] if _can_teach(items) else []
+            for items in parts
+        ]
+
     def _share(self, items: Sequence[PackItem]) -> list[PackedRow]:
         return pack(items, self._config.pack_tokens, self._ranks)[self._rank]
 
-    def _reinforce(self, row: PackedRow, reference: Tensor | None, scale: BatchScale) -> LossStats:
+    def _reinforce(self, row: PackedRow, reference: Tensor | None, scale: BatchScale, minibatches: int) -> LossStats:
+        """Accumulate a row's gradient. Its loss is a share of the whole batch's; a step sees one minibatch of it."""
         outputs: RowOutputs = self._engine(row)
         credit = Credit(row.behaviour, row.advantages, row.value_targets, reference)
         coef = self._config.loss.value_coef if self._critic else 0.0
         row_loss = reinforcement_loss(
             outputs.logprobs, outputs.values, outputs.entropies, credit, scale, self._config.loss, value_coef=coef
         )
-        self._backward(row_loss.loss)
+        self._backward(row_loss.loss * minibatches)
         return row_loss.stats
+
+    def _reinforcement_step(self) -> tuple[float, float]:
+        """Apply the gradient; gives the rate of the policy and the gradient's norm."""
+        lr = self._rate(self._config.optimiser.lr)
+        norm = self._step(lr, self._rate(self._critic.lr) if self._critic else lr)
+        self._updates += 1
+        return lr, norm
 
     def _imitate(self, row: PackedRow, scale: BatchScale) -> float:
         outputs: RowOutputs = self._engine(row)
@@ -303,6 +320,10 @@ def batch_scale(credited: Sequence[CreditedTrajectory]) -> BatchScale:
         if advantage is not None
     )
     return BatchScale(tokens, sum(number is not None for one in credited for number in one.returns))
+
+
+def _can_teach(items: Sequence[PackItem]) -> bool:
+    return any(advantage != 0.0 for item in items for advantage in item.advantages)
 
 
 def _with_ties(model: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -8,8 +8,9 @@ from reward_service.config import Shaping
 from reward_service.errors import UnscorableTrajectory
 from reward_service.rewards import StepReward, TrajectoryReward
 from reward_service.shaping import MissingSignal, reward_version, step_rewards
-from reward_service.signals import Episode, Stop, measure, solved
+from reward_service.signals import Episode, measure, solved
 from reward_service.wire import TrajectoryItem
+from tool_sandbox.tasks import StopReason
 
 
 def score(item: TrajectoryItem, shaping: Shaping) -> TrajectoryReward:
@@ -30,5 +31,5 @@ def score(item: TrajectoryItem, shaping: Shaping) -> TrajectoryReward:
 
 
 def _state_is_missing(episode: Episode) -> bool:
-    needed = episode.ground_truth.state_hash is not None and episode.stop is not Stop.INFRASTRUCTURE
+    needed = episode.ground_truth.state_hash is not None and episode.stop is not StopReason.INFRASTRUCTURE
     return needed and episode.state_hash is None

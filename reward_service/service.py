@@ -11,7 +11,6 @@ from reward_service.errors import RewardVersionMismatch, ScorerUnavailable, Unsc
 from reward_service.rewards import TrajectoryReward
 from reward_service.scoring import score
 from reward_service.shaping import reward_version
-from reward_service.signals import Stop
 from reward_service.wire import (
     FailedItem,
     GroundTruthItem,
@@ -32,7 +31,7 @@ _PROBE = TrajectoryItem(
     id="readiness",
     steps=(StepItem(index=0, answer="42"),),
     task=TaskItem(id="readiness", level="readiness", ground_truth=GroundTruthItem(answer="42")),
-    stop=Stop.ANSWERED,
+    stop=StopReason.ANSWERED,
 )
 
 

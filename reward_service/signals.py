@@ -9,24 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 
-from tool_sandbox.tasks import GroundTruth
+from tool_sandbox.tasks import GroundTruth, StopReason
 from tool_sandbox.tools import CallStatus, Progress
 from tool_sandbox.verdict import solved as is_solved
 
 SIGNALS_VERSION = 1
 """Part of every reward version. Raise it with any change of this file that changes a number."""
-
-
-class Stop(StrEnum):
-    """Why an episode ended, as the contract spells it."""
-
-    ANSWERED = "answered"
-    STEP_BUDGET = "step_budget"
-    CONTEXT_OVERFLOW = "context_overflow"
-    TURN_TOO_LONG = "turn_too_long"
-    INFRASTRUCTURE = "infrastructure"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +55,7 @@ class Episode:
 
     turns: tuple[Turn, ...]
     ground_truth: GroundTruth
-    stop: Stop
+    stop: StopReason
     state_hash: str | None
     """Canonical hash of the final state; None where the toolset has no state."""
 
@@ -122,7 +111,7 @@ def solved(episode: Episode) -> float | None:
     A spent step budget, a full context and an endless turn are the model's doing: unsolved, unless the target is a
     state that was reached.
     """
-    if episode.stop is Stop.INFRASTRUCTURE:
+    if episode.stop is StopReason.INFRASTRUCTURE:
         return None
     verdict = is_solved(episode.ground_truth, episode.answer, episode.state_hash)
     return None if verdict is None else float(verdict)

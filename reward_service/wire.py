@@ -11,8 +11,8 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, NonNegativeInt, model_validator
 
 from reward_service.rewards import StepReward, TrajectoryReward
-from reward_service.signals import Answered, Called, Episode, Stop, Turn, Unparsed
-from tool_sandbox.tasks import GroundTruth
+from reward_service.signals import Answered, Called, Episode, Turn, Unparsed
+from tool_sandbox.tasks import GroundTruth, StopReason
 from tool_sandbox.tools import CallStatus, Progress
 
 SCHEMA_VERSION = 1
@@ -115,7 +115,7 @@ class TrajectoryItem(Message):
     id: Identifier
     steps: Annotated[tuple[StepItem, ...], Field(max_length=MAX_STEPS)]
     task: TaskItem
-    stop: Stop
+    stop: StopReason
     final_state_hash: Identifier | None = None
 
     @model_validator(mode="after")
@@ -130,8 +130,8 @@ class TrajectoryItem(Message):
         answers = [step.index for step in self.steps if step.answer is not None]
         # The world can be lost after the answer, before its final state was read.
         allowed = {
-            Stop.ANSWERED: ([len(self.steps) - 1],),
-            Stop.INFRASTRUCTURE: ([len(self.steps) - 1], []),
+            StopReason.ANSWERED: ([len(self.steps) - 1],),
+            StopReason.INFRASTRUCTURE: ([len(self.steps) - 1], []),
         }.get(self.stop, ([],))
         if answers not in allowed:
             raise ValueError(
@@ -143,7 +143,7 @@ class TrajectoryItem(Message):
     @model_validator(mode="after")
     def _calls_have_results(self) -> Self:
         pending = [step.index for step in self.steps if step.call is not None and step.status is None]
-        if pending and (self.stop is not Stop.INFRASTRUCTURE or pending != [len(self.steps) - 1]):
+        if pending and (self.stop is not StopReason.INFRASTRUCTURE or pending != [len(self.steps) - 1]):
             raise ValueError(
                 f"trajectory {self.id!r}: no status for the calls at steps {pending}; "
                 "only the last call before the stop 'infrastructure' may lack one"

@@ -1,6 +1,7 @@
 """Tasks: a prompt, the tools that may be used, and the ground truth that decides whether it was solved.
 
-Owns the `Task` type. A task carries all that is needed to open an identical session anywhere, any number of times.
+Owns the `Task` type and the reasons for which an episode may end. A task carries all that is needed to open an
+identical session anywhere, any number of times.
 """
 
 from __future__ import annotations
@@ -23,6 +24,19 @@ class Split(StrEnum):
     """Pairs of tools that are never adjacent in training."""
     TEST_DEPTH = "test_depth"
     """Chains two calls deeper than in training."""
+
+
+class StopReason(StrEnum):
+    """Why an episode ended; the contract of the reward service spells it so."""
+
+    ANSWERED = "answered"
+    STEP_BUDGET = "step_budget"
+    CONTEXT_OVERFLOW = "context_overflow"
+    """The next turn would not have fitted the model's context; nothing was cut."""
+    TURN_TOO_LONG = "turn_too_long"
+    """The model did not end its turn within its token budget."""
+    INFRASTRUCTURE = "infrastructure"
+    """The sandbox was lost; the steps up to there are good."""
 
 
 @dataclass(frozen=True, slots=True)

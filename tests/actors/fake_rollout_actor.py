@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from actors.errors import PromptTooLong
 from actors.scoring import ScoredTrajectory
-from actors.trajectory import Answer, Step, StopReason, Trajectory, VersionSpan
+from actors.trajectory import Answer, Step, Trajectory, VersionSpan
 from reward_service.rewards import StepReward, TrajectoryReward
-from tool_sandbox.tasks import GroundTruth, Split, Task
+from tool_sandbox.tasks import GroundTruth, Split, StopReason, Task
 
 if TYPE_CHECKING:
     from actors.episode import EpisodeRequest

@@ -16,13 +16,13 @@ from actors.parsing import ActionParser
 from actors.prompt import ChatFormat, build_chat_format
 from actors.recipes import tool_specs
 from actors.scoring import ScoredTrajectory
-from actors.trajectory import Answer, Step, StopReason, Trajectory, VersionSpan
+from actors.trajectory import Answer, Step, Trajectory, VersionSpan
 from cluster.environment import home
 from reward_service.rewards import StepReward, TrajectoryReward
 from tool_sandbox.client import LocalSandbox, SandboxClient
 from tool_sandbox.config import PoolConfig
 from tool_sandbox.ledger import LedgerToolset
-from tool_sandbox.tasks import GroundTruth, Split, Task
+from tool_sandbox.tasks import GroundTruth, Split, StopReason, Task
 from tool_sandbox.tools import CallOutcome, ToolCall
 
 LEDGER = LedgerToolset()

@@ -11,7 +11,7 @@ from actors.demonstrations import encode, render_call
 from actors.engine import Generation
 from actors.errors import BadInput, PromptTooLong
 from actors.recipes import tool_specs
-from actors.trajectory import Answer, ParseFailure, StopReason, Trajectory
+from actors.trajectory import Answer, ParseFailure, Trajectory
 from tests.actors.fakes import (
     LEDGER,
     VERSION,
@@ -29,7 +29,7 @@ from tool_sandbox.client import LocalSandbox
 from tool_sandbox.config import PoolConfig
 from tool_sandbox.demonstrations import demonstrate
 from tool_sandbox.errors import UnknownToolset
-from tool_sandbox.tasks import Split
+from tool_sandbox.tasks import Split, StopReason
 from tool_sandbox.tools import CallStatus, Progress, ToolCall
 
 CHAIN = LEDGER.sample_task(Split.TRAIN, "L1", 0)

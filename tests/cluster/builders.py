@@ -13,7 +13,7 @@ from rich.console import Console
 
 from actors.episode import EpisodeRequest
 from actors.scoring import ScoredTrajectory
-from actors.trajectory import Answer, Step, StopReason, Trajectory, VersionSpan
+from actors.trajectory import Answer, Step, Trajectory, VersionSpan
 from cluster.config import RunConfig
 from cluster.display import LineDisplay
 from cluster.interrupt import StopFlag
@@ -27,7 +27,7 @@ from learner.losses import LossStats
 from learner.packing import Demonstration
 from learner.rank import SftReport, UpdateReport
 from reward_service.rewards import StepReward, TrajectoryReward
-from tool_sandbox.tasks import GroundTruth, Split, Task
+from tool_sandbox.tasks import GroundTruth, Split, StopReason, Task
 from tool_sandbox.tools import CallStatus, Progress, ToolCall, ToolResult
 
 SMALL = (

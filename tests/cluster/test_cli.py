@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,10 @@ from actors.errors import RolloutsLost
 from cluster.checkpoint import RunState, save_checkpoint
 from cluster.cli import app
 from cluster.errors import CheckpointError, NotEnoughResources, Stopped
+from cluster.launch import ray_session
 from cluster.run_directory import RunDirectory
 from learner.errors import LearnerLost
+from reward_service.errors import ServiceNotStarted
 from tests.cluster.builders import small_config
 
 
@@ -114,6 +117,7 @@ def test_a_run_without_a_checkpoint_cannot_be_evaluated(run: Path) -> None:
         (CheckpointError("damaged"), 2),
         (LearnerLost("a rank died"), 75),
         (RolloutsLost("nobody left"), 75),
+        (ServiceNotStarted("no replica came up"), 3),
     ],
 )
 def test_an_error_of_a_run_has_its_own_exit_code(error: Exception, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,6 +128,26 @@ def test_an_error_of_a_run_has_its_own_exit_code(error: Exception, code: int, mo
     result = steptool("train")
     assert result.exit_code == code
     assert result.stderr == f"steptool: {error}\n"
+
+
+def test_a_full_disk_ends_with_3_and_names_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "runs/r/trajectories/00007.parquet")
+
+    monkeypatch.setattr("cluster.launch.launch_training", fail)
+    result = steptool("train")
+    assert result.exit_code == 3
+    assert "disk full at runs/r/trajectories/00007.parquet" in result.stderr
+
+
+def test_a_cluster_that_is_not_there_ends_with_3(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise ConnectionError("nobody listens")
+
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setattr("ray.init", refuse)
+    with pytest.raises(NotEnoughResources, match="nobody listens"), ray_session():
+        pass
 
 
 def test_a_defect_of_ours_is_not_dressed_up_as_a_message(monkeypatch: pytest.MonkeyPatch) -> None:

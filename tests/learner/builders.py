@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from actors.scoring import ScoredTrajectory
-from actors.trajectory import Answer, Step, StopReason, Trajectory, VersionSpan
+from actors.trajectory import Answer, Step, Trajectory, VersionSpan
 from learner.credit import CreditedTrajectory
 from reward_service.rewards import StepReward, TrajectoryReward
-from tool_sandbox.tasks import GroundTruth, Split, Task
+from tool_sandbox.tasks import GroundTruth, Split, StopReason, Task
 from tool_sandbox.tools import Progress
 
 TASK = Task("ledger-1", "ledger", "How much?", (), GroundTruth(answer="7", minimum_calls=2), "L1", Split.TRAIN, {})

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from ray.rllib.utils.postprocessing.value_predictions import compute_value_targets
 
-from actors.trajectory import StopReason
 from learner.config import (
     GroupOutcomeConfig,
     GroupStepConfig,
@@ -24,6 +23,7 @@ from learner.credit import CreditedTrajectory, assign_credit, step_gae, step_ret
 from learner.errors import NoCredit
 from learner.progress_table import ProgressTable, calls_needed
 from tests.learner.builders import scored, step
+from tool_sandbox.tasks import StopReason
 
 ALL_ESTIMATORS: list[Any] = [StepGaeConfig(), GroupStepConfig(), GroupOutcomeConfig(), ReinforceConfig()]
 

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from learner.config import LossConfig, OptimiserConfig, ReferenceKl, SftConfig, ValueHeadConfig
 from learner.errors import NonFinite
+from learner.minibatches import split_groups
 from learner.packing import Demonstration
 from learner.rank import LearnerRank
 from tests.learner.batches import (
@@ -105,6 +106,25 @@ def test_a_second_pass_takes_a_second_step(path: str) -> None:
     expected, found = once.full_parameters(), twice.full_parameters()
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, atol=1e-7, rtol=0.0)
+
+
+def test_each_minibatch_takes_a_step_of_its_own(path: str) -> None:
+    """The two halves hold as many tokens, so that each is the batch that a learner with one minibatch would see."""
+    halves = split_groups(batch(), 2)
+    apart, together = rank(path), rank(path, minibatches=2)
+    for half in halves:
+        apart.update(half)
+    report = together.update(batch())
+    assert report.optimiser_steps == 2
+    assert [len(half) for half in halves] == [3, 3]
+    expected, found = apart.full_parameters(), together.full_parameters()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, atol=1e-7, rtol=0.0)
+
+
+def test_a_minibatch_without_credit_takes_no_step(path: str) -> None:
+    silent = [credited([0.0], [step((1, 2), (3,))], id="s", group="silent")]
+    assert rank(path, minibatches=3).update([*batch(), *silent]).optimiser_steps == 2
 
 
 def test_the_rate_warms_up(path: str) -> None:

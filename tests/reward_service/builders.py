@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from reward_service.signals import Answered, Called, Episode, Stop, Turn
+from reward_service.signals import Answered, Called, Episode, Turn
 from reward_service.wire import TrajectoryItem
-from tool_sandbox.tasks import GroundTruth
+from tool_sandbox.tasks import GroundTruth, StopReason
 from tool_sandbox.tools import CallStatus, Progress
 
 ANSWER = GroundTruth(answer="42", minimum_calls=2)
@@ -16,7 +16,9 @@ def call(before: int, after: int, status: CallStatus = CallStatus.OK) -> Called:
     return Called(status, Progress(before, after))
 
 
-def episode(*turns: Turn, stop: Stop = Stop.ANSWERED, truth: GroundTruth = ANSWER, state: str | None = None) -> Episode:
+def episode(
+    *turns: Turn, stop: StopReason = StopReason.ANSWERED, truth: GroundTruth = ANSWER, state: str | None = None
+) -> Episode:
     return Episode(turns, truth, stop, state)
 
 

@@ -18,9 +18,9 @@ from reward_service.config import LinearShaping, OutcomeShaping, PaperShaping, P
 from reward_service.errors import UnscorableTrajectory
 from reward_service.scoring import score
 from reward_service.shaping import MissingSignal, reward_version, step_rewards
-from reward_service.signals import Called, Stop, Unparsed
+from reward_service.signals import Called, Unparsed
 from tests.reward_service.builders import RIGHT, WRONG, call, episode, item
-from tool_sandbox.tasks import GroundTruth
+from tool_sandbox.tasks import GroundTruth, StopReason
 from tool_sandbox.tools import CallStatus, Progress
 
 EVERY_SHAPING = [LinearShaping(), PaperShaping(), PotentialShaping(), OutcomeShaping()]
@@ -55,18 +55,18 @@ def test_a_wrong_answer_costs_what_the_configuration_says():
 
 
 def test_a_trajectory_that_ends_in_a_call_gets_its_step_reward_less_the_cost_of_being_wrong():
-    spent = episode(call(2, 1), call(1, 0), stop=Stop.STEP_BUDGET)
+    spent = episode(call(2, 1), call(1, 0), stop=StopReason.STEP_BUDGET)
     assert step_rewards(spent, LinearShaping(wrong_cost=0.3)) == pytest.approx((0.5, 0.5 - 0.3))
 
 
 def test_a_call_that_reached_the_target_state_in_the_last_step_earns_the_outcome_too():
     truth = GroundTruth(state_hash="abc", minimum_calls=1)
-    reached = episode(call(1, 0), stop=Stop.STEP_BUDGET, truth=truth, state="abc")
+    reached = episode(call(1, 0), stop=StopReason.STEP_BUDGET, truth=truth, state="abc")
     assert step_rewards(reached, LinearShaping()) == pytest.approx((0.5 + 1.0,))
 
 
 def test_a_turn_that_never_ended_is_a_failed_step_and_no_answer():
-    endless = episode(Unparsed("turn ran out of tokens"), stop=Stop.TURN_TOO_LONG)
+    endless = episode(Unparsed("turn ran out of tokens"), stop=StopReason.TURN_TOO_LONG)
     assert step_rewards(endless, LinearShaping()) == pytest.approx((-0.1,))
 
 
@@ -146,7 +146,7 @@ def test_a_lost_call_abstains_and_changes_no_other_step(shaping):
 @pytest.mark.parametrize("shaping", EVERY_SHAPING, ids=lambda shaping: shaping.kind)
 @pytest.mark.parametrize("last", [LOST, call(1, 0)], ids=["lost", "before the loss"])
 def test_an_episode_that_infrastructure_ended_keeps_its_good_steps_and_abstains_at_its_last(shaping, last):
-    first, final = step_rewards(episode(call(2, 1), last, stop=Stop.INFRASTRUCTURE), shaping)
+    first, final = step_rewards(episode(call(2, 1), last, stop=StopReason.INFRASTRUCTURE), shaping)
     assert first == step_rewards(DIRECT, shaping)[0]
     assert final is None
 

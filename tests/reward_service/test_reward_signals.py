@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from reward_service.signals import Answered, Called, Stop, Unparsed, contribution, distances, measure, solved, success
+from reward_service.signals import Answered, Called, Unparsed, contribution, distances, measure, solved, success
 from tests.reward_service.builders import RIGHT, WRONG, call, episode
-from tool_sandbox.tasks import GroundTruth
+from tool_sandbox.tasks import GroundTruth, StopReason
 from tool_sandbox.tools import CallStatus, Progress
 
 MODEL_ERRORS = sorted(set(CallStatus) - {CallStatus.OK, CallStatus.INFRA_ERROR})
 STATE = GroundTruth(state_hash="abc", minimum_calls=1)
-MODEL_STOPS = [Stop.STEP_BUDGET, Stop.CONTEXT_OVERFLOW, Stop.TURN_TOO_LONG]
+MODEL_STOPS = [StopReason.STEP_BUDGET, StopReason.CONTEXT_OVERFLOW, StopReason.TURN_TOO_LONG]
 
 
 def test_a_call_that_ran_succeeded():
@@ -68,7 +68,7 @@ def test_a_state_that_was_missed_is_unsolved_whatever_the_answer_claims():
 
 
 def test_nobody_knows_whether_an_episode_was_solved_that_infrastructure_ended():
-    assert solved(episode(call(2, 1), stop=Stop.INFRASTRUCTURE)) is None
+    assert solved(episode(call(2, 1), stop=StopReason.INFRASTRUCTURE)) is None
 
 
 def test_nobody_knows_without_ground_truth():

@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 
 from actors.scoring import score, to_wire
-from actors.trajectory import Answer, ParseFailure, Step, StopReason, Trajectory, VersionSpan
+from actors.trajectory import Answer, ParseFailure, Step, Trajectory, VersionSpan
 from reward_service.config import LinearShaping, PaperShaping, Shaping
 from reward_service.errors import ScorerUnavailable, UnscorableTrajectory
 from reward_service.service import RewardService, RuleScorer
-from reward_service.signals import Stop
 from reward_service.wire import MAX_CHARACTERS, MAX_TRAJECTORIES
-from tool_sandbox.tasks import GroundTruth, Split, Task
+from tool_sandbox.tasks import GroundTruth, Split, StopReason, Task
 from tool_sandbox.tools import CallStatus, Progress, ToolCall, ToolResult
 
 
@@ -110,11 +109,6 @@ async def test_more_trajectories_than_one_request_carries_are_all_scored():
 
 async def test_nothing_to_score_asks_nobody():
     assert await score(source(), []) == []
-
-
-@pytest.mark.parametrize("stop", StopReason)
-def test_every_stop_reason_has_its_word_in_the_contract(stop):
-    assert Stop(stop.value).name == stop.name
 
 
 def test_whatever_a_model_writes_can_be_sent():
