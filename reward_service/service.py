@@ -24,6 +24,7 @@ from reward_service.wire import (
     TaskItem,
     TrajectoryItem,
 )
+from tool_sandbox.tasks import StopReason
 
 SIGNAL_RANGES = {"success": (0.0, 1.0), "contribution": (-1.0, 1.0), "solved": (0.0, 1.0)}
 
