@@ -21,6 +21,6 @@ def split_groups(credited: Sequence[CreditedTrajectory], count: int) -> list[lis
     for one in credited:
         groups.setdefault(one.scored.trajectory.group, []).append(one)
     members = list(groups.values())
-    parts = min(count, len(members))
+    parts = max(1, min(count, len(members)))
     bounds = [len(members) * part // parts for part in range(parts + 1)]
     return [[one for group in members[start:end] for one in group] for start, end in pairwise(bounds)]

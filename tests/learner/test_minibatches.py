@@ -29,5 +29,5 @@ def test_neighbouring_groups_share_a_part(groups: int, count: int, expected: lis
     assert all(len(part) == 2 * len(names) for part, names in zip(parts, expected, strict=True))
 
 
-def test_nothing_splits_into_nothing() -> None:
-    assert split_groups([], 3) == []
+def test_nothing_is_one_empty_part() -> None:
+    assert split_groups([], 3) == [[]]
