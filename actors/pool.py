@@ -42,6 +42,7 @@ class RolloutPool:
     """All rollout actors of a run."""
 
     def __init__(self, actors: Sequence[Any], config: RolloutConfig) -> None:
+        self._starting = [actor.start.remote() for actor in actors]
         self._manager = FaultTolerantActorManager(
             list(actors), max_remote_requests_in_flight_per_actor=config.concurrent_episodes, init_id=0
         )
@@ -56,7 +57,10 @@ class RolloutPool:
         rewards: RewardRecipe,
         options: Sequence[dict[str, Any]],
     ) -> RolloutPool:
-        """Start one actor for each entry of Ray `options` and wait until all engines are up."""
+        """Begin to start one actor for each entry of Ray `options`. `wait` before the pool is used.
+
+        Nothing calls `rewards` before the first episode: the service may come up meanwhile.
+        """
         environment = {"env_vars": dict(engine_environment(config.engine))}
         concurrency = config.concurrent_episodes + 8
         remote = ray.remote(RolloutActor)
@@ -66,8 +70,15 @@ class RolloutPool:
             ).remote(config, sandbox, rewards)
             for option in options
         ]
-        _answers([actor.start.remote() for actor in actors], config.engine.start_seconds, "start an engine")
         return cls(actors, config)
+
+    def wait(self) -> None:
+        """Until all engines are up.
+
+        Raises:
+            RolloutsLost: one did not come up in time.
+        """
+        _answers(self._starting, self._config.engine.start_seconds, "start an engine")
 
     def play(self, requests: Sequence[EpisodeRequest]) -> Iterator[ScoredTrajectory]:
         """Play episodes on whichever actor is free; yields each as it is finished and scored, in no fixed order.

@@ -1,15 +1,17 @@
-"""Everything of a run that lives on Ray, brought up in order and taken down in reverse.
+"""Everything of a run that lives on Ray, brought up together and taken down in reverse.
 
-Owns `Parts` and the order of starting: placement, sandboxes, reward service, learner ranks, engines. Each start has a
-deadline; what was started is stopped even when a later one fails.
+Owns `Parts` and the order of starting: placement, learner ranks in a thread of their own, sandboxes, engines, reward
+service while the engines load. Each start has a deadline; what was started is stopped even when a later one fails.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from actors.pool import RolloutPool
 from actors.recipes import RewardRecipe
@@ -17,12 +19,13 @@ from cluster.config import RunConfig
 from cluster.placement import Placement, place, plan
 from learner.group import LearnerGroup
 from reward_service.auth import KEYS_FILE_VARIABLE, KEYS_VARIABLE, ApiKeys
-from reward_service.serve_app import RewardEndpoint, start_rewards, stop_rewards
+from reward_service.serve_app import RewardEndpoint, choose_address, start_rewards, stop_rewards
 from tool_sandbox.pool import RaySandboxPool, start_sandboxes, stop_sandboxes
 
 REWARD_TIMEOUT_SECONDS = 60.0
 
 Announce = Callable[[str], None]
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +55,11 @@ def start_parts(config: RunConfig, announce: Announce) -> Iterator[Parts]:
     with ExitStack() as stack:
         placement = place(plan(config), config.name, config.placement.deadline_seconds)
         stack.callback(placement.release)
-        announce("starting the learner")
-        learner = LearnerGroup(config.learner, config.credit, placement.options("learner"))
-        stack.callback(learner.shutdown)
-        yield Parts(_start_acting(config, placement, stack, announce), learner)
+        announce("starting the learner, and meanwhile the rest")
+        learner = _start_meanwhile(stack, LearnerGroup, config.learner, config.credit, placement.options("learner"))
+        stack.callback(_shut_down, learner)
+        acting = _start_acting(config, placement, stack, announce)
+        yield Parts(acting, learner.result())
 
 
 @contextmanager
@@ -73,16 +77,29 @@ def _start_acting(config: RunConfig, placement: Placement, stack: ExitStack, ann
     options = placement.options("sandbox")
     sandboxes = start_sandboxes(len(options), config.sandbox, options)
     stack.callback(stop_sandboxes, sandboxes)
-    announce("starting the reward service")
-    keys, secret = _keys()
-    rewards = start_rewards(config.rewards, keys, application=f"rewards-{config.name}")
-    stack.callback(stop_rewards, rewards)
     announce("starting the engines")
-    recipe = RewardRecipe(rewards.url, secret, REWARD_TIMEOUT_SECONDS)
+    application = f"rewards-{config.name}"
+    address, (keys, secret) = choose_address(application), _keys()
+    recipe = RewardRecipe(address.url, secret, REWARD_TIMEOUT_SECONDS)
     sandbox = RaySandboxPool(dict(zip((o["name"] for o in options), sandboxes, strict=True)), config.sandbox)
     rollouts = RolloutPool.create(config.rollout, sandbox, recipe, placement.options("rollout"))
     stack.callback(rollouts.stop)
+    announce("starting the reward service")
+    rewards = start_rewards(config.rewards, keys, port=address.port, application=application)
+    stack.callback(stop_rewards, rewards)
+    rollouts.wait()
     return Acting(rewards, secret, rollouts)
+
+
+def _start_meanwhile(stack: ExitStack, start: Callable[..., Part], *arguments: Any) -> Future[Part]:
+    """Start a part in a thread of its own: starting is mostly importing, which keeps one core busy and no more."""
+    thread = stack.enter_context(ThreadPoolExecutor(max_workers=1, thread_name_prefix="start"))
+    return thread.submit(start, *arguments)
+
+
+def _shut_down(learner: Future[LearnerGroup]) -> None:
+    if learner.exception() is None:
+        learner.result().shutdown()
 
 
 def _keys() -> tuple[ApiKeys, str]:

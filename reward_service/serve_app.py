@@ -64,6 +64,13 @@ class _Address(NamedTuple):
     port: int
 
 
+class RewardAddress(NamedTuple):
+    """Where a reward service is going to be."""
+
+    port: int
+    url: str
+
+
 @dataclass(frozen=True, slots=True)
 class RewardEndpoint:
     """A running reward service."""
@@ -83,6 +90,15 @@ def build(args: dict[str, Any]) -> serve.Application:
         InvalidKeys: there are none; a YAML may bind to any address, so this way never runs without.
     """
     return _application(RewardConfig.model_validate(args), ApiKeys.load(os.environ))
+
+
+def choose_address(application: str, host: str = "127.0.0.1") -> RewardAddress:
+    """Where `start_rewards` will put a service: on the Serve that runs on this Ray, else on a free port of `host`.
+
+    Lets a caller that starts much at once hand the address out before the service answers there.
+    """
+    address = _running_serve() or _Address(host, _free_port(host))
+    return RewardAddress(address.port, _url(address, application))
 
 
 def start_rewards(
@@ -111,7 +127,7 @@ def start_rewards(
             "this Ray cluster and has one address only; ask for 127.0.0.1 and port 0, or shut that Serve down"
         )
     address = running or _start_serve(_Address(host, port or _free_port(host)))
-    url = f"http://{_reachable(address.host)}:{address.port}/{application}"
+    url = _url(address, application)
     endpoint = RewardEndpoint(url, application, reward_version(config.shaping), started_serve=running is None)
     target = serve.RunTarget(_application(config, keys), application, f"/{application}", _quiet())
     try:
@@ -136,6 +152,10 @@ def _application(config: RewardConfig, keys: ApiKeys) -> serve.Application:
         num_replicas=config.replicas, ray_actor_options={"num_cpus": config.cpus_per_replica, "num_gpus": 0}
     )
     return deployment.bind(config.model_dump(mode="json"), dict(keys.digests))
+
+
+def _url(address: _Address, application: str) -> str:
+    return f"http://{_reachable(address.host)}:{address.port}/{application}"
 
 
 def _running_serve() -> _Address | None:

@@ -31,8 +31,8 @@ def pool_of(ray_local: str) -> Iterator[Callable[..., RolloutPool]]:
     def build(*manners: Manners, config: RolloutConfig = CONFIG) -> RolloutPool:
         remote: Any = ray.remote(FakeRolloutActor).options(num_cpus=0.1, max_restarts=-1, max_concurrency=8)
         actors = [remote.remote(one) for one in manners]
-        ray.get([actor.start.remote() for actor in actors], timeout=DEADLINE)
         pools.append(RolloutPool(actors, config))
+        pools[-1].wait()
         return pools[-1]
 
     yield build
