@@ -20,7 +20,6 @@ from rich.console import Console
 
 from actors.engine_environment import engine_environment
 from actors.scoring import ScoredTrajectory
-from cluster.checkpoint import RunState
 from cluster.config import RunConfig
 from cluster.display import LineDisplay
 from cluster.errors import BadConfiguration
@@ -48,7 +47,7 @@ def run_benchmark(name: str, preset: str, overrides: Sequence[str]) -> Mapping[s
 
 
 def bench_loop(config: RunConfig) -> Mapping[str, Any]:
-    """A few iterations of the real loop without a warm start, then the references on the same counts."""
+    """The warm start and a few iterations of the real loop, then the references on the same counts."""
     display = LineDisplay(Console(stderr=True))
     with tempfile.TemporaryDirectory() as directory:
         played, reports, byte_count = _iterations(config, Path(directory), display)
@@ -67,8 +66,7 @@ def _iterations(
     run.create(config)
     with start_parts(config, display.note) as parts:
         trainer = Trainer(config, run, parts, display, StopFlag())
-        state, reports = RunState(0, 1, 0, 0.0, {}), []
-        parts.learner.begin_reinforcement()
+        state, reports = trainer.begin(), []
         for _ in range(ITERATIONS):
             state, report = trainer.iterate(state)
             display.iteration(report, ITERATIONS)
