@@ -12,6 +12,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 
 from cluster.errors import BadConfiguration
 from cluster.run_directory import RunDirectory
@@ -50,27 +51,33 @@ def _read(directory: RunDirectory) -> tuple[dict[str, Any], list[dict[str, Any]]
 
 
 def _draw(curves: Sequence[tuple[dict[str, Any], list[dict[str, Any]]]], picture: Path) -> None:
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure, (solved, reward, heldout) = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
     for position, (summary, rows) in enumerate(curves):
-        label = f"seed {summary['seed']}"
+        colour, label = f"C{position}", f"seed {summary['seed']}"
         minutes = [row["train_seconds"] / 60 for row in rows]
-        (line,) = left.plot(minutes, [row["step_reward"] for row in rows], label=label)
-        for x, moment in ((0, "before"), (1, "after")):
-            low, high = summary[f"solved_{moment}_ci"]
-            rate = summary[f"solved_{moment}"]
-            right.errorbar(
-                x + 0.06 * (position - 1),
-                100 * rate,
-                yerr=[[100 * (rate - low)], [100 * (high - rate)]],
-                fmt="o",
-                color=line.get_color(),
-                label=label if x == 0 else None,
-            )
-    left.set(xlabel="minutes of reinforcement", ylabel="mean step reward, sampled", title="While it trains")
-    right.set(xticks=[0, 1], xticklabels=["before", "after"], xlim=(-0.5, 1.5), ylabel="solved, greedy, %")
-    right.set_title("Held-out tasks, 95 % intervals")
-    for axes in (left, right):
+        solved.plot(minutes, [100 * row["solved_rate"] for row in rows], color=colour, marker=".", label=label)
+        reward.plot(minutes, [row["step_reward"] for row in rows], color=colour, marker=".", label=label)
+        _draw_heldout(heldout, summary, position, len(curves))
+    solved.set(xlabel="minutes of reinforcement", ylabel="%", title="Solved while training, sampled at T = 1")
+    reward.set(xlabel="minutes of reinforcement", ylabel="reward", title="Mean step reward while training")
+    heldout.set(ylabel="%", title="Solved, held-out, greedy: before, after")
+    for axes in (solved, reward, heldout):
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.savefig(picture, dpi=150)
+    figure.savefig(picture, dpi=120)
     plt.close(figure)
+
+
+def _draw_heldout(axes: Axes, summary: dict[str, Any], position: int, runs: int) -> None:
+    """All tasks with their 95 % intervals, then each level; light is before, full is after."""
+    names = ["all", *summary["by_level_after"]]
+    width = 0.8 / (2 * runs)
+    for k, (moment, alpha) in enumerate((("before", 0.35), ("after", 1.0))):
+        rates = [summary[f"solved_{moment}"], *summary[f"by_level_{moment}"].values()]
+        at = [i + (2 * position + k - runs + 0.5) * width for i in range(len(names))]
+        label = f"seed {summary['seed']}" if moment == "after" else None
+        axes.bar(at, [100 * rate for rate in rates], width, color=f"C{position}", alpha=alpha, label=label)
+        low, high = summary[f"solved_{moment}_ci"]
+        error = [[100 * (rates[0] - low)], [100 * (high - rates[0])]]
+        axes.errorbar(at[0], 100 * rates[0], yerr=error, color="black", capsize=2, linewidth=1)
+    axes.set_xticks(range(len(names)), names)

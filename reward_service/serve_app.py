@@ -7,6 +7,7 @@ Consumes a `RewardConfig` and the keys; produces a Serve application. `build` is
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
 import socket
 import time
@@ -174,6 +175,7 @@ def _serves(running: _Address, asked: _Address) -> bool:
 
 
 def _start_serve(address: _Address) -> _Address:
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     options = HTTPOptions(host=address.host, port=address.port, request_timeout_s=_REQUEST_SECONDS)
     serve.start(proxy_location=ProxyLocation.HeadOnly, http_options=options, logging_config=_quiet())
     return address

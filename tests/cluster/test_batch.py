@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,15 +42,25 @@ def test_the_levels_take_turns() -> None:
 
 
 def test_every_task_is_played_by_a_group_of_its_own() -> None:
-    config = load_config("quickstart", ["task.per_iteration=2", "task.group_size=3"])
+    config = load_config("quickstart", ["task.per_iteration=3", "task.group_size=3"])
     tasks = training_tasks(config, 0)
     requests = training_requests(config, tasks, 7)
     assert [request.id for request in requests[:4]] == [
         *("00007/000/00", "00007/000/01", "00007/000/02"),
         "00007/001/00",
     ]
-    assert [request.task for request in requests] == [tasks[0]] * 3 + [tasks[1]] * 3
-    assert {request.group for request in requests} == {"00007/000", "00007/001"}
+    assert [request.task for request in requests] == [tasks[0]] * 3 + [tasks[1]] * 3 + [tasks[2]] * 3
+    assert {request.group for request in requests} == {"00007/000", "00007/001", "00007/002"}
+
+
+@pytest.mark.parametrize("kind", ["group_step", "group_outcome", "reinforce"])
+def test_a_baseline_sees_the_prompts_and_the_budgets_of_the_method(kind: str) -> None:
+    """The published comparison gave its baselines other step budgets; here nothing but the credit may differ."""
+    method, baseline = load_config("quickstart"), load_config("quickstart", [f"credit.kind={kind}"])
+    tasks = training_tasks(method, 0)
+    assert training_requests(baseline, training_tasks(baseline, 0), 1) == training_requests(method, tasks, 1)
+    assert baseline.credit != method.credit
+    assert baseline.model_copy(update={"credit": method.credit}) == method
 
 
 def test_only_a_deterministic_run_fixes_the_seeds_of_its_requests() -> None:

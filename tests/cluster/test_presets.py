@@ -154,6 +154,11 @@ def test_every_variant_has_its_settings_listed() -> None:
     assert {"credit.lam", "credit.critic.backbone", "credit.critic.decay", "learner.loss.kl.coef"} <= names
 
 
+def test_more_minibatches_than_groups_are_refused() -> None:
+    with pytest.raises(BadConfiguration, match=r"learner.minibatches is 5, expected at most task.per_iteration.* 4"):
+        load_config("tiny", ["learner.minibatches=5", "task.per_iteration=4"])
+
+
 def test_a_training_temperature_that_the_ratios_do_not_know_is_refused() -> None:
     with pytest.raises(BadConfiguration, match=r"temperature is 0.8, expected 1"):
         load_config("tiny", ["rollout.sampling.temperature=0.8"])

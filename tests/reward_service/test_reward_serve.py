@@ -9,7 +9,7 @@ from ray import serve
 from reward_service.auth import KEYS_VARIABLE, ApiKeys, digest
 from reward_service.config import OutcomeShaping, RewardConfig
 from reward_service.errors import InvalidKeys, ServiceNotStarted
-from reward_service.serve_app import build, start_rewards, stop_rewards
+from reward_service.serve_app import build, choose_address, start_rewards, stop_rewards
 from reward_service.shaping import reward_version
 
 
@@ -43,6 +43,14 @@ def test_a_service_that_others_should_reach_does_not_hide_on_loopback():
     keys, _ = ApiKeys.issue("others")
     with pytest.raises(ServiceNotStarted, match=r"asked for 0\.0\.0\.0:0, but Serve already listens on 127"):
         start_rewards(RewardConfig(), keys, host="0.0.0.0", application="elsewhere")
+
+
+def test_an_address_can_be_handed_out_before_the_service_is_there(served):
+    """The engines load while the service starts, and must know by then where to find it."""
+    address = choose_address("second")
+    endpoint = start_rewards(RewardConfig(), ApiKeys.nobody_asked(), port=address.port, application="second")
+    assert (endpoint.url, address.port) == (address.url, httpx.URL(served.url).port)
+    stop_rewards(endpoint)
 
 
 def test_a_second_service_has_its_own_shaping_and_leaves_the_first_alone(served):
