@@ -1,8 +1,8 @@
 """The pool of rollout actors: hands out episodes, survives lost actors, carries new weights to every engine.
 
 Built on RLlib's `FaultTolerantActorManager`. The manager forgets requests of an actor that died, so the pool keeps a
-lease for each episode and gives it out again. An actor that came back is brought up and given the newest weights before
-it plays.
+lease for each episode and gives it out again. An actor that was lost, or whose engine was, is brought up and given the
+newest weights before it plays again; meanwhile the others go on.
 """
 
 from __future__ import annotations
@@ -20,15 +20,17 @@ from ray.rllib.utils.actor_manager import CallResult, FaultTolerantActorManager,
 from actors.config import RolloutConfig
 from actors.engine_environment import engine_environment
 from actors.episode import EpisodeRequest
-from actors.errors import RolloutsLost
-from actors.recipes import RewardRecipe
+from actors.errors import EngineFailure, RolloutsLost
+from actors.recipes import RewardRecipe, SandboxRecipe
+from actors.revival import Revivals, load_arguments
 from actors.rollout_actor import RolloutActor
 from actors.scoring import ScoredTrajectory
 from actors.weights import PublishedWeights
-from tool_sandbox.client import SandboxClient
 
 POLL_SECONDS = 0.25
 MAX_ATTEMPTS = 3
+RETURN_ATTEMPTS = 2
+"""How often an actor's engine may be started before a pool without any actor gives up."""
 
 
 @dataclass(slots=True)
@@ -47,13 +49,14 @@ class RolloutPool:
             list(actors), max_remote_requests_in_flight_per_actor=config.concurrent_episodes, init_id=0
         )
         self._config = config
+        self._revivals = Revivals(config.engine.start_seconds)
         self._weights: PublishedWeights | None = None
 
     @classmethod
     def create(
         cls,
         config: RolloutConfig,
-        sandbox: SandboxClient,
+        sandbox: SandboxRecipe,
         rewards: RewardRecipe,
         options: Sequence[dict[str, Any]],
     ) -> RolloutPool:
@@ -94,7 +97,7 @@ class RolloutPool:
             ready = self._manager.fetch_ready_async_reqs(tags=list(leases), timeout_seconds=POLL_SECONDS)
             for result in _results(ready):
                 if not result.ok:
-                    _raise_unless_lost(result.get())
+                    self._lose(result.actor_id, result.get())
                     continue
                 del leases[result.tag]
                 yield cast("ScoredTrajectory", result.get())
@@ -118,7 +121,7 @@ class RolloutPool:
         """
         self._weights = weights
         self._restore()
-        served = self._ask_all("load_weights", _arguments(weights), deadline_seconds)
+        served = self._ask_all("load_weights", dict(load_arguments(weights)), deadline_seconds)
         if any(version != weights.version for version in served.values()):
             raise RolloutsLost(f"weights: version {weights.version} was published, engines serve {served}")
 
@@ -137,20 +140,28 @@ class RolloutPool:
             ray.kill(actor)
 
     def _ask_all(self, method: str, arguments: dict[str, Any], deadline_seconds: float) -> dict[int, Any]:
-        """The answer of every healthy actor that survives the call, by actor id; at least one."""
+        """The answer of every healthy actor that survives the call, by actor id; at least one, if need be a new one."""
+        answers = self._ask(method, arguments, deadline_seconds)
+        if not answers:
+            self._restore()
+            answers = self._ask(method, arguments, deadline_seconds)
+        if not answers:
+            raise RolloutsLost(f"{method}: no engine survived it, twice; see the rollout actors' logs")
+        return answers
+
+    def _ask(self, method: str, arguments: dict[str, Any], deadline_seconds: float) -> dict[int, Any]:
         asked = set(self._manager.healthy_actor_ids())
         called = self._manager.foreach_actor(method, kwargs=arguments, timeout_seconds=deadline_seconds)
         results = _results(called)
         for result in results:
             if not result.ok:
-                _raise_unless_lost(result.get())
+                self._lose(result.actor_id, result.get())
         # The manager leaves out who is late: its engine would go on playing as if it had never been asked.
         late = sorted(asked - {result.actor_id for result in results})
-        answers = {result.actor_id: result.get() for result in results if result.ok}
-        if late or not answers:
-            who = f"engines {late} did not answer within {deadline_seconds:g} s" if late else "no engine is left"
-            raise RolloutsLost(f"{method}: {who}; see the rollout actors' logs")
-        return answers
+        if late:
+            waited = f"within {deadline_seconds:g} s; see the rollout actors' logs"
+            raise RolloutsLost(f"{method}: engines {late} did not answer {waited}")
+        return {result.actor_id: result.get() for result in results if result.ok}
 
     def _hand_out(self, waiting: deque[_Lease], leases: dict[str, _Lease]) -> None:
         load = dict.fromkeys(self._manager.healthy_actor_ids(), 0)
@@ -178,36 +189,41 @@ class RolloutPool:
             waiting.append(lease)
 
     def _restore(self) -> None:
+        """Take back who has returned. Waits only while there is nobody to play.
+
+        Raises:
+            RolloutsLost: nobody returned in time.
+        """
         if self._manager.num_healthy_actors() == self._manager.num_actors():
             return
-        deadline = time.monotonic() + self._config.engine.start_seconds
-        while not self._revive():
+        deadline = time.monotonic() + RETURN_ATTEMPTS * self._config.engine.start_seconds
+        while True:
+            self._take_back(0.0 if self._manager.num_healthy_actors() else POLL_SECONDS)
             if self._manager.num_healthy_actors():
                 return
             if time.monotonic() > deadline:
                 raise RolloutsLost(f"rollouts: no actor came back within {self._config.engine.start_seconds:g} s")
-            time.sleep(1.0)
+            # An actor that Ray has not restarted yet refuses every call at once.
+            time.sleep(POLL_SECONDS)
 
-    def _revive(self) -> bool:
-        """Bring restarted actors up with the newest weights; true if one came back."""
-        unhealthy = [i for i in self._manager.actor_ids() if not self._manager.is_actor_healthy(i)]
-        revived = False
-        for index in unhealthy:
-            actor = self._manager.actors()[index]
-            try:
-                ray.get(actor.start.remote(), timeout=self._config.engine.start_seconds)
-                if self._weights is not None:
-                    loading = actor.load_weights.remote(**_arguments(self._weights))
-                    ray.get(loading, timeout=self._config.engine.start_seconds)
-            except (RayActorError, GetTimeoutError):
-                continue
+    def _take_back(self, wait_seconds: float) -> None:
+        for index, actor in self._manager.actors().items():
+            if not self._manager.is_actor_healthy(index):
+                self._revivals.begin(index, actor)
+        for index in self._revivals.poll(self._weights, wait_seconds):
             self._manager.set_actor_state(index, healthy=True)
-            revived = True
-        return revived
 
-
-def _arguments(weights: PublishedWeights) -> dict[str, Any]:
-    return {"manifest": weights.manifest, "reference": [weights.reference], "version": weights.version}
+    def _lose(self, index: int, error: Any) -> None:
+        """Infrastructure is replaced: a dead actor by Ray, one whose engine died or hangs by us. All else is raised."""
+        if isinstance(error, RayTaskError):
+            if not isinstance(error.cause, EngineFailure):
+                # An exception from inside the actor is our bug, or bad input.
+                raise error.cause from error
+            if self._manager.is_actor_healthy(index):
+                ray.kill(self._manager.actors()[index], no_restart=False)
+        elif not isinstance(error, RayActorError):
+            raise error
+        self._manager.set_actor_state(index, healthy=False)
 
 
 def _results(called: RemoteCallResults) -> list[CallResult]:
@@ -225,11 +241,3 @@ def _answers(calls: Sequence[Any], deadline_seconds: float, purpose: str) -> lis
         raise RolloutsLost(f"rollout actors: one died when asked to {purpose}: {error}") from error
     except RayTaskError as error:
         raise error.cause from error
-
-
-def _raise_unless_lost(error: Any) -> None:
-    """A dead actor is infrastructure; an exception from inside it is our bug, or bad input, and ends the run."""
-    if isinstance(error, RayTaskError):
-        raise error.cause from error
-    if not isinstance(error, RayActorError):
-        raise error

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from reward_service.client import RewardClient
+from tool_sandbox.client import SandboxClient
+from tool_sandbox.config import PoolConfig
 from tool_sandbox.registry import load_toolset
 from tool_sandbox.tools import ToolSpec
 
@@ -21,6 +23,22 @@ class RewardRecipe:
 
     def connect(self) -> RewardClient:
         return RewardClient(self.url, self.key, timeout_seconds=self.timeout_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxRecipe:
+    """How to reach the sandboxes: by name, since Ray may not be able to restart an actor whose arguments hold handles."""
+
+    actors: int
+    config: PoolConfig
+    namespace: str | None
+    """None for that of the job."""
+
+    def connect(self) -> SandboxClient:
+        """Call it in a Ray worker or driver. Raises `SandboxUnavailable` where a sandbox actor is missing."""
+        from tool_sandbox.pool import RaySandboxPool
+
+        return RaySandboxPool.connect(self.actors, self.config, self.namespace)
 
 
 @functools.cache

@@ -11,10 +11,9 @@ import ray
 
 from actors.config import RolloutConfig
 from actors.episode import EpisodeRequest
-from actors.recipes import RewardRecipe
+from actors.recipes import RewardRecipe, SandboxRecipe
 from actors.scoring import ScoredTrajectory
 from actors.weights import WeightManifest
-from tool_sandbox.client import SandboxClient
 
 if TYPE_CHECKING:
     from actors.rollout import Rollout
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 class RolloutActor:
     """One vLLM engine and the episodes that it plays. Build with `ray.remote(RolloutActor).options(...)`."""
 
-    def __init__(self, config: RolloutConfig, sandbox: SandboxClient, rewards: RewardRecipe) -> None:
+    def __init__(self, config: RolloutConfig, sandbox: SandboxRecipe, rewards: RewardRecipe) -> None:
         self._config = config
         self._sandbox = sandbox
         self._rewards = rewards
@@ -38,7 +37,7 @@ class RolloutActor:
         from actors.rollout import Rollout
 
         if self._rollout is None:
-            self._rollout = await Rollout.start(self._config, self._sandbox, self._rewards)
+            self._rollout = await Rollout.start(self._config, self._sandbox.connect(), self._rewards)
         return self._rollout.version
 
     async def play(self, request: EpisodeRequest) -> ScoredTrajectory:

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from actors.pool import RolloutPool
-from actors.recipes import RewardRecipe
+from actors.recipes import RewardRecipe, SandboxRecipe
 from cluster.config import RunConfig
 from cluster.placement import Placement, place, plan
 from learner.group import LearnerGroup
 from reward_service.auth import KEYS_FILE_VARIABLE, KEYS_VARIABLE, ApiKeys
 from reward_service.serve_app import RewardEndpoint, choose_address, start_rewards, stop_rewards
-from tool_sandbox.pool import RaySandboxPool, start_sandboxes, stop_sandboxes
+from tool_sandbox.pool import start_sandboxes, stop_sandboxes
 
 REWARD_TIMEOUT_SECONDS = 60.0
 
@@ -81,7 +81,7 @@ def _start_acting(config: RunConfig, placement: Placement, stack: ExitStack, ann
     application = f"rewards-{config.name}"
     address, (keys, secret) = choose_address(application), _keys()
     recipe = RewardRecipe(address.url, secret, REWARD_TIMEOUT_SECONDS)
-    sandbox = RaySandboxPool(dict(zip((o["name"] for o in options), sandboxes, strict=True)), config.sandbox)
+    sandbox = SandboxRecipe(len(sandboxes), config.sandbox, options[0].get("namespace"))
     rollouts = RolloutPool.create(config.rollout, sandbox, recipe, placement.options("rollout"))
     stack.callback(rollouts.stop)
     announce("starting the reward service")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actors.errors import PromptTooLong
+from actors.errors import EngineFailure, PromptTooLong
 from actors.scoring import ScoredTrajectory
 from actors.trajectory import Answer, Step, Trajectory, VersionSpan
 from reward_service.rewards import StepReward, TrajectoryReward
@@ -38,6 +39,13 @@ class Manners:
     serves: int = 0
     """Added to the version that it is told to serve."""
     load_seconds: float = 0.0
+    engine_dies_of: str = ""
+    """Episode at which the engine fails while the actor lives, the first time."""
+    failing_loads: int = 0
+    """Times that the engine dies of new weights while the actor lives."""
+    returns_after: Path | None = None
+    """A diary that must hold `returns_lines` lines before the actor starts a second time."""
+    returns_lines: int = 0
 
 
 class FakeRolloutActor:
@@ -48,7 +56,9 @@ class FakeRolloutActor:
         self._started = False
         self._version = 0
 
-    def start(self) -> int:
+    async def start(self) -> int:
+        if self._manners.returns_after is not None and self._write("begin to start") > 1:
+            await asyncio.to_thread(_await_lines, self._manners.returns_after, self._manners.returns_lines)
         self._started = True
         self._write("start")
         return self._version
@@ -58,6 +68,8 @@ class FakeRolloutActor:
         seen = self._write(f"play {request.id}")
         if request.id == self._manners.dies_of and seen <= self._manners.deaths:
             os._exit(1)
+        if request.id == self._manners.engine_dies_of and seen == 1:
+            raise EngineFailure("engine: it died")
         if request.id == self._manners.fails_on:
             raise PromptTooLong("task 'ledger-1': its prompt has 900 tokens")
         span = VersionSpan(self._version, 0, 1)
@@ -70,7 +82,8 @@ class FakeRolloutActor:
 
     async def load_weights(self, manifest: WeightManifest, reference: list[Any], version: int) -> int:
         await asyncio.sleep(self._manners.load_seconds)
-        self._write(f"load {version}")
+        if self._write(f"load {version}") <= self._manners.failing_loads:
+            raise EngineFailure("engine: it died")
         self._version = version + self._manners.serves
         return self._version
 
@@ -92,6 +105,13 @@ class FakeRolloutActor:
         with self._manners.diary.open("a") as diary:
             diary.write(f"{line}\n")
         return read(self._manners).count(line)
+
+
+def _await_lines(diary: Path, lines: int) -> None:
+    deadline = time.monotonic() + 30
+    while len(diary.read_text().splitlines()) < lines:
+        assert time.monotonic() < deadline, f"{diary} never had {lines} lines"
+        time.sleep(0.05)
 
 
 def read(manners: Manners) -> list[str]:

@@ -72,6 +72,40 @@ def test_the_episodes_of_a_dead_actor_are_handed_out_again(pool_of: Any, tmp_pat
     assert set(versions.values()) == {4}
 
 
+def test_an_actor_whose_engine_died_is_replaced(pool_of: Any, tmp_path: Path) -> None:
+    sick = Manners("a", tmp_path / "a", engine_dies_of="t-1")
+    pool = pool_of(sick)
+    pool.load_weights(weights(4), DEADLINE)
+    played = list(pool.play(requests("t-0", "t-1", "t-2")))
+    assert sorted(one.trajectory.id for one in played) == ["t-0", "t-1", "t-2"]
+    diary = read(sick)
+    assert diary.count("start") == 2
+    assert diary.count("load 4") == 2
+
+
+def test_an_engine_that_dies_of_new_weights_comes_back_with_them(pool_of: Any, tmp_path: Path) -> None:
+    pool = pool_of(Manners("a", tmp_path / "a", failing_loads=1))
+    pool.load_weights(weights(5), DEADLINE)
+    (played,) = pool.play(requests("t-0"))
+    assert played.trajectory.steps[0].versions[0].version == 5
+
+
+def test_weights_that_every_engine_dies_of_end_the_run(pool_of: Any, tmp_path: Path) -> None:
+    impatient = CONFIG.model_copy(update={"engine": CONFIG.engine.model_copy(update={"start_seconds": 2.0})})
+    pool = pool_of(Manners("a", tmp_path / "a", failing_loads=99), config=impatient)
+    with pytest.raises(RolloutsLost, match="no actor came back within 2 s"):
+        pool.load_weights(weights(5), DEADLINE)
+
+
+def test_others_play_on_while_an_actor_comes_back(pool_of: Any, tmp_path: Path) -> None:
+    """The dead actor starts only when the other one has played all that is left: a pool that waits would hang."""
+    steady = Manners("b", tmp_path / "b")
+    mortal = Manners("a", tmp_path / "a", dies_of="t-0", returns_after=tmp_path / "b", returns_lines=1 + 6)
+    names = [f"t-{n}" for n in range(7)]
+    pool = pool_of(mortal, steady, config=CONFIG.model_copy(update={"concurrent_episodes": 1}))
+    assert sorted(one.trajectory.id for one in pool.play(requests(*names))) == names
+
+
 def test_an_episode_that_kills_every_actor_ends_the_run(pool_of: Any, tmp_path: Path) -> None:
     pool = pool_of(Manners("a", tmp_path / "a", dies_of="t-0", deaths=99))
     with pytest.raises(RolloutsLost, match=f"episode 't-0': lost with its actor {MAX_ATTEMPTS} times"):

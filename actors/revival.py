@@ -1,0 +1,89 @@
+"""Bringing lost rollout actors back while the others play on.
+
+Owns `Revivals`. Ray restarts a dead actor's process; what comes after, its engine and the newest weights, is begun here
+and looked at from time to time, never waited for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from actors.errors import EngineFailure
+from actors.weights import PublishedWeights
+
+_FETCH_SECONDS = 60.0
+"""For a result that is known to be there."""
+
+
+@dataclass(slots=True)
+class _Return:
+    actor: Any
+    pending: Any
+    """Reference of the call under way: first `start`, then `load_weights`."""
+    deadline: float
+    loaded: int | None = None
+    """Version that `pending` loads; None while it starts."""
+
+
+class Revivals:
+    """Actors on their way back, by index."""
+
+    def __init__(self, start_seconds: float) -> None:
+        """`start_seconds` bounds each of the two calls; who takes longer is begun anew."""
+        self._start_seconds = start_seconds
+        self._returning: dict[int, _Return] = {}
+
+    def begin(self, index: int, actor: Any) -> None:
+        """Start an actor's engine, unless that is under way."""
+        if index not in self._returning:
+            self._returning[index] = _Return(actor, actor.start.remote(), self._deadline())
+
+    def poll(self, weights: PublishedWeights | None, wait_seconds: float) -> list[int]:
+        """Who is back, with the newest weights; waits at most so long for the first."""
+        pending = [one.pending for one in self._returning.values()]
+        if not pending:
+            return []
+        ready = set(ray.wait(pending, num_returns=len(pending), timeout=wait_seconds)[0])
+        back: list[int] = []
+        for index, one in list(self._returning.items()):
+            if one.pending in ready:
+                self._go_on(index, one, weights, back)
+            elif time.monotonic() > one.deadline:
+                self._again(index, one)
+        return back
+
+    def _go_on(self, index: int, one: _Return, weights: PublishedWeights | None, back: list[int]) -> None:
+        try:
+            ray.get(one.pending, timeout=_FETCH_SECONDS)
+        except RayActorError:
+            del self._returning[index]
+        except RayTaskError as error:
+            if not isinstance(error.cause, EngineFailure):
+                raise error.cause from error
+            self._again(index, one)
+        else:
+            if weights is None or one.loaded == weights.version:
+                del self._returning[index]
+                back.append(index)
+            else:
+                one.pending = one.actor.load_weights.remote(**load_arguments(weights))
+                one.loaded, one.deadline = weights.version, self._deadline()
+
+    def _again(self, index: int, one: _Return) -> None:
+        """Its engine hangs or died: a new process is the only cure."""
+        ray.kill(one.actor, no_restart=False)
+        del self._returning[index]
+
+    def _deadline(self) -> float:
+        return time.monotonic() + self._start_seconds
+
+
+def load_arguments(weights: PublishedWeights) -> Mapping[str, Any]:
+    """Of `RolloutActor.load_weights`."""
+    return {"manifest": weights.manifest, "reference": [weights.reference], "version": weights.version}
