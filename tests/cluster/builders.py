@@ -34,6 +34,7 @@ SMALL = (
     "task.levels=[L0, L1, L2]",
     "task.per_iteration=2",
     "task.group_size=2",
+    "learner.minibatches=1",
     "learner.sft.demonstrations=2",
     "loop.iterations=3",
     "evaluation.tasks=6",
