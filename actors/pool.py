@@ -22,15 +22,13 @@ from actors.engine_environment import engine_environment
 from actors.episode import EpisodeRequest
 from actors.errors import EngineFailure, RolloutsLost
 from actors.recipes import RewardRecipe, SandboxRecipe
-from actors.revival import Revivals, load_arguments
+from actors.revival import MAX_FAILURES, Revivals, load_arguments
 from actors.rollout_actor import RolloutActor
 from actors.scoring import ScoredTrajectory
 from actors.weights import PublishedWeights
 
 POLL_SECONDS = 0.25
 MAX_ATTEMPTS = 3
-RETURN_ATTEMPTS = 2
-"""How often an actor's engine may be started before a pool without any actor gives up."""
 
 
 @dataclass(slots=True)
@@ -196,11 +194,13 @@ class RolloutPool:
         """
         if self._manager.num_healthy_actors() == self._manager.num_actors():
             return
-        deadline = time.monotonic() + RETURN_ATTEMPTS * self._config.engine.start_seconds
+        deadline = time.monotonic() + MAX_FAILURES * self._config.engine.start_seconds
         while True:
             self._take_back(0.0 if self._manager.num_healthy_actors() else POLL_SECONDS)
             if self._manager.num_healthy_actors():
                 return
+            if all(self._revivals.is_given_up(index) for index in self._manager.actor_ids()):
+                raise RolloutsLost(f"rollouts: every engine failed {MAX_FAILURES} times as it came back; see the logs")
             if time.monotonic() > deadline:
                 raise RolloutsLost(f"rollouts: no actor came back within {self._config.engine.start_seconds:g} s")
             # An actor that Ray has not restarted yet refuses every call at once.

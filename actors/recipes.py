@@ -27,7 +27,7 @@ class RewardRecipe:
 
 @dataclass(frozen=True, slots=True)
 class SandboxRecipe:
-    """How to reach the sandboxes: by name, since Ray may not be able to restart an actor whose arguments hold handles."""
+    """How to reach the sandboxes: by name, for Ray may fail to restart an actor whose arguments hold handles."""
 
     actors: int
     config: PoolConfig

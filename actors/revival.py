@@ -21,6 +21,10 @@ _FETCH_SECONDS = 60.0
 """For a result that is known to be there."""
 
 
+MAX_FAILURES = 3
+"""An actor whose engine failed so often in a row while it came back is given up."""
+
+
 @dataclass(slots=True)
 class _Return:
     actor: Any
@@ -38,10 +42,15 @@ class Revivals:
         """`start_seconds` bounds each of the two calls; who takes longer is begun anew."""
         self._start_seconds = start_seconds
         self._returning: dict[int, _Return] = {}
+        self._failures: dict[int, int] = {}
+
+    def is_given_up(self, index: int) -> bool:
+        """Whether another attempt would be of no use."""
+        return self._failures.get(index, 0) >= MAX_FAILURES
 
     def begin(self, index: int, actor: Any) -> None:
-        """Start an actor's engine, unless that is under way."""
-        if index not in self._returning:
+        """Start an actor's engine, unless that is under way or of no use."""
+        if index not in self._returning and not self.is_given_up(index):
             self._returning[index] = _Return(actor, actor.start.remote(), self._deadline())
 
     def poll(self, weights: PublishedWeights | None, wait_seconds: float) -> list[int]:
@@ -70,6 +79,7 @@ class Revivals:
         else:
             if weights is None or one.loaded == weights.version:
                 del self._returning[index]
+                self._failures.pop(index, None)
                 back.append(index)
             else:
                 one.pending = one.actor.load_weights.remote(**load_arguments(weights))
@@ -79,6 +89,7 @@ class Revivals:
         """Its engine hangs or died: a new process is the only cure."""
         ray.kill(one.actor, no_restart=False)
         del self._returning[index]
+        self._failures[index] = self._failures.get(index, 0) + 1
 
     def _deadline(self) -> float:
         return time.monotonic() + self._start_seconds

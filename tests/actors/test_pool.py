@@ -13,6 +13,7 @@ from actors.config import EngineConfig, RolloutConfig
 from actors.episode import EpisodeRequest
 from actors.errors import BadInput, PromptTooLong, RolloutsLost
 from actors.pool import MAX_ATTEMPTS, RolloutPool
+from actors.revival import MAX_FAILURES
 from actors.weights import PublishedWeights, WeightManifest
 from tests.actors.fake_rollout_actor import TASK, FakeRolloutActor, Manners, read
 
@@ -91,10 +92,11 @@ def test_an_engine_that_dies_of_new_weights_comes_back_with_them(pool_of: Any, t
 
 
 def test_weights_that_every_engine_dies_of_end_the_run(pool_of: Any, tmp_path: Path) -> None:
-    impatient = CONFIG.model_copy(update={"engine": CONFIG.engine.model_copy(update={"start_seconds": 2.0})})
-    pool = pool_of(Manners("a", tmp_path / "a", failing_loads=99), config=impatient)
-    with pytest.raises(RolloutsLost, match="no actor came back within 2 s"):
+    diary = Manners("a", tmp_path / "a", failing_loads=99)
+    pool = pool_of(diary)
+    with pytest.raises(RolloutsLost, match=f"every engine failed {MAX_FAILURES} times as it came back"):
         pool.load_weights(weights(5), DEADLINE)
+    assert read(diary).count("load 5") == 1 + MAX_FAILURES
 
 
 def test_others_play_on_while_an_actor_comes_back(pool_of: Any, tmp_path: Path) -> None:
