@@ -22,7 +22,6 @@ from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
-from actors.gloo_threads import yield_to_arithmetic
 from actors.weights import TensorEntry, WeightManifest
 
 BACKEND = "objectstore"
@@ -72,9 +71,6 @@ class ObjectStoreTransferEngine(WeightTransferEngine[ObjectStoreInit, ObjectStor
 
     def init_transfer_engine(self, init_info: ObjectStoreInit) -> None:
         del init_info
-        # Every process group of the worker exists by now.
-        if torch.distributed.get_world_size() == 1:
-            yield_to_arithmetic()
 
     def start_weight_update(self) -> None:
         initialize_layerwise_reload(self.model)

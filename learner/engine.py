@@ -15,7 +15,6 @@ import deepspeed
 import torch
 from torch import nn
 
-from actors.gloo_threads import yield_to_arithmetic
 from learner.config import LearnerConfig
 from learner.policy import PolicyWithCritic
 
@@ -36,8 +35,6 @@ def build_engine(policy: PolicyWithCritic, config: LearnerConfig) -> tuple[Any, 
     clip = PlainClip(optimiser, config.optimiser.max_grad_norm) if _is_plain(config) else None
     settings = engine_settings(config)
     engine, *_ = deepspeed.initialize(model=policy, optimizer=optimiser, config=settings, dist_init_required=False)
-    if config.ranks == 1:
-        yield_to_arithmetic()
     return engine, clip
 
 
