@@ -119,7 +119,7 @@ class RolloutPool:
         """
         self._weights = weights
         self._restore()
-        served = self._ask_all("load_weights", dict(load_arguments(weights)), deadline_seconds)
+        served = self._ask_all("load_weights", load_arguments(weights), deadline_seconds)
         if any(version != weights.version for version in served.values()):
             raise RolloutsLost(f"weights: version {weights.version} was published, engines serve {served}")
 

@@ -7,7 +7,6 @@ and looked at from time to time, never waited for.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,6 +94,6 @@ class Revivals:
         return time.monotonic() + self._start_seconds
 
 
-def load_arguments(weights: PublishedWeights) -> Mapping[str, Any]:
+def load_arguments(weights: PublishedWeights) -> dict[str, Any]:
     """Of `RolloutActor.load_weights`."""
     return {"manifest": weights.manifest, "reference": [weights.reference], "version": weights.version}
