@@ -6,7 +6,9 @@ SandboxError
 ├── NoSuchTask              a split or level that the toolset does not have
 ├── CorruptTask             a task whose payload this version cannot rebuild
 ├── IsolationUnavailable    the machine cannot run isolated code
+├── InvalidTool             a tool, its schema or a file that declares it cannot be used
 ├── LeaseLost               the session behind a lease is gone
+├── ForkDiverged            a forked session did not reach the state of its snapshot
 ├── SandboxFull             (retryable) every session is taken
 └── SandboxUnavailable      (retryable) no sandbox answered
 
@@ -46,6 +48,14 @@ class IsolationUnavailable(SandboxError, RuntimeError):
 
 class LeaseLost(SandboxError, LookupError):
     """The lease expired, was closed, or its sandbox died."""
+
+
+class InvalidTool(SandboxError, ValueError):
+    """A tool, its schema, or the file or server that declares it cannot be used as it is."""
+
+
+class ForkDiverged(SandboxError, RuntimeError):
+    """A session that was forked by repeating its calls came to another state: something in it is not deterministic."""
 
 
 class SandboxFull(SandboxError, Retryable):

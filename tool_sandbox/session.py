@@ -1,13 +1,15 @@
 """The seam between an episode and the world: sessions, and the toolsets that open them.
 
-Owns two protocols. `Session` is one trajectory's private world: open, call, close. `Toolset` is a factory of tasks and
-sessions; third parties add one through the entry-point group `steptool.toolsets` (see `registry`).
+Owns the protocols. `Session` is one trajectory's private world: open, call, close. `Toolset` is a factory of tasks and
+sessions; third parties add one through the entry-point group `steptool.toolsets` (see `registry`). What only some worlds
+can do is a protocol of its own, which a session has or has not: `Dialogue`, `Judged`, `Forkable`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from tool_sandbox.sandbox import Snapshot
 from tool_sandbox.tasks import Split, Task
 from tool_sandbox.tools import CallOutcome, ToolCall, ToolSpec
 
@@ -28,6 +30,33 @@ class Session(Protocol):
 
     def close(self) -> None:
         """Free what the session holds. Safe to call twice."""
+        ...
+
+
+@runtime_checkable
+class Dialogue(Protocol):
+    """A session in which a scripted user speaks more than once."""
+
+    def user_turn(self) -> str | None:
+        """The model ended its turn: what the user says next. None where the user has nothing more to say."""
+        ...
+
+
+@runtime_checkable
+class Judged(Protocol):
+    """A session that knows more of the verdict than the ground truth's answer and state hash say."""
+
+    def verdict(self, answer: str | None) -> bool | None:
+        """Whether the task is solved, by the toolset's own checker; None where it cannot tell."""
+        ...
+
+
+@runtime_checkable
+class Forkable(Protocol):
+    """A session that is copied by value. Others are forked by repeating their calls (see `leases`)."""
+
+    def fork(self) -> Session:
+        """A session of its own that continues from this state."""
         ...
 
 

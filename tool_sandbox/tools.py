@@ -34,12 +34,35 @@ class CallStatus(StrEnum):
 
 
 class Trust(StrEnum):
-    """Where a tool may run."""
+    """Where a tool runs: the less it is trusted, the further away. Each has its `Sandbox` (see `sandbox`)."""
 
     IN_PROCESS = "in_process"
-    """Deterministic code of ours: runs in the session's own process."""
+    """Deterministic code of ours or of a toolset's author: runs in the session's own process (T0)."""
+    LANGUAGE = "language"
+    """Expressions and short programs in an interpreter that has no way out; it may call host tools (T1)."""
     ISOLATED = "isolated"
-    """Executes text that the model wrote: runs in bubblewrap with seccomp, limits and no network."""
+    """Executes text that the model wrote: a fresh CPython process for each call, without memory (T2)."""
+    STATEFUL = "stateful"
+    """As `ISOLATED`, but one interpreter and one folder for the whole trajectory (T3)."""
+    REMOTE = "remote"
+    """Runs at a service that speaks SandboxFusion's HTTP (T4)."""
+
+
+class IsolationLevel(StrEnum):
+    """What stands between a call and the machine, as the canaries verified it; strongest first."""
+
+    NAMESPACES = "namespaces"
+    """Own users, processes, network and files, and everything of `LANDLOCK` besides."""
+    LANDLOCK = "landlock"
+    """Landlock, a system-call allow-list and resource limits, where namespaces are forbidden."""
+    LANGUAGE = "language"
+    """Only the interpreter's language stands between: no system call is reachable by it."""
+    NONE = "none"
+    """Trusted code in the actor's own process."""
+
+    def at_least(self, other: IsolationLevel) -> bool:
+        order = tuple(IsolationLevel)
+        return order.index(self) <= order.index(other)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +106,8 @@ class ToolResult:
     """The observation as the tool wrote it; `actors` caps it in tokens."""
     cpu_seconds: float = 0.0
     wall_seconds: float = 0.0
+    isolation: IsolationLevel = IsolationLevel.NONE
+    """What the call ran behind."""
 
 
 @dataclass(frozen=True, slots=True)
