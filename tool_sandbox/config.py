@@ -6,6 +6,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tool_sandbox.tools import IsolationLevel
+
 MIB = 1024 * 1024
 
 
@@ -16,21 +18,47 @@ class SandboxConfig(BaseModel):
 
     cpu_seconds: Annotated[int, Field(ge=1)] = 2
     """Per process, in whole seconds (the kernel's own unit). This is the verdict on code that does not end."""
+    session_cpu_seconds: Annotated[int, Field(ge=1)] = 600
+    """Of all calls of one stateful session together; the kernel ends its interpreter then."""
     wall_seconds: Annotated[float, Field(gt=0)] = 10.0
-    """Backstop for code that sleeps. Well above `cpu_seconds`, so that a busy machine does not change verdicts."""
+    """Backstop for code that sleeps. Time spent waiting for a CPU does not count, so a busy machine changes no verdict."""
+    starved_seconds: Annotated[float, Field(gt=0)] = 120.0
+    """A call that could not get its CPU for so long failed for our reasons, not for the model's."""
     memory_bytes: Annotated[int, Field(ge=64 * MIB)] = 512 * MIB
-    """Address space of each process; `processes` times this bounds the whole."""
+    """Address space of each process, and resident memory of all processes of a call together."""
     processes: Annotated[int, Field(ge=1)] = 16
     """Processes and threads at once, the interpreter and two of the sandbox's own included."""
     file_bytes: Annotated[int, Field(ge=4096)] = 16 * MIB
     """Size of each file."""
     tmp_bytes: Annotated[int, Field(ge=4096)] = 64 * MIB
-    """Size of /tmp, the only place that can be written."""
+    """All files together."""
+    files: Annotated[int, Field(ge=1)] = 4096
+    """Files and folders at once."""
     open_files: Annotated[int, Field(ge=16)] = 64
     output_bytes: Annotated[int, Field(ge=64)] = 4096
     """Output kept; what is longer is cut, with a marker."""
     uid: Annotated[int, Field(ge=1)] = 60000
     """User and group that a root launcher becomes. Limits on processes do not bind root."""
+    min_level: IsolationLevel = IsolationLevel.NAMESPACES
+    """Weakest isolation that is accepted; where the machine reaches less, nothing starts."""
+    workers: Annotated[int, Field(ge=1)] = 4
+    """Sandboxes of one actor that run stateless calls; each runs one call at a time."""
+    warm_sessions: Annotated[int, Field(ge=0)] = 2
+    """Sandboxes started ahead for stateful sessions."""
+    max_stateful_sessions: Annotated[int, Field(ge=1)] = 1024
+    """Stateful sessions open at once."""
+    queue_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """How long a call may wait for a free sandbox before it counts as our failure."""
+
+    def limits(self, *, own_namespaces: bool) -> dict[str, float | int | None]:
+        """What the processes inside need to know."""
+        names = ("cpu_seconds", "session_cpu_seconds", "wall_seconds", "starved_seconds", "memory_bytes", "file_bytes")
+        more = ("tmp_bytes", "files", "open_files", "output_bytes")
+        # Without a user namespace the kernel would count every process of the user, Ray's too; there, no call may fork.
+        return {name: getattr(self, name) for name in (*names, *more)} | {
+            "processes": self.processes if own_namespaces else None,
+            "own_namespaces": own_namespaces,
+        }
 
 
 class PoolConfig(BaseModel):
