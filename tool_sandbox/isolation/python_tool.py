@@ -8,7 +8,7 @@ from tool_sandbox.config import SandboxConfig
 from tool_sandbox.isolation.isolated import IsolatedSandbox
 from tool_sandbox.isolation.level import reach
 from tool_sandbox.sandbox import CodeTool
-from tool_sandbox.tools import ToolCall, ToolSpec, Trust
+from tool_sandbox.tools import ToolCall, ToolResult, ToolSpec, Trust
 
 CODE_CHARACTERS = 20_000
 
@@ -40,6 +40,11 @@ def _code(call: ToolCall) -> str:
 
 PYTHON = CodeTool(PYTHON_SPEC, _code)
 NOTEBOOK = CodeTool(NOTEBOOK_SPEC, _code)
+
+
+def run_python(call: ToolCall) -> ToolResult:
+    """Run one call of the `python` tool in this process's default sandbox."""
+    return default_python_sandbox().run(call)
 
 
 @cache

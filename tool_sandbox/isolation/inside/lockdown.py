@@ -18,6 +18,7 @@ STDOUT, STDERR, REPORT, REQUESTS = 1, 2, 3, 4
 def lock_down(folder: str, limits: dict[str, Any], program: bytes) -> None:
     """Confine this process for good. Whatever fails raises: a process that is half confined must not go on."""
     os.chdir(folder)
+    os.environ["TMPDIR"] = folder
     _limit(limits)
     # In namespaces of its own the process sees nothing but its sandbox even without Landlock, which old kernels lack.
     if not limits["own_namespaces"] or kernel.landlock_abi() > 0:

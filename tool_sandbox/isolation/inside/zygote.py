@@ -51,9 +51,7 @@ class Zygote:
         self._folder = settings["folder"]
         self._own = self._limits["own_namespaces"]
         self._disk = supervision.disk_of_own if self._own else supervision.disk_of_shared
-        self._calls = 0
         self._interpreter: _Child | None = None
-        self._session_folder = ""
         self._caged = False
 
     def handle(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -63,24 +61,22 @@ class Zygote:
         return self._once(request["code"]) if request["kind"] == "once" else self._in_session(request)
 
     def _once(self, source: str) -> dict[str, Any]:
-        folder = self._new_folder()
-        child = self._fork(folder, lambda report, _: code.run_once(source, report), self._limits)
-        watch = self._watch(child, folder, self._limits)
+        child = self._fork(lambda report, _: code.run_once(source, report), self._limits)
+        watch = self._watch(child, self._limits)
         watch.follow(until_report=False)
         watch.ended.exit_status = self._end(child.pid)
         watch.settle()
         child.close()
-        return _reply(watch.ended, clean=_remove(folder), alive=None)
+        return _reply(watch.ended, clean=_empty(self._folder), alive=None)
 
     def _in_session(self, request: dict[str, Any]) -> dict[str, Any]:
         if self._interpreter is None:
-            self._session_folder = self._new_folder()
             forever = {**self._limits, "cpu_seconds": self._limits["session_cpu_seconds"]}
-            self._interpreter = self._fork(self._session_folder, _converse, forever)
+            self._interpreter = self._fork(_converse, forever)
             self._caged = False
         child = self._interpreter
         self._signal_all(child.pid, signal.SIGCONT)
-        watch = self._watch(child, self._session_folder, self._limits)
+        watch = self._watch(child, self._limits)
         assert child.requests is not None
         try:
             write_frame(child.requests, request)
@@ -98,7 +94,7 @@ class Zygote:
         """Stop the code and keep its interpreter, if it lets itself be stopped."""
         stopped = watch.ended.stopped
         grace = {**self._limits, "cpu_seconds": INTERRUPT_SECONDS, "wall_seconds": INTERRUPT_SECONDS}
-        second = self._watch(child, self._session_folder, grace)
+        second = self._watch(child, grace)
         supervision.interrupt(child.pid)
         second.follow(until_report=True)
         watch.ended.report, watch.ended.stopped = second.ended.report, stopped
@@ -119,22 +115,22 @@ class Zygote:
         watch.settle()
         child.close()
         self._interpreter = None
-        return _reply(watch.ended, clean=_remove(self._session_folder), alive=False)
+        return _reply(watch.ended, clean=_empty(self._folder), alive=False)
 
-    def _fork(self, folder: str, body: Any, limits: dict[str, Any]) -> _Child:
+    def _fork(self, body: Any, limits: dict[str, Any]) -> _Child:
         ours, theirs = zip(*(os.pipe2(os.O_CLOEXEC) for _ in range(3)), strict=True)
         their_requests, our_requests = os.pipe2(os.O_CLOEXEC)
         pid = os.fork()
         if pid == 0:
-            _become(folder, limits, self._filter, (*theirs, their_requests), body)
+            _become(self._folder, limits, self._filter, (*theirs, their_requests), body)
         for descriptor in (*theirs, their_requests):
             os.close(descriptor)
         for descriptor in ours:
             os.set_blocking(descriptor, False)
         return _Child(pid, Pipes(*ours), our_requests)
 
-    def _watch(self, child: _Child, folder: str, limits: dict[str, Any]) -> Watch:
-        return Watch(child.pid, child.pipes, limits, self._processes(child.pid), folder, self._disk)
+    def _watch(self, child: _Child, limits: dict[str, Any]) -> Watch:
+        return Watch(child.pid, child.pipes, limits, self._processes(child.pid), self._folder, self._disk)
 
     def _processes(self, main: int) -> Any:
         """A function that lists the live processes of the sandbox without this one."""
@@ -158,11 +154,6 @@ class Zygote:
             _reap(block=True)
         return os.waitstatus_to_exitcode(exited[1])
 
-    def _new_folder(self) -> str:
-        self._calls += 1
-        folder = f"{self._folder}/{self._calls}"
-        os.mkdir(folder, 0o700)
-        return folder
 
 
 def serve(settings: dict[str, Any], requests: int, replies: int) -> None:
@@ -219,16 +210,15 @@ def _reply(ended: Ended, *, clean: bool, alive: bool | None) -> dict[str, Any]:
     }
 
 
-def _remove(folder: str) -> bool:
-    """Whether the folder is gone; hostile trees may resist, and then the whole sandbox is replaced."""
+def _empty(folder: str) -> bool:
+    """Remove all that is in the folder. Whether it is empty now: hostile trees may resist, and cost the sandbox."""
     for where, folders, files in os.walk(folder, topdown=False):
         for name in files:
             _attempt(os.unlink, f"{where}/{name}")
         for name in folders:
             path = f"{where}/{name}"
             _attempt(os.unlink if os.path.islink(path) else os.rmdir, path)
-    _attempt(os.rmdir, folder)
-    return not os.path.exists(folder)
+    return not os.listdir(folder)
 
 
 def _attempt(remove: Callable[[str], None], path: str) -> None:
