@@ -21,7 +21,7 @@ class SandboxConfig(BaseModel):
     session_cpu_seconds: Annotated[int, Field(ge=1)] = 600
     """Of all calls of one stateful session together; the kernel ends its interpreter then."""
     wall_seconds: Annotated[float, Field(gt=0)] = 10.0
-    """Backstop for code that sleeps. Time spent waiting for a CPU does not count, so a busy machine changes no verdict."""
+    """Backstop for code that sleeps. Waiting for a CPU does not count, so a busy machine changes no verdict."""
     starved_seconds: Annotated[float, Field(gt=0)] = 120.0
     """A call that could not get its CPU for so long failed for our reasons, not for the model's."""
     memory_bytes: Annotated[int, Field(ge=64 * MIB)] = 512 * MIB

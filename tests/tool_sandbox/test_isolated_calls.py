@@ -76,14 +76,21 @@ def test_how_code_exits_is_its_own_affair(sandbox: IsolatedSandbox) -> None:
     assert run(sandbox, "raise type('E', (Exception,), {'__str__': lambda s: 1 / 0})").content == "error: E"
 
 
-@pytest.mark.parametrize("code", ["import os; os._exit(72)", "import os; os.write(3, b'\\0\\0\\0\\x08\"uncaged')", "import os; os.close(3)"])
+@pytest.mark.parametrize(
+    "code", ["import os; os._exit(72)", "import os; os.write(3, b'\\0\\0\\0\\x08\"uncaged')", "import os; os.close(3)"]
+)
 def test_code_cannot_claim_that_its_failure_was_ours(sandbox: IsolatedSandbox, code: str) -> None:
     assert run(sandbox, code).status is not CallStatus.INFRA_ERROR
 
 
 def test_a_forged_report_changes_only_its_own_words(sandbox: IsolatedSandbox) -> None:
-    forged = "import os, json; b = json.dumps({'error': 'x', 'code': []}).encode(); os.write(3, len(b).to_bytes(4, 'big') + b)"
-    assert run(sandbox, forged + "; os._exit(5)").content == "error: x"
+    forged = """
+import json, os
+report = json.dumps({"error": "x", "code": []}).encode()
+os.write(3, len(report).to_bytes(4, "big") + report)
+os._exit(5)
+"""
+    assert run(sandbox, forged).content == "error: x"
     huge = "import os; os.write(3, b'\\xff\\xff\\xff\\xff'); import time; time.sleep(5)"
     assert run(sandbox, huge).content == "error: the interpreter broke"
     assert run(sandbox, "print('fine')").content == "fine"
@@ -131,9 +138,7 @@ def test_a_busy_machine_changes_no_status() -> None:
         idle = {code: run(sandbox, code).status for code in codes}
         burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4)]
         busy: dict[str, CallStatus] = {}
-        threads = [
-            threading.Thread(target=lambda c=code: busy.update({c: run(sandbox, c).status})) for code in codes
-        ]
+        threads = [threading.Thread(target=lambda c=code: busy.update({c: run(sandbox, c).status})) for code in codes]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -153,7 +158,14 @@ def test_too_much_memory_is_out_of_memory(sandbox: IsolatedSandbox) -> None:
 
 
 def test_memory_of_all_processes_of_a_call_counts_together(strong: IsolatedSandbox) -> None:
-    code = "import os, time\nfor _ in range(3): os.fork()\nx = bytearray(100 * 2**20)\nx[::4096] = b'1' * len(x[::4096])\ntime.sleep(5)"
+    code = """
+import os, time
+for _ in range(3):
+    os.fork()
+x = bytearray(100 * 2**20)
+x[::4096] = b"1" * len(x[::4096])
+time.sleep(5)
+"""
     assert run(strong, code).status is CallStatus.OUT_OF_MEMORY
 
 
@@ -226,7 +238,15 @@ def test_nothing_survives_into_the_next_call(sandbox: IsolatedSandbox, leaving: 
 
 
 def test_a_daemon_does_not_outlive_its_call(strong: IsolatedSandbox) -> None:
-    daemon = "import os, time\nif os.fork() == 0:\n os.setsid()\n if os.fork() == 0:\n  time.sleep(1); open('/tmp/late', 'w')\n os._exit(0)"
+    daemon = """
+import os, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        time.sleep(1)
+        open("/tmp/late", "w")
+    os._exit(0)
+"""
     assert run(strong, daemon).status is CallStatus.OK
     assert run(strong, "import os, time; time.sleep(1.5); print(os.listdir('/tmp'))").content == "[]"
 
@@ -272,7 +292,9 @@ def test_files_are_bounded_in_size_and_number(sandbox: IsolatedSandbox) -> None:
         "libc.ptrace(0, 0, 0, 0)",
         "libc.mount(b'x', b'/tmp', b'tmpfs', 0, None)",
         "libc.syscall(425, 1, 0)",  # io_uring_setup
-        "libc.syscall(319, b'x', 0)" if os.uname().machine == "x86_64" else "libc.syscall(279, b'x', 0)",  # memfd_create
+        "libc.syscall(319, b'x', 0)"
+        if os.uname().machine == "x86_64"
+        else "libc.syscall(279, b'x', 0)",  # memfd_create
         "libc.prctl(4, 1, 0, 0, 0)",  # PR_SET_DUMPABLE
         "libc.prlimit64(1, 7, None, None)",  # limits of another process
     ],

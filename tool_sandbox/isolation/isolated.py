@@ -1,7 +1,7 @@
 """Tier T2: model-written programs, each in a fresh process forked from a warm interpreter inside a sandbox.
 
-Owns `IsolatedSandbox` and its workers. Calls have no memory: a session is the right to make them. A worker that was lost or
-left dirty is replaced; the next call does not notice.
+Owns `IsolatedSandbox` and its workers. Calls have no memory: a session is the right to make them. A worker that was
+lost or left dirty is replaced; the next call does not notice.
 """
 
 from __future__ import annotations

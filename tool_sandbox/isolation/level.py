@@ -41,8 +41,8 @@ def reach(config: SandboxConfig) -> Reached:
             reasons.append(f"{level.value}: {error}")
     raise IsolationUnavailable(
         f"sandbox: this machine does not reach the level {config.min_level.value!r} ({'; '.join(reasons)}). Allow user "
-        "namespaces (sysctl kernel.unprivileged_userns_clone, the container's seccomp and AppArmor profiles), or accept "
-        "less by sandbox.min_level: landlock"
+        "namespaces (sysctl kernel.unprivileged_userns_clone, the container's seccomp and AppArmor profiles), or "
+        "accept less by sandbox.min_level: landlock"
     )
 
 

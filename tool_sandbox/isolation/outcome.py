@@ -1,7 +1,7 @@
 """How a sandboxed call ended, as a typed result: the model's doing, or ours.
 
-Consumes the reply of the sandbox's supervisor (`inside.zygote`). Nothing that the model's process says or does can turn into
-`INFRA_ERROR`: an error of ours is no fault of the model, so code that could claim one would escape its reward.
+Consumes the reply of the sandbox's supervisor (`inside.zygote`). Nothing that the model's process says or does can turn
+into `INFRA_ERROR`: an error of ours is no fault of the model, so code that could claim one would escape its reward.
 """
 
 from __future__ import annotations

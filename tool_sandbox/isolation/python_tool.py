@@ -1,4 +1,4 @@
-"""The `python` tools: run code that the model wrote, each call by itself or one interpreter for the whole trajectory."""
+"""Tools that run code that the model wrote: each call by itself, or one interpreter for the whole trajectory."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The system-call filter of the sandbox, assembled by hand as classic BPF (seccomp(2), bpf(4)).
 
-Consumes a `Policy`; produces bytes for `bwrap --seccomp FD` and for seccomp(2). A call that the policy does not allow gets
-EPERM, so that code sees a permission error; a number that is newer than the tables gets ENOSYS, so that a new kernel does
-not open a new door; a foreign instruction set kills the process.
+Consumes a `Policy`; produces bytes for `bwrap --seccomp FD` and for seccomp(2). A call that the policy does not allow
+gets EPERM, so that code sees a permission error; a number that is newer than the tables gets ENOSYS, so that a new
+kernel does not open a new door; a foreign instruction set kills the process.
 """
 
 from __future__ import annotations

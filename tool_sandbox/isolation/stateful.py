@@ -1,7 +1,7 @@
 """Tier T3: one interpreter and one folder for a whole trajectory, in a sandbox that nobody used before or uses again.
 
-Owns `StatefulSandbox`, its warm sandboxes and the replay of sessions. A session is forked by repeating its calls in a new
-sandbox and comparing the digest of variables and files.
+Owns `StatefulSandbox`, its warm sandboxes and the replay of sessions. A session is forked by repeating its calls in a
+new sandbox and comparing the digest of variables and files.
 """
 
 from __future__ import annotations
@@ -160,8 +160,8 @@ class StatefulSession:
         reached = self.state_hash()
         if reached != snapshot.state_hash:
             raise ForkDiverged(
-                f"stateful session: {len(self._programs)} repeated calls led to the state {reached}, and the snapshot was "
-                f"taken in {snapshot.state_hash}; code that reads clocks or random numbers cannot be forked"
+                f"stateful session: {len(self._programs)} repeated calls led to the state {reached}, and the "
+                f"snapshot was taken in {snapshot.state_hash}; code that reads clocks or random numbers cannot be forked"
             )
 
     def close(self) -> None:

@@ -1,8 +1,8 @@
 """Which system calls sandboxed processes may make, by name, with their numbers on each machine type.
 
-Produces `Policy` values for `seccomp`. The lists allow; whatever they do not name is refused. They were put together from
-what CPython 3.11 and glibc 2.36 use, and hold nothing that opens a socket, traces, mounts, makes a namespace, loads into
-the kernel or outlives the process. Numbers: asm/unistd_64.h and asm-generic/unistd.h of Linux 6.1.
+Produces `Policy` values for `seccomp`. The lists allow; whatever they do not name is refused. They were put together
+from what CPython 3.11 and glibc 2.36 use, and hold nothing that opens a socket, traces, mounts, makes a namespace,
+loads into the kernel or outlives the process. Numbers: asm/unistd_64.h and asm-generic/unistd.h of Linux 6.1.
 """
 
 from __future__ import annotations

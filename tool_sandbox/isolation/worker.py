@@ -1,8 +1,9 @@
-"""One sandbox on this machine: starts it at the wanted level, talks to it with deadlines, ends it with all that is in it.
+"""One sandbox on this machine: starts it at the wanted level, talks to it with deadlines, ends it with all its content.
 
-Owns the command lines and the process. Knows nothing of tools or tasks. At the level `namespaces` the sandbox is bubblewrap:
-own user, process, network, mount and IPC namespaces, no capabilities, no environment, a read-only /usr and a small /tmp.
-At `landlock` it is a bare process. At both, the zygote inside (see `inside`) locks each of its children down.
+Owns the command lines and the process. Knows nothing of tools or tasks. At the level `namespaces` the sandbox is
+bubblewrap: own user, process, network, mount and IPC namespaces, no capabilities, no environment, a read-only /usr and
+a small /tmp. At `landlock` it is a bare process. At both, the zygote inside (see `inside`) locks each of its children
+down.
 """
 
 from __future__ import annotations
@@ -45,10 +46,6 @@ _MODULES = ("", "frames", "kernel", "supervision", "code", "lockdown", "zygote")
 """In the order in which they need each other; the first is the package itself."""
 _CHUNK_BYTES = 65536
 
-# A sandbox dies with the thread that started it (PR_SET_PDEATHSIG). So all are started from one that lives as long as
-# the process, whose end, however sudden, then ends every sandbox.
-_SPAWNER = ThreadPoolExecutor(1, thread_name_prefix="sandbox-spawner")
-
 
 class Worker:
     """A running sandbox. Not thread-safe: one request at a time."""
@@ -62,8 +59,9 @@ class Worker:
         self._config = config
         self._folder = None if level is IsolationLevel.NAMESPACES else _private_folder(config)
         self._errors = os.memfd_create("sandbox-errors")
-        self._process = _SPAWNER.submit(self._start, level).result(START_SECONDS)
-        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process = _spawner(os.getpid()).submit(self._start, level).result(START_SECONDS)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._requests, self._replies = self._process.stdin.fileno(), self._process.stdout.fileno()
         os.set_blocking(self._requests, False)
         self._reader = FrameReader(REPLY_BYTES)
@@ -193,6 +191,16 @@ def _private_folder(config: SandboxConfig) -> str:
     if os.geteuid() == 0:
         os.chown(folder, config.uid, config.uid)
     return folder
+
+
+@cache
+def _spawner(_process: int) -> ThreadPoolExecutor:
+    """The thread that starts all sandboxes of a process (threads do not follow a fork).
+
+    A sandbox dies with the thread that started it (PR_SET_PDEATHSIG). This one lives as long as the process, whose end,
+    however sudden, then ends every sandbox.
+    """
+    return ThreadPoolExecutor(1, thread_name_prefix="sandbox-spawner")
 
 
 @cache

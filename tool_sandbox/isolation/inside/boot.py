@@ -1,7 +1,7 @@
 """The first program in the sandbox: loads the other modules from its standard input, then serves.
 
-Given to Python as text (`-c`), since the sandbox sees no file of this package. The first message on standard input holds
-the sources of the modules, in the order in which they need each other, and the settings.
+Given to Python as text (`-c`), since the sandbox sees no file of this package. The first message on standard input
+holds the sources of the modules, in the order in which they need each other, and the settings.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Runs the model's code in a process that is locked down already, and says how it ended.
 
-Consumes source text; produces an exit code and one line. Code that is killed, or that forges its own report, harms nobody
-but itself: the verdicts on CPU, memory and time are the supervisor's.
+Consumes source text; produces an exit code and one line. Code that is killed, or that forges its own report, harms
+nobody but itself: the verdicts on CPU, memory and time are the supervisor's.
 """
 
 from __future__ import annotations

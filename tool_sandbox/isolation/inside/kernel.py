@@ -1,6 +1,7 @@
-"""Locks the calling process down for good: Landlock, no new privileges, the system-call filter (landlock(7), seccomp(2)).
+"""Locks the calling process down for good: Landlock, no new privileges, a system-call filter (landlock(7), seccomp(2)).
 
-Owns the few system calls that Python has no function for. What is done here cannot be undone by any code that runs later.
+Owns the few system calls that Python has no function for. What is done here cannot be undone by any code that runs
+later.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ def install_filter(program: bytes) -> None:
 
 
 def set_no_new_privileges() -> None:
+    """No program that this process starts gains rights, setuid or not."""
     _prctl(_PR_SET_NO_NEW_PRIVS, 1, 0)
 
 
@@ -108,7 +110,11 @@ def _allow(ruleset: int, path: str, rights: int) -> None:
         rule = _PathBeneath(on_this, descriptor)
         _checked(
             _LIBC.syscall(
-                _ADD_RULE, ctypes.c_int(ruleset), ctypes.c_int(_RULE_PATH_BENEATH), ctypes.byref(rule), ctypes.c_uint32(0)
+                _ADD_RULE,
+                ctypes.c_int(ruleset),
+                ctypes.c_int(_RULE_PATH_BENEATH),
+                ctypes.byref(rule),
+                ctypes.c_uint32(0),
             )
         )
     finally:

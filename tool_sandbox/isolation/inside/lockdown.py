@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from typing import Any
+from typing import Any, TextIO, cast
 
 from tool_sandbox.isolation.inside import kernel
 
@@ -34,9 +34,14 @@ def take_descriptors(stdin: int, stdout: int, stderr: int, report: int, requests
     for target, source in enumerate(high):
         os.dup2(source, target)
     os.closerange(len(high), 4096)
-    sys.stdin = open(0, encoding="utf-8", errors="replace", closefd=False)
-    sys.stdout = open(STDOUT, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
-    sys.stderr = open(STDERR, "w", encoding="utf-8", errors="backslashreplace", closefd=False, buffering=1)
+    sys.stdin = _text(0, "r")
+    sys.stdout = _text(STDOUT, "w")
+    sys.stderr = _text(STDERR, "w")
+
+
+def _text(descriptor: int, mode: str) -> TextIO:
+    # The streams of the process: they stay open until it ends.
+    return cast(TextIO, open(descriptor, mode, encoding="utf-8", errors="backslashreplace", closefd=False))  # noqa: SIM115
 
 
 def _limit(limits: dict[str, Any]) -> None:

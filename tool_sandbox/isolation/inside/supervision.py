@@ -1,8 +1,9 @@
 """Watches one call: keeps its output, counts what it uses, stops it at its budget.
 
-Consumes the descriptors and the process of the call; produces `Ended`. The verdict on time is CPU seconds. The wall clock is
-a backstop for code that sleeps, and the time that a process spent waiting for a CPU does not count against it, so that a
-busy machine changes no verdict; code that could not get a CPU for very long was starved, which is our failure.
+Consumes the descriptors and the process of the call; produces `Ended`. The verdict on time is CPU seconds. The wall
+clock is a backstop for code that sleeps, and the time that a process spent waiting for a CPU does not count against it,
+so that a busy machine changes no verdict; code that could not get a CPU for very long was starved, which is our
+failure.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ class Watch:
         return self.ended
 
     def settle(self) -> None:
-        """Take what is left in the pipes, and the final figures. Call when the processes of the call are gone or idle."""
+        """Take what is left in the pipes, and the final figures, when the processes of the call are gone or idle."""
         for pipe, keep in self._readers():
             while piece := _available(pipe):
                 keep(piece)

@@ -55,7 +55,7 @@ class Zygote:
         self._caged = False
 
     def handle(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Run one request: `ready`, `once` (a program by itself), `run` (in the session) or `state` (of the session)."""
+        """Run one request: `ready`, `once` (a program by itself), `run` (in the session), `state` (of the session)."""
         if request["kind"] == "ready":
             return {"landlock_abi": kernel.landlock_abi(), "pid": os.getpid()}
         return self._once(request["code"]) if request["kind"] == "once" else self._in_session(request)
@@ -153,7 +153,6 @@ class Zygote:
             _send(-1, signal.SIGKILL)
             _reap(block=True)
         return os.waitstatus_to_exitcode(exited[1])
-
 
 
 def serve(settings: dict[str, Any], requests: int, replies: int) -> None:
