@@ -1,4 +1,4 @@
-"""The way from an episode to the sandboxes: open, call, read the state, close; asynchronous throughout.
+"""The way from an episode to the sandboxes: open, call, converse, judge, close; asynchronous throughout.
 
 Owns the `SandboxClient` protocol and `LocalSandbox`, which keeps the sessions in this process. `pool.RaySandboxPool` is
 the other implementation; episodes cannot tell them apart.
@@ -36,6 +36,14 @@ class SandboxClient(Protocol):
         """Canonical hash of the session's state; None where the toolset has no state. Raises `LeaseLost`."""
         ...
 
+    async def user_turn(self, lease: str) -> str | None:
+        """The model ended its turn: what the user says next, or None where nobody speaks again. Raises `LeaseLost`."""
+        ...
+
+    async def verdict(self, lease: str, answer: str | None) -> bool | None:
+        """Whether the toolset itself calls the task solved; None where it has no say. Raises `LeaseLost`."""
+        ...
+
     async def close(self, lease: str) -> None:
         """Give the session back. Safe to call twice, and after the sandbox died."""
         ...
@@ -64,6 +72,12 @@ class LocalSandbox:
 
     async def state_hash(self, lease: str) -> str | None:
         return await asyncio.to_thread(self._table.state_hash, lease)
+
+    async def user_turn(self, lease: str) -> str | None:
+        return await asyncio.to_thread(self._table.user_turn, lease)
+
+    async def verdict(self, lease: str, answer: str | None) -> bool | None:
+        return await asyncio.to_thread(self._table.verdict, lease, answer)
 
     async def close(self, lease: str) -> None:
         await asyncio.to_thread(self._table.close, lease)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from tool_sandbox.errors import LeaseLost, SandboxFull
 from tool_sandbox.registry import load_toolset
-from tool_sandbox.session import Session
+from tool_sandbox.session import Dialogue, Judged, Session
 from tool_sandbox.tasks import Task
 from tool_sandbox.tools import CallOutcome, ToolCall
 
@@ -78,6 +78,16 @@ class SessionTable:
     def state_hash(self, lease: str) -> str | None:
         """Hash of the session's state. Raises `LeaseLost`."""
         return self._use(lease).state_hash()
+
+    def user_turn(self, lease: str) -> str | None:
+        """What the user says next; None where the session is no `Dialogue`, or the user is done. Raises `LeaseLost`."""
+        session = self._use(lease)
+        return session.user_turn() if isinstance(session, Dialogue) else None
+
+    def verdict(self, lease: str, answer: str | None) -> bool | None:
+        """The session's own verdict; None where it is not `Judged`, or cannot tell. Raises `LeaseLost`."""
+        session = self._use(lease)
+        return session.verdict(answer) if isinstance(session, Judged) else None
 
     def close(self, lease: str) -> None:
         """Give a session back; does nothing for a lease that is gone already."""

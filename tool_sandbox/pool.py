@@ -41,6 +41,12 @@ class SandboxActor:
     def state_hash(self, lease: str) -> str | None:
         return self._table.state_hash(lease)
 
+    def user_turn(self, lease: str) -> str | None:
+        return self._table.user_turn(lease)
+
+    def verdict(self, lease: str, answer: str | None) -> bool | None:
+        return self._table.verdict(lease, answer)
+
     def close(self, lease: str) -> None:
         self._table.close(lease)
 
@@ -134,11 +140,13 @@ class RaySandboxPool:
             return infrastructure_failure(call, f"{name}: {type(error).__name__}")
 
     async def state_hash(self, lease: str) -> str | None:
-        name, inner = _split(lease)
-        try:
-            return await self._ask(name, "state_hash", self._config.call_seconds, inner)
-        except _LOST as error:
-            raise LeaseLost(f"lease {lease!r}: {name} is gone or silent ({type(error).__name__})") from error
+        return await self._ask_session(lease, "state_hash")
+
+    async def user_turn(self, lease: str) -> str | None:
+        return await self._ask_session(lease, "user_turn")
+
+    async def verdict(self, lease: str, answer: str | None) -> bool | None:
+        return await self._ask_session(lease, "verdict", answer)
 
     async def close(self, lease: str) -> None:
         name, inner = _split(lease)
@@ -147,6 +155,14 @@ class RaySandboxPool:
         except _LOST:
             # The session died with its actor, or its lease will run out: either way it goes back.
             return
+
+    async def _ask_session(self, lease: str, method: str, *arguments: Any) -> Any:
+        """Ask the session of a lease; one that died with its actor is a lost lease."""
+        name, inner = _split(lease)
+        try:
+            return await self._ask(name, method, self._config.call_seconds, inner, *arguments)
+        except _LOST as error:
+            raise LeaseLost(f"lease {lease!r}: {name} is gone or silent ({type(error).__name__})") from error
 
     async def _ask(self, name: str, method: str, seconds: float, *arguments: Any) -> Any:
         if name not in self._actors:

@@ -81,6 +81,19 @@ async def test_a_call_on_a_lost_lease_is_an_infrastructure_failure(client: Sandb
         await client.state_hash(lease)
 
 
+async def test_a_world_without_a_user_says_nothing_and_leaves_the_verdict_to_the_ground_truth(
+    client: SandboxClient,
+) -> None:
+    lease = await client.open(task())
+    assert await client.user_turn(lease) is None
+    assert await client.verdict(lease, "done") is None
+    await client.close(lease)
+    with pytest.raises(LeaseLost):
+        await client.user_turn(lease)
+    with pytest.raises(LeaseLost):
+        await client.verdict(lease, "done")
+
+
 async def test_a_corrupt_task_is_an_error_of_its_own_type(client: SandboxClient) -> None:
     with pytest.raises(CorruptTask, match="sample the task again"):
         await client.open(replace(task(), payload={}))
