@@ -1,8 +1,9 @@
-"""Settings of this floor: what isolated code may use, and how many sessions an actor holds."""
+"""Settings of this floor: what isolated code may use, how many sessions an actor holds, what is recorded."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -74,3 +75,29 @@ class PoolConfig(BaseModel):
     """Deadline for one actor to open a session."""
     call_seconds: Annotated[float, Field(gt=0)] = 60.0
     """Deadline for a call; above `SandboxConfig.wall_seconds`, or slow code would look like a lost sandbox."""
+
+
+class NoAudit(BaseModel):
+    """Calls are not recorded."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["off"] = "off"
+
+
+class FileAudit(BaseModel):
+    """One hash-chained record for each call, in a file of JSON lines. See `audit`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["file"] = "file"
+    path: Path
+    """One writer to a file; `steptool audit verify` reads it."""
+    key_file: Path | None = None
+    """Makes every hash an HMAC. Keep it where the writer of the file can read it and nobody can write it.
+    None: whoever can write the file can rebuild the whole chain, and only a head kept elsewhere shows it."""
+    sync_seconds: Annotated[float, Field(ge=0)] = 1.0
+    """How often records are forced to the disk: what a loss of power may take. 0 does it after every record."""
+
+
+AuditConfig = Annotated[NoAudit | FileAudit, Field(discriminator="kind")]

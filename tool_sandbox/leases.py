@@ -16,12 +16,16 @@ from tool_sandbox.errors import LeaseLost, SandboxFull
 from tool_sandbox.registry import load_toolset
 from tool_sandbox.session import Dialogue, Judged, Session
 from tool_sandbox.tasks import Task
-from tool_sandbox.tools import CallOutcome, ToolCall
+from tool_sandbox.tools import CallOutcome, ToolCall, ToolResult
+
+Recorder = Callable[[str, Task, ToolCall, ToolResult], None]
+"""Told of each call that ended: lease, task, call, result. What it raises goes to the caller: no call goes unrecorded."""
 
 
 @dataclass(slots=True)
 class _Lease:
     session: Session
+    task: Task
     expires: float
 
 
@@ -39,12 +43,14 @@ class SessionTable:
         lease_seconds: float,
         opener: Callable[[Task], Session] = open_session,
         clock: Callable[[], float] = time.monotonic,
+        record: Recorder | None = None,
     ) -> None:
-        """`clock` gives seconds; every use of a lease extends it by `lease_seconds`."""
+        """`clock` gives seconds; every use of a lease extends it by `lease_seconds`. `record`: see `audit`; None keeps none."""
         self._max_sessions = max_sessions
         self._lease_seconds = lease_seconds
         self._opener = opener
         self._clock = clock
+        self._record = record
         self._leases: dict[str, _Lease] = {}
         self._opening = 0
         self._lock = threading.Lock()
@@ -66,18 +72,21 @@ class SessionTable:
                 self._opening -= 1
         lease = uuid.uuid4().hex
         with self._lock:
-            self._leases[lease] = _Lease(session, self._clock() + self._lease_seconds)
+            self._leases[lease] = _Lease(session, task, self._clock() + self._lease_seconds)
         return lease
 
     def call(self, lease: str, call: ToolCall) -> CallOutcome:
         """Run one call in the session of a lease. Raises `LeaseLost`."""
-        outcome = self._use(lease).call(call)
+        held = self._use(lease)
+        outcome = held.session.call(call)
         self._renew(lease)
+        if self._record is not None:
+            self._record(lease, held.task, call, outcome.result)
         return outcome
 
     def state_hash(self, lease: str) -> str | None:
         """Hash of the session's state. Raises `LeaseLost`."""
-        return self._use(lease).state_hash()
+        return self._use(lease).session.state_hash()
 
     def user_turn(self, lease: str) -> str | None:
         """What the user says next; None where the session is no `Dialogue`, or the user is done. Raises `LeaseLost`."""
@@ -109,14 +118,14 @@ class SessionTable:
         with self._lock:
             return len(self._leases)
 
-    def _use(self, lease: str) -> Session:
+    def _use(self, lease: str) -> _Lease:
         self.expire()
         self._renew(lease)
         with self._lock:
             held = self._leases.get(lease)
         if held is None:
             raise LeaseLost(f"lease {lease!r} is not open: it was closed, or unused for {self._lease_seconds:g} s")
-        return held.session
+        return held
 
     def _renew(self, lease: str) -> None:
         with self._lock:
