@@ -22,7 +22,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
-from tool_sandbox.audit_chain import GENESIS, Chain, Head, Link, head_path, read_head, read_key
+from tool_sandbox.audit_chain import GENESIS, Chain, Head, Link, read_head, read_key
 from tool_sandbox.config import AuditConfig, FileAudit
 from tool_sandbox.errors import AuditFailed, AuditTampered
 from tool_sandbox.leases import Recorder

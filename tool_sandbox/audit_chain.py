@@ -125,7 +125,9 @@ def read_head(log: Path, chain: Chain) -> Head | None:
     except (ValueError, KeyError, TypeError) as error:
         raise AuditTampered(f"audit head {path}: it is not a head; expected records, hash and seal") from error
     if not chain.matches(head, seal):
-        raise AuditTampered(f"audit head {path}: its seal does not match ({chain.name}); it was changed or has another key")
+        raise AuditTampered(
+            f"audit head {path}: its seal does not match ({chain.name}); it was changed or has another key"
+        )
     return head
 
 

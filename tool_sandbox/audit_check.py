@@ -156,7 +156,9 @@ class _Walk:
         if found == expected:
             if link.previous == self.last:
                 return None
-            return self._fault(FaultKind.CHANGED, "it was not chained to the record before it: one of the two was replaced")
+            return self._fault(
+                FaultKind.CHANGED, "it was not chained to the record before it: one of the two was replaced"
+            )
         if found < expected:
             same = self._hash(found) == link.hash
             kind = FaultKind.DUPLICATED if same else FaultKind.CHANGED

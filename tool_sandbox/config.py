@@ -71,10 +71,14 @@ class PoolConfig(BaseModel):
     """Open sessions per actor."""
     lease_seconds: Annotated[float, Field(gt=0)] = 300.0
     """A session unused for this long goes back: its trajectory is dead."""
+    queue_seconds: Annotated[float, Field(ge=0)] = 30.0
+    """How long one may wait for a free session; then the sandbox is full."""
     open_seconds: Annotated[float, Field(gt=0)] = 30.0
-    """Deadline for one actor to open a session."""
-    call_seconds: Annotated[float, Field(gt=0)] = 60.0
-    """Deadline for a call; above `SandboxConfig.wall_seconds`, or slow code would look like a lost sandbox."""
+    """Deadline for one actor to open a session, not counting the wait for a free one."""
+    call_seconds: Annotated[float, Field(gt=0)] = 240.0
+    """Deadline for a call; above what `isolation` lets one take, or slow code would look like a lost sandbox."""
+    isolation: SandboxConfig = SandboxConfig()
+    """Budgets and level of tools that run the model's code."""
 
 
 class NoAudit(BaseModel):

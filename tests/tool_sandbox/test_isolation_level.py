@@ -1,4 +1,4 @@
-"""Which isolation a machine gives: by trying, as root and not, with user namespaces and without; never silently less."""
+"""Which isolation a machine gives: as root and not, with user namespaces and without, and never silently less."""
 
 from __future__ import annotations
 

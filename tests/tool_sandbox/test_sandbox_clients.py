@@ -17,7 +17,7 @@ from tool_sandbox.ledger.policies import OraclePolicy
 from tool_sandbox.tasks import Split, Task
 from tool_sandbox.tools import CallStatus, ToolCall
 
-CONFIG = PoolConfig(max_sessions=2, lease_seconds=60.0, open_seconds=20.0, call_seconds=20.0)
+CONFIG = PoolConfig(max_sessions=2, lease_seconds=60.0, queue_seconds=0.2, open_seconds=20.0, call_seconds=20.0)
 LEDGER = LedgerToolset()
 OPTIONS = {"num_cpus": 0}
 

@@ -27,9 +27,7 @@ _LARGEST = {"precision": 1000, "decimal_places": 1000, "base": 10**15, "exponent
 @cache
 def tool_specs() -> Mapping[str, ToolSpec]:
     """Every documented function of the eight classes, by name; the class is its family."""
-    return {
-        document["name"]: _spec(document, family=name) for name in CLASSES for document in function_documents(name)
-    }
+    return {document["name"]: _spec(document, family=name) for name in CLASSES for document in function_documents(name)}
 
 
 @cache

@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 from tool_sandbox.bfcl.calls import parse_call
 from tool_sandbox.bfcl.documents import tool_specs
@@ -51,7 +51,7 @@ class TruthCall:
 TruthTurn = tuple[TruthCall, ...]
 
 
-@lru_cache(maxsize=None)
+@cache
 def ground_truth(entry_id: str) -> tuple[TruthTurn, ...]:
     """The ground truth of a dialogue, turn by turn, played once in a world of its own."""
     dialogue = entry(entry_id)

@@ -58,7 +58,7 @@ class BfclToolset:
 
     def demonstrator(self, noise: float, seed: int) -> None:
         """Nobody demonstrates yet: scripted policies know no user who speaks on."""
-        return None
+        return
 
     def open(self, task: Task) -> BfclSession:
         """A fresh session at the first turn of the user.

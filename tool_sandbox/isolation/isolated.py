@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -80,12 +81,14 @@ class IsolatedSandbox:
                 worker.close()
 
     def _attempt(self, call: ToolCall, source: str) -> ToolResult:
+        asked = time.monotonic()
         for _ in range(ATTEMPTS):
             try:
                 reply = self._ask(source)
             except BrokenSandbox:
                 continue
-            return outcome.result(call, reply, self._config.cpu_seconds, self._level)
+            queued = max(0.0, time.monotonic() - asked - reply["wall_seconds"])
+            return outcome.result(call, reply, self._config.cpu_seconds, self._level, queued)
         error = f"error: the call broke {ATTEMPTS} sandboxes"
         return ToolResult(call.id, CallStatus.TOOL_ERROR, error, isolation=self._level)
 

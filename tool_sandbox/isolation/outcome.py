@@ -38,11 +38,19 @@ class Verdict:
     error: str
 
 
-def result(call: ToolCall, reply: dict[str, Any], cpu_limit: float, level: IsolationLevel) -> ToolResult:
+def result(
+    call: ToolCall, reply: dict[str, Any], cpu_limit: float, level: IsolationLevel, queue_seconds: float = 0.0
+) -> ToolResult:
     """The result of a call that a sandbox ran. `cpu_limit`: seconds that it was allowed."""
     verdict = judge(reply, cpu_limit)
     return ToolResult(
-        call.id, verdict.status, _content(reply, verdict), reply["cpu_seconds"], reply["wall_seconds"], level
+        call.id,
+        verdict.status,
+        _content(reply, verdict),
+        reply["cpu_seconds"],
+        reply["wall_seconds"],
+        queue_seconds,
+        level,
     )
 
 

@@ -41,7 +41,7 @@ def take_descriptors(stdin: int, stdout: int, stderr: int, report: int, requests
 
 def _text(descriptor: int, mode: str) -> TextIO:
     # The streams of the process: they stay open until it ends.
-    return cast(TextIO, open(descriptor, mode, encoding="utf-8", errors="backslashreplace", closefd=False))  # noqa: SIM115
+    return cast(TextIO, open(descriptor, mode, encoding="utf-8", errors="backslashreplace", closefd=False))
 
 
 def _limit(limits: dict[str, Any]) -> None:
