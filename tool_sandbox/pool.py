@@ -12,18 +12,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayTaskError
 
 from tool_sandbox.client import infrastructure_failure
 from tool_sandbox.config import PoolConfig
 from tool_sandbox.errors import LeaseLost, SandboxFull, SandboxUnavailable
 from tool_sandbox.leases import SessionTable
+from tool_sandbox.ray_failures import ACTOR_LOST
 from tool_sandbox.tasks import Task
 from tool_sandbox.tools import CallOutcome, ToolCall
 
 ACTOR_THREADS = 16
 """Calls that one actor runs at once; isolated code blocks its thread until it ends."""
-_LOST = (RayActorError, TimeoutError)
+_LOST = (*ACTOR_LOST, TimeoutError)
 
 
 class SandboxActor:
@@ -72,7 +73,7 @@ def start_sandboxes(
     ]
     try:
         ray.get([handle.ready.remote() for handle in handles], timeout=deadline_seconds)
-    except (GetTimeoutError, RayActorError) as error:
+    except (GetTimeoutError, *ACTOR_LOST) as error:
         stop_sandboxes(handles)
         raise SandboxUnavailable(
             f"sandbox pool: {count} actors did not all start in {deadline_seconds:g} s ({error}); "
