@@ -1,7 +1,7 @@
 """Who gets the next free session: a waiting room that is fair between runs.
 
-Owns `WaitingRoom`. Places go to the waiting owner that holds the fewest, so that a run that asks for a thousand cannot keep
-out one that asks for ten; between equals, to whoever waits longest. Knows nothing of sessions or Ray.
+Owns `WaitingRoom`. Places go to the waiting owner that holds the fewest, so that a run that asks for a thousand cannot
+keep out one that asks for ten; between equals, to whoever waits longest. Knows nothing of sessions or Ray.
 """
 
 from __future__ import annotations

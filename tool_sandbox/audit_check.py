@@ -67,8 +67,8 @@ class AuditReport:
 def verify(path: Path, key: bytes | None = None, expected_head: str | None = None) -> AuditReport:
     """Follow the chain of a log from its first record to its last.
 
-    `expected_head`: hash of the last record as it was noted elsewhere; None compares with `FILE.head` where there is one.
-    That file may lag behind a log that is being written, so a log may be longer than it says.
+    `expected_head`: hash of the last record as it was noted elsewhere; None compares with `FILE.head` where there is
+    one. That file may lag behind a log that is being written, so a log may be longer than it says.
 
     Raises:
         AuditUnreadable: the file cannot be read, or was made with a key and none is given.

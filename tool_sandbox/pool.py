@@ -12,18 +12,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayTaskError
 from ray.util.metrics import Counter, Histogram
 
 from tool_sandbox.client import LocalSandbox, Occupancy, infrastructure_failure
 from tool_sandbox.config import PoolConfig
 from tool_sandbox.errors import LeaseLost, SandboxFull, SandboxUnavailable
+from tool_sandbox.ray_failures import ACTOR_LOST
 from tool_sandbox.tasks import Task
 from tool_sandbox.tools import CallOutcome, CallStatus, ToolCall, ToolResult
 
 ACTOR_SPARE = 64
-"""Requests that an actor takes beside one for each session, so that those who wait for a place keep nobody from closing."""
-_LOST = (RayActorError, TimeoutError)
+"""Requests that an actor takes beside one for each session: those who wait for a place keep nobody from closing."""
+_LOST = (*ACTOR_LOST, TimeoutError)
 _TAGS = ("tool", "status")
 
 
@@ -110,7 +111,7 @@ def start_sandboxes(
     ]
     try:
         ray.get([handle.ready.remote() for handle in handles], timeout=deadline_seconds)
-    except (GetTimeoutError, RayActorError) as error:
+    except (GetTimeoutError, *ACTOR_LOST) as error:
         stop_sandboxes(handles)
         raise SandboxUnavailable(
             f"sandbox pool: {count} actors did not all start in {deadline_seconds:g} s ({error}); "
