@@ -15,9 +15,9 @@ def solved(
 ) -> bool | None:
     """Whether an episode that ended with `answer` in the state `state_hash` solved its task; None where nobody knows.
 
-    `checked` is the verdict of the toolset itself (`Judged`); where there is one, it decides. Otherwise an expected answer
-    is compared after normalisation: case, outer white space and a trailing period do not count, and numbers compare by
-    value (`42` is `42.0`). An expected state must be reached exactly, whatever the answer says.
+    `checked` is the verdict of the toolset itself (`Judged`); where there is one, it decides. Otherwise an expected
+    answer is compared after normalisation: case, outer white space and a trailing period do not count, and numbers
+    compare by value (`42` is `42.0`). An expected state must be reached exactly, whatever the answer says.
     """
     if checked is not None:
         return checked

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from reward_service.signals import Answered, Called, Episode, Unparsed, contribution, distances, measure, solved, success
+from reward_service.signals import (
+    Answered,
+    Called,
+    Episode,
+    Unparsed,
+    contribution,
+    distances,
+    measure,
+    solved,
+    success,
+)
 from tests.reward_service.builders import RIGHT, WRONG, call, episode
 from tool_sandbox.tasks import GroundTruth, StopReason
 from tool_sandbox.tools import CallStatus, Progress

@@ -34,7 +34,11 @@ def request(*trajectories, **changes):
         ([ANSWER_STEP, call_step(1)], "answered", r"answers at steps \[0\]"),
         ([call_step(0)], "answered", r"stop 'answered' with answers at steps \[\]"),
         ([], "answered", r"stop 'answered' with answers at steps \[\]"),
-        ([ANSWER_STEP], "turn_too_long", "an answer where the stop is 'answered', and none where it is 'turn_too_long'"),
+        (
+            [ANSWER_STEP],
+            "turn_too_long",
+            "and none where it is 'turn_too_long'",
+        ),
         ([call_step(0) | {"status": None}], "step_budget", r"no status for the calls at steps \[0\]"),
         ([call_step(0) | {"status": None}, call_step(1)], "infrastructure", r"no status for the calls at steps \[0\]"),
         ([call_step(0, before=-1)], "step_budget", "greater than or equal to 0"),

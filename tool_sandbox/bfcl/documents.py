@@ -27,17 +27,14 @@ _LARGEST = {"precision": 1000, "decimal_places": 1000, "base": 10**15, "exponent
 @cache
 def tool_specs() -> Mapping[str, ToolSpec]:
     """Every documented function of the eight classes, by name; the class is its family."""
-    return {
-        document["name"]: _spec(document, family=name) for name in CLASSES for document in function_documents(name)
-    }
+    return {document["name"]: _spec(document, family=name) for name in CLASSES for document in function_documents(name)}
 
 
 @cache
 def callable_specs() -> Mapping[str, ToolSpec]:
     """What a call is held to before it runs: names and bounds. Types are the function's own business.
 
-    The package checks no types, and some functions answer to a wrong one with an error of their own that the ground truth
-    expects (`multi_turn_base_173`).
+    The package checks no types, and even the ground truth hands over a wrong one (`multi_turn_base_173`).
     """
     return {name: replace(spec, parameters=_names_and_bounds(spec.parameters)) for name, spec in tool_specs().items()}
 

@@ -1,7 +1,8 @@
 """BFCL multi-turn as a toolset: which dialogue is which task, and how a session of it is opened.
 
-The four levels vary the same 200 dialogues, so the number of a dialogue decides its split and all its variants go the same
-way: 60 % train, 10 % val, 30 % test_iid, by hash. Training goes round its tasks again and again; a held-out split ends.
+The four levels vary the same 200 dialogues, so the number of a dialogue decides its split and all its variants go the
+same way: 60 % train, 10 % val, 30 % test_iid, by hash. Training goes round its tasks again and again; a held-out split
+ends.
 """
 
 from __future__ import annotations
@@ -58,7 +59,6 @@ class BfclToolset:
 
     def demonstrator(self, noise: float, seed: int) -> None:
         """Nobody demonstrates yet: scripted policies know no user who speaks on."""
-        return None
 
     def open(self, task: Task) -> BfclSession:
         """A fresh session at the first turn of the user.
