@@ -1,8 +1,8 @@
 """Toolsets by name.
 
 A toolset is a zero-argument factory. Installed distributions offer theirs through the entry-point group
-`steptool.toolsets`; code without a distribution calls `register`. The built-in ledger is always there, so that a source
-tree works without installation.
+`steptool.toolsets`; code without a distribution calls `register`. The built-in ones are always there, so that a source
+tree works without installation; `bfcl` and `reasoning` say so where their extra is missing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,15 @@ def _ledger() -> Toolset:
     return importlib.import_module("tool_sandbox.ledger").toolset()
 
 
-_BUILT_IN: dict[str, ToolsetFactory] = {"ledger": _ledger}
+def _bfcl() -> Toolset:
+    return importlib.import_module("tool_sandbox.bfcl").toolset()
+
+
+def _reasoning() -> Toolset:
+    return importlib.import_module("tool_sandbox.reasoning").toolset()
+
+
+_BUILT_IN: dict[str, ToolsetFactory] = {"ledger": _ledger, "bfcl": _bfcl, "reasoning": _reasoning}
 _registered: dict[str, ToolsetFactory] = {}
 
 
