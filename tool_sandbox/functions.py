@@ -18,7 +18,7 @@ from typing import Any, overload
 import docstring_parser
 from docstring_parser import Docstring, DocstringStyle
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
-from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
+from pydantic.errors import PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema
 
 from tool_sandbox.arguments import COMPLAINT_CHARACTERS, check_arguments, invalid_arguments
@@ -203,8 +203,8 @@ def _arguments_model(
             Field(default, alias=parameter.name, description=described.get(parameter.name)),
         )
     try:
-        return create_model(name, __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=False), **fields)
-    except (PydanticSchemaGenerationError, PydanticUserError) as error:
+        return create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
+    except PydanticUserError as error:
         raise InvalidTool(
             f"tool {name!r}: a parameter has a type that JSON cannot express ({_first_line(error)}); use plain types, "
             "dataclasses or pydantic models"

@@ -37,7 +37,8 @@ class InProcessSandbox:
             InvalidTool: two tools of one name, a tool of another tier, or tools that ask for different states.
         """
         self._tools = _by_name(tools)
-        self._state = state or state_type(tools) or _nothing
+        self._state_type = state_type(tools)
+        self._state = state or self._state_type or _nothing
         self._output_characters = output_characters
         self._closed = False
 
@@ -45,7 +46,12 @@ class InProcessSandbox:
         return tuple(each.spec for each in self._tools.values())
 
     def open(self) -> InProcessSession:
-        """A session with fresh state. Raises `SandboxUnavailable` after `close`."""
+        """A session with fresh state.
+
+        Raises:
+            InvalidTool: the factory gave another state than the tools ask for.
+            SandboxUnavailable: the sandbox was closed.
+        """
         return self._session(self._state())
 
     def fork(self, snapshot: Snapshot) -> InProcessSession:
@@ -68,6 +74,11 @@ class InProcessSandbox:
     def _session(self, state: SessionState | None) -> InProcessSession:
         if self._closed:
             raise SandboxUnavailable("in-process sandbox: was closed; make another one")
+        if self._state_type is not None and not isinstance(state, self._state_type):
+            raise InvalidTool(
+                f"in-process sandbox: the state is a {type(state).__name__}, its tools ask for "
+                f"{self._state_type.__name__}; give a factory of that"
+            )
         return InProcessSession(self._tools, state, self._output_characters)
 
 
