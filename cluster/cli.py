@@ -20,6 +20,7 @@ from actors.errors import BadInput, EngineFailure, RolloutsLost
 from cluster.environment import apply_process_defaults
 from cluster.errors import BadConfiguration, NotEnoughResources, RunError, Stopped
 from cluster.models import ModelError
+from cluster.tasks_cli import tasks
 from learner.errors import LearnerLost
 from reward_service.errors import ServiceNotStarted
 from tool_sandbox.errors import NoSuchTask, UnknownToolset
@@ -42,6 +43,7 @@ app = typer.Typer(
 )
 models = typer.Typer(name="models", help="Models that ship as packages.", no_args_is_help=True)
 app.add_typer(models)
+app.add_typer(tasks)
 
 Preset = Annotated[str, typer.Option(help="Name of a preset in deploy/presets, or path of a YAML file.")]
 Overrides = Annotated[

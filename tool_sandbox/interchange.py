@@ -1,6 +1,7 @@
 """Tool specs in the formats of others: OpenAI functions, MCP tools, plain JSON Schema. Import checks, export is exact.
 
-Consumes and produces JSON-able mappings; knows neither HTTP nor an MCP client. What another format cannot say is lost on
+Consumes and produces JSON-able mappings; knows neither HTTP nor an MCP client. The way out to OpenAI's format is
+`ToolSpec.openai_function`. What another format cannot say is lost on
 the way out (MCP has no families, OpenAI no `read_only`) and given by the caller on the way in.
 """
 
@@ -16,7 +17,7 @@ from jsonschema.exceptions import SchemaError
 from tool_sandbox.errors import InvalidTool
 from tool_sandbox.tools import ToolSpec, Trust
 
-NAME_CHARACTERS = 64
+NAME_CHARACTERS = 128
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", re.ASCII)
 
@@ -54,11 +55,6 @@ def from_openai(function: Mapping[str, Any], *, trust: Trust = Trust.IN_PROCESS,
     return spec_of(inner.get("name"), inner.get("description", ""), parameters, trust=trust, read_only=read_only)
 
 
-def to_openai(spec: ToolSpec) -> dict[str, Any]:
-    """The spec as chat templates and OpenAI-compatible servers take it."""
-    return spec.openai_function()
-
-
 def from_mcp(tool: Mapping[str, Any], *, trust: Trust = Trust.REMOTE) -> ToolSpec:
     """A spec from one entry of `tools/list`. Raises `InvalidTool`.
 
@@ -90,7 +86,7 @@ def from_json_schema(
     if name is None:
         raise InvalidTool("JSON Schema: has no `title`; give the tool's name there")
     parameters = {key: value for key, value in schema.items() if key not in ("$schema", "title", "description")}
-    if schema.get("$schema", DIALECT).rstrip("#") != DIALECT:
+    if str(schema.get("$schema", DIALECT)).rstrip("#") != DIALECT:
         raise InvalidTool(f"tool {name!r}: its schema is of {schema['$schema']!r}, expected {DIALECT!r}")
     return spec_of(name, schema.get("description", ""), parameters, trust=trust, read_only=read_only)
 
