@@ -14,7 +14,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,13 +54,13 @@ class Launcher:
     def __init__(self, config: SandboxConfig) -> None:
         """Raises `IsolationUnavailable` where a program or a system-call table is missing."""
         self._config = config
-        self._programs = {name: _find(name) for name in PACKAGES if name != "setpriv" or os.geteuid() == 0}
+        self._programs = find_programs()
         self._filter = sandbox_filter()
 
     def run(self, arguments: Sequence[str], stdin: bytes) -> Ended:
         """Run the system's Python with `arguments`; blocks until it ends or the wall-clock deadline passes."""
         started = time.monotonic()
-        filter_fd, stdin_fd = _readable(self._filter), _readable(stdin)
+        filter_fd, stdin_fd = readable(self._filter), readable(stdin)
         status_read, status_write = os.pipe()
         try:
             process = subprocess.Popen(
@@ -92,34 +92,62 @@ class Launcher:
         )
 
     def _command(self, filter_fd: int, status_fd: int, arguments: Sequence[str]) -> list[str]:
-        limits, uid = self._config, self._config.uid
-        as_user = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--"]
-        return [
-            *([self._programs["setpriv"], *as_user[1:]] if "setpriv" in self._programs else ()),
-            self._programs["bwrap"],
-            *(
-                "--unshare-all",
-                "--unshare-user",
-                "--disable-userns",
-                "--die-with-parent",
-                "--new-session",
-                "--clearenv",
-            ),
-            *("--ro-bind", "/usr", "/usr"),
-            *("--symlink", "usr/bin", "/bin", "--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64"),
-            # `--dev` alone mounts a /dev/shm without a size, which no limit on address space or files would bound.
-            *("--proc", "/proc", "--dev", "/dev", "--size", str(SHARED_MEMORY_BYTES), "--tmpfs", "/dev/shm"),
-            *("--remount-ro", "/dev", "--size", str(limits.tmp_bytes), "--tmpfs", "/tmp", "--chdir", "/tmp"),
-            *("--remount-ro", "/"),
-            *("--cap-drop", "ALL", "--hostname", "sandbox"),
-            *("--seccomp", str(filter_fd), "--json-status-fd", str(status_fd), "--"),
-            # Set inside the user namespace, the limit on processes counts this sandbox alone.
-            *(self._programs["prlimit"], f"--nproc={limits.processes}", f"--as={limits.memory_bytes}"),
-            *(f"--fsize={limits.file_bytes}", f"--nofile={limits.open_files}", "--core=0"),
-            # The soft limit sends SIGXCPU, which tells a used-up CPU from any other kill.
-            *(f"--cpu={limits.cpu_seconds}:{limits.cpu_seconds + 1}", "--"),
-            *(PYTHON, "-I", "-S", "-u", *arguments),
-        ]
+        program = (PYTHON, "-I", "-S", "-u", *arguments)
+        return sandbox_command(self._config, self._programs, program, filter_fd, status_fd=status_fd)
+
+
+def sandbox_command(
+    limits: SandboxConfig,
+    programs: Mapping[str, str],
+    program: Sequence[str],
+    filter_fd: int,
+    *,
+    status_fd: int | None = None,
+    read_only: Mapping[Path, str] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> list[str]:
+    """The command line that runs `program` in a sandbox without a network; to be started with an empty environment.
+
+    `programs` are those of `find_programs`. `filter_fd` and `status_fd` (where bwrap reports) must be inherited. Each
+    folder of `read_only` can be read inside at its given place; the user that bwrap runs as must be able to read it.
+    `environment` is all that the program sees.
+    """
+    as_user = (f"--reuid={limits.uid}", f"--regid={limits.uid}", "--clear-groups", "--")
+    binds = [part for folder, place in (read_only or {}).items() for part in ("--ro-bind", str(folder), place)]
+    variables = [part for name, value in (environment or {}).items() for part in ("--setenv", name, value)]
+    return [
+        *((programs["setpriv"], *as_user) if "setpriv" in programs else ()),
+        programs["bwrap"],
+        *(
+            "--unshare-all",
+            "--unshare-user",
+            "--disable-userns",
+            "--die-with-parent",
+            "--new-session",
+            "--clearenv",
+        ),
+        *variables,
+        *("--ro-bind", "/usr", "/usr"),
+        *("--symlink", "usr/bin", "/bin", "--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64"),
+        # `--dev` alone mounts a /dev/shm without a size, which no limit on address space or files would bound.
+        *("--proc", "/proc", "--dev", "/dev", "--size", str(SHARED_MEMORY_BYTES), "--tmpfs", "/dev/shm"),
+        *("--remount-ro", "/dev", "--size", str(limits.tmp_bytes), "--tmpfs", "/tmp", "--chdir", "/tmp"),
+        *binds,
+        *("--remount-ro", "/"),
+        *("--cap-drop", "ALL", "--hostname", "sandbox"),
+        *("--seccomp", str(filter_fd), *(() if status_fd is None else ("--json-status-fd", str(status_fd))), "--"),
+        # Set inside the user namespace, the limit on processes counts this sandbox alone.
+        *(programs["prlimit"], f"--nproc={limits.processes}", f"--as={limits.memory_bytes}"),
+        *(f"--fsize={limits.file_bytes}", f"--nofile={limits.open_files}", "--core=0"),
+        # The soft limit sends SIGXCPU, which tells a used-up CPU from any other kill.
+        *(f"--cpu={limits.cpu_seconds}:{limits.cpu_seconds + 1}", "--"),
+        *program,
+    ]
+
+
+def find_programs() -> dict[str, str]:
+    """Paths of the programs that start a sandbox as this user. Raises `IsolationUnavailable` where one is missing."""
+    return {name: _find(name) for name in PACKAGES if name != "setpriv" or os.geteuid() == 0}
 
 
 class _Watch:
@@ -188,7 +216,7 @@ def _find(name: str) -> str:
     return found
 
 
-def _readable(content: bytes) -> int:
+def readable(content: bytes) -> int:
     """A descriptor that gives `content`; the caller closes it."""
     descriptor = os.memfd_create("sandbox")
     with os.fdopen(os.dup(descriptor), "wb") as file:

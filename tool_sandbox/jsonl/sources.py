@@ -125,7 +125,7 @@ def tool_source(named: str | BaseModel, folder: Path) -> ToolSource:
     """
     if not isinstance(named, str):
         # Only tasks with an MCP server need the package `mcp`, which is an extra.
-        return ToolsetSource(importlib.import_module("tool_sandbox.mcp").McpToolset(named, folder))
+        return ToolsetSource(importlib.import_module("tool_sandbox.mcp.toolset").McpToolset(named, folder))
     found = resolve(named, folder)
     if isinstance(found, list | tuple) and found and all(isinstance(each, FunctionTool) for each in found):
         return FunctionSource(tuple(found))
