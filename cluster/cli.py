@@ -23,9 +23,9 @@ from cluster.models import ModelError
 from cluster.tasks_cli import tasks
 from learner.errors import LearnerLost
 from reward_service.errors import ServiceNotStarted
-from tool_sandbox.errors import NoSuchTask, UnknownToolset
+from tool_sandbox.errors import InvalidTool, InvalidToolset, NoSuchTask, UnknownToolset
 
-_BAD_INPUT = (BadInput, UnknownToolset, NoSuchTask, ModelError)
+_BAD_INPUT = (BadInput, UnknownToolset, InvalidToolset, InvalidTool, NoSuchTask, ModelError)
 _LOST = (LearnerLost, RolloutsLost, EngineFailure)
 """A part of the run died: it goes on from its newest checkpoint when it is started again."""
 _SHORT = (ServiceNotStarted,)

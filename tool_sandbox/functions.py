@@ -133,7 +133,9 @@ class _UntitledSchema(GenerateJsonSchema):
 def _function_tool(function: Callable[..., Any], trust: Trust, read_only: bool, family: str) -> FunctionTool:
     name = getattr(function, "__name__", repr(function))
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        raise InvalidTool(f"tool {name!r}: is asynchronous; a tool is an ordinary function, which may block its session")
+        raise InvalidTool(
+            f"tool {name!r}: is asynchronous; a tool is an ordinary function, which may block its session"
+        )
     documented = _documented(name, function)
     hints = _hints(name, function)
     parameters = dict(inspect.signature(function).parameters)
@@ -227,7 +229,9 @@ def _schema(name: str, arguments: type[BaseModel]) -> dict[str, Any]:
             f"tool {name!r}: a parameter has no JSON Schema ({_first_line(error)}); use plain types, dataclasses or "
             "pydantic models"
         ) from error
-    return {key: value for key, value in schema.items() if key != "title"} | {"properties": schema.get("properties", {})}
+    return {key: value for key, value in schema.items() if key != "title"} | {
+        "properties": schema.get("properties", {})
+    }
 
 
 def _keywords(names: tuple[str, ...], values: BaseModel) -> dict[str, Any]:

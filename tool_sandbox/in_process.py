@@ -20,7 +20,7 @@ StateFactory = Callable[[], SessionState]
 
 
 class InProcessSandbox:
-    """Functions by name, and a factory of the state that they share. Holds no process; safe to use from many threads."""
+    """Functions by name, and a factory of the state that they share. Holds no process; safe for many threads."""
 
     trust = Trust.IN_PROCESS
     level = IsolationLevel.NONE
@@ -79,16 +79,24 @@ class InProcessSandbox:
                 f"in-process sandbox: the state is a {type(state).__name__}, its tools ask for "
                 f"{self._state_type.__name__}; give a factory of that"
             )
-        return InProcessSession(self._tools, state, self._output_characters)
+        return InProcessSession(self._tools, state, self._output_characters, lambda: self._closed)
 
 
 class InProcessSession:
     """One trajectory's state, and the functions that work on it."""
 
-    def __init__(self, tools: Mapping[str, FunctionTool], state: SessionState | None, output_characters: int) -> None:
+    def __init__(
+        self,
+        tools: Mapping[str, FunctionTool],
+        state: SessionState | None,
+        output_characters: int,
+        tier_closed: Callable[[], bool],
+    ) -> None:
+        """`tier_closed`: whether the sandbox was closed, which closes its sessions."""
         self._tools = tools
         self._state = state
         self._output_characters = output_characters
+        self._tier_closed = tier_closed
         self._closed = False
 
     @property
@@ -97,7 +105,7 @@ class InProcessSession:
         return self._state
 
     def call(self, call: ToolCall) -> ToolResult:
-        if self._closed:
+        if self._closed or self._tier_closed():
             raise LeaseLost("in-process session: was closed; open another one")
         if call.name not in self._tools:
             return ToolResult(call.id, CallStatus.UNKNOWN_TOOL, f"error: no tool {call.name[:40]}")
@@ -112,8 +120,8 @@ class InProcessSession:
             return Snapshot(pickle.dumps(self._state), self.state_hash())
         except (pickle.PicklingError, TypeError, AttributeError) as error:
             raise InvalidTool(
-                f"state {type(self._state).__qualname__}: cannot be copied ({error}); keep plain data in it, in a class "
-                "at the top of a module"
+                f"state {type(self._state).__qualname__}: cannot be copied ({error}); keep plain data in it, in a "
+                "class at the top of a module"
             ) from error
 
     def close(self) -> None:

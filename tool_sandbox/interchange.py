@@ -78,9 +78,7 @@ def to_mcp(spec: ToolSpec) -> dict[str, Any]:
     }
 
 
-def from_json_schema(
-    schema: Mapping[str, Any], *, trust: Trust = Trust.IN_PROCESS, read_only: bool = True
-) -> ToolSpec:
+def from_json_schema(schema: Mapping[str, Any], *, trust: Trust = Trust.IN_PROCESS, read_only: bool = True) -> ToolSpec:
     """A spec from a schema that carries its tool's name as `title` and its description. Raises `InvalidTool`."""
     name = schema.get("title")
     if name is None:
@@ -123,7 +121,7 @@ def _checked_schema(name: str, parameters: Any) -> dict[str, Any]:
     except SchemaError as error:
         where = "/".join(str(part) for part in error.absolute_path) or "the top"
         raise InvalidTool(
-            f"tool {name!r}: its parameters are not JSON Schema 2020-12: at {where}, {error.message}; correct the schema"
+            f"tool {name!r}: its parameters are not JSON Schema 2020-12: at {where}, {error.message}; correct it"
         ) from error
     return dict(parameters)
 

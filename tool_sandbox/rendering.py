@@ -22,7 +22,7 @@ CUT_MARKER = "\n[output cut]"
 def canonical_json(value: Any) -> str:
     """One line of JSON with sorted keys and no spaces.
 
-    Takes whatever JSON, pydantic and dataclasses know: dates, decimals, enumerations, sets (sorted), objects (by field).
+    Takes what JSON, pydantic and dataclasses know: dates, decimals, enumerations, sets (sorted), objects (by field).
 
     Raises:
         TypeError: something in `value` has no form in JSON, such as an open file; the message names its type.

@@ -33,7 +33,7 @@ class GoldCall(BaseModel):
 
 
 class TaskLine(BaseModel):
-    """One task. Its ground truth is one of `answer`, `state` and `checker`, or `calls`, which may also stand beside them."""
+    """One task. Its ground truth is one of `answer`, `state` and `checker`, or `calls`, which may stand beside them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -103,7 +103,7 @@ class Complaints:
 
 
 def read_lines(path: Path, complaints: Complaints) -> dict[int, TaskLine]:
-    """The good tasks of a file by line number; what is wrong with the others goes to `complaints`. Empty lines are skipped.
+    """The good tasks of a file by line number; empty lines are skipped. What is wrong goes to `complaints`.
 
     Raises:
         InvalidToolset: the file cannot be read, or has no line.
@@ -135,7 +135,9 @@ def _parsed(number: int, text: bytes, complaints: Complaints) -> TaskLine | None
     return None
 
 
-def _keep(number: int, line: TaskLine, lines: dict[int, TaskLine], taken: dict[str, int], complaints: Complaints) -> None:
+def _keep(
+    number: int, line: TaskLine, lines: dict[int, TaskLine], taken: dict[str, int], complaints: Complaints
+) -> None:
     if line.id in taken:
         complaints.add(number, f"id {line.id!r} is taken by line {taken[line.id]}; give each task its own")
         return

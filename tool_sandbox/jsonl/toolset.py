@@ -101,7 +101,9 @@ class JsonlToolset:
         try:
             line = TaskLine.model_validate(task.payload)
         except ValidationError as error:
-            raise CorruptTask(f"task {task.id!r}: its payload is not a line of {self._path}; sample it again") from error
+            raise CorruptTask(
+                f"task {task.id!r}: its payload is not a line of {self._path}; sample it again"
+            ) from error
         tools = self._tools(line)
         specs = {name: tools.specs[name] for name in task.tools}
         checker = None if line.checker is None else resolve(line.checker, self._path.parent)
@@ -153,7 +155,9 @@ class JsonlToolset:
             if complaint is not None:
                 yield f"calls.{position}: {complaint}"
         if line.initial_state is not None and isinstance(line.toolset, str):
-            yield from _raised("initial_state", lambda: tools.source.open(self._draft(line), line.initial_state).close())
+            yield from _raised(
+                "initial_state", lambda: tools.source.open(self._draft(line), line.initial_state).close()
+            )
         if line.state is not None:
             yield from _raised("state", lambda: _ground_truth(line, tools.source))
         if line.checker is not None:

@@ -1,4 +1,4 @@
-"""Settings of an MCP server: how it is started or reached, and how long it may take. Loads without the package `mcp`."""
+"""Settings of an MCP server: how it is started or reached, and how long it may take. Needs no package `mcp`."""
 
 from __future__ import annotations
 

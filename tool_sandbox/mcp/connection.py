@@ -1,4 +1,4 @@
-"""One connection to an MCP server, for callers that block: an event loop in a thread of its own, a deadline on each wait.
+"""One connection to an MCP server, for callers that block: an event loop in a thread, a deadline on each wait.
 
 Consumes a server's settings; produces tool specs and tool results. What the server says of a call is the model's; what
 happens between the server and us is infrastructure.
@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Coroutine
 from concurrent.futures import Future
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +98,8 @@ class McpConnection:
         except Exception as error:
             self.close()
             raise SandboxUnavailable(
-                f"MCP server {self._title()}: did not start ({self._failure(error)}); run its command by hand, and raise "
-                f"connect_seconds ({self._server.connect_seconds:g}) if it is slow"
+                f"MCP server {self._title()}: did not start ({self._failure(error)}); run its command by hand, and "
+                f"raise connect_seconds ({self._server.connect_seconds:g}) if it is slow"
             ) from error
 
     def _run(self) -> None:
@@ -109,19 +108,16 @@ class McpConnection:
 
     async def _serve(self) -> None:
         """Connect, be there until told to stop, disconnect: all in one task, as anyio's scopes demand."""
-        stack = AsyncExitStack()
         try:
-            async with asyncio.timeout(self._server.connect_seconds):
-                self._client = await stack.enter_async_context(self._new_client())
-                self._specs = await _listed(self._client, self._trust())
-            self._opened.set_result(None)
-            await self._stop.wait()
+            async with asyncio.timeout(self._server.connect_seconds) as deadline, self._new_client() as client:
+                self._specs = await _listed(client, self._trust())
+                self._client = client
+                deadline.reschedule(None)
+                self._opened.set_result(None)
+                await self._stop.wait()
+                deadline.reschedule(self._loop.time() + CLOSE_SECONDS)
         except Exception as error:  # noqa: BLE001 - the thread that waits for the connection raises it
             self._fail(error)
-        finally:
-            with contextlib.suppress(Exception):
-                async with asyncio.timeout(CLOSE_SECONDS):
-                    await stack.aclose()
 
     def _fail(self, error: Exception) -> None:
         if not self._opened.done():

@@ -33,7 +33,7 @@ MESSAGE_BYTES = 4 * MIB
 KEPT_STDERR_BYTES = 2000
 REAP_SECONDS = 5.0
 _FLAGS = ("-S", "-P", "-B", "-u")
-"""No site (it would follow paths that do not exist inside), no working directory on the path, no bytecode, no buffer."""
+"""No site (it follows paths that do not exist inside), no working directory on the path, no bytecode, no buffer."""
 
 
 class ServerLog:
@@ -87,9 +87,7 @@ def server_command(server: McpStdio, folder: Path, filter_fd: int) -> list[str]:
     for path in binds:
         _check_readable(path)
     environment = {"PYTHONPATH": ":".join(places.values()), **server.environment}
-    return sandbox_command(
-        SERVER_LIMITS, find_programs(), program, filter_fd, read_only=binds, environment=environment
-    )
+    return sandbox_command(SERVER_LIMITS, find_programs(), program, filter_fd, read_only=binds, environment=environment)
 
 
 def _interpreter() -> tuple[str, Mapping[Path, str]]:
@@ -137,7 +135,9 @@ async def _start(server: McpStdio, folder: Path) -> asyncio.subprocess.Process:
         os.close(filter_fd)
 
 
-async def _receive(process: asyncio.subprocess.Process, to_client: ObjectSendStream[SessionMessage | Exception]) -> None:
+async def _receive(
+    process: asyncio.subprocess.Process, to_client: ObjectSendStream[SessionMessage | Exception]
+) -> None:
     async with to_client:
         async for line in _lines(process.stdout):
             with contextlib.suppress(anyio.BrokenResourceError):

@@ -1,4 +1,4 @@
-"""An MCP server as a toolset: its tools, and sessions that each have a connection, hence a server process, of their own.
+"""An MCP server as a toolset: its tools, and sessions that each have a connection, hence a server, of their own.
 
 It has no tasks. A JSONL file gives it some (see `tool_sandbox.jsonl`), or its sessions are used without any.
 """
