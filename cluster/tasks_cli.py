@@ -26,7 +26,7 @@ def _group() -> None:
 
 @tasks.command()
 def check(file: Annotated[Path, typer.Argument(help="A file with one task a line.")]) -> None:
-    """Check a file of tasks: form, tools, states, gold calls, checkers. Prints how many tasks of which kind it holds."""
+    """Check a file of tasks: form, tools, states, gold calls, checkers. Prints how many it holds of which kind."""
     from tool_sandbox.jsonl import JsonlToolset
 
     try:

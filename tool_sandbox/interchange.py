@@ -50,7 +50,7 @@ def from_openai(function: Mapping[str, Any], *, trust: Trust = Trust.IN_PROCESS,
     wrapped = function.get("type") == "function" and "function" in function
     inner = function["function"] if wrapped else function
     if not isinstance(inner, Mapping):
-        raise InvalidTool(f"OpenAI function: found {_kind(inner)}, expected an object with `name` and `parameters`")
+        raise InvalidTool(f"OpenAI function: is {_kind(inner)}, expected an object with `name` and `parameters`")
     parameters = inner.get("parameters", _NO_PARAMETERS)
     return spec_of(inner.get("name"), inner.get("description", ""), parameters, trust=trust, read_only=read_only)
 
@@ -127,4 +127,4 @@ def _checked_schema(name: str, parameters: Any) -> dict[str, Any]:
 
 
 def _kind(value: Any) -> str:
-    return "missing" if value is None else f"a {type(value).__name__}"
+    return "missing" if value is None else f"of type {type(value).__name__}"

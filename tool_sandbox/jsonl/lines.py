@@ -7,20 +7,56 @@ Owns the line's model and the `Complaints` of a file. Knows nothing of tools: wh
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    JsonValue,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from tool_sandbox.errors import InvalidToolset
-from tool_sandbox.mcp.config import McpServer
+from tool_sandbox.mcp.config import McpHttp, McpStdio
 from tool_sandbox.tasks import Split
 
 SHOWN_COMPLAINTS = 50
+_REFERENCE = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
 Text = Annotated[str, Field(min_length=1)]
-Reference = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")]
+
+
+def _checked_reference(value: str) -> str:
+    if not _REFERENCE.fullmatch(value):
+        raise ValueError(f"{value!r} names no object; write it as module:object")
+    return value
+
+
+def _kind_of_source(value: Any) -> Any:
+    """Which variant a `toolset` is, so that an error speaks of that one alone."""
+    if isinstance(value, str):
+        return "reference"
+    return value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+
+
+Reference = Annotated[str, AfterValidator(_checked_reference)]
 """`module:object`, as in an entry point."""
+Source = Annotated[
+    Annotated[Reference, Tag("reference")] | Annotated[McpStdio, Tag("mcp")] | Annotated[McpHttp, Tag("mcp_http")],
+    Discriminator(
+        _kind_of_source,
+        custom_error_type="toolset",
+        custom_error_message="expected module:object, or an MCP server with the kind 'mcp' or 'mcp_http'",
+    ),
+]
 
 
 class GoldCall(BaseModel):
@@ -41,7 +77,7 @@ class TaskLine(BaseModel):
     prompt: Text | None = None
     turns: Annotated[tuple[Text, ...], Field(min_length=1)] | None = None
     """What the user says, turn by turn, in place of `prompt`; the next follows when the model ends its turn."""
-    toolset: Reference | McpServer
+    toolset: Source
     """Where the tools come from: a list of `@tool` functions or a toolset, as `module:object`, or an MCP server."""
     tools: Annotated[tuple[Text, ...], Field(min_length=1)] | None = None
     """The tools offered, in the order shown; None offers all of the toolset."""
@@ -68,6 +104,8 @@ class TaskLine(BaseModel):
     def _complete(self) -> Self:
         if (self.prompt is None) == (self.turns is None):
             raise ValueError("needs either `prompt` or `turns`")
+        if not isinstance(self.toolset, str) and (self.initial_state is not None or self.state is not None):
+            raise ValueError("has a state, and an MCP server shows none; leave `initial_state` and `state` out")
         decisive = [name for name in ("answer", "state", "checker") if getattr(self, name) is not None]
         if len(decisive) > 1:
             raise ValueError(f"has the ground truths {' and '.join(decisive)}; keep one of them")

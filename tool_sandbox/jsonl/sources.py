@@ -5,6 +5,7 @@ Owns `ToolSource` and the resolution of `module:object`. Consumes the `toolset` 
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import pkgutil
 import sys
@@ -33,12 +34,16 @@ class ToolSource(Protocol):
 
     def specs(self) -> tuple[ToolSpec, ...]: ...
 
+    def check_state(self, initial: Values | None) -> None:
+        """Raise `InvalidTool` where a session cannot begin like that; what only `open` can tell passes."""
+        ...
+
     def state_hash(self, values: Values) -> str:
         """Hash of the state with these fields, as a session that is in it gives it. Raises `InvalidTool`."""
         ...
 
     def open(self, task: Task, initial: Values | None) -> Session:
-        """A session in the initial state. Raises `InvalidTool` where the fields do not fit."""
+        """A session in the initial state; None is the state that the tools begin with by themselves."""
         ...
 
 
@@ -79,16 +84,24 @@ class FunctionSource:
     def specs(self) -> tuple[ToolSpec, ...]:
         return self._specs
 
+    def check_state(self, initial: Values | None) -> None:
+        if initial is not None or self._type is not None:
+            self._state(initial or {})
+
     def state_hash(self, values: Values) -> str:
         return state_digest(self._state(values))
 
     def open(self, task: Task, initial: Values | None) -> FunctionSession:
-        sandbox = InProcessSandbox(self._tools, None if initial is None else partial(self._state, initial))
+        stateless = self._type is None and initial is None
+        sandbox = InProcessSandbox(self._tools, None if stateless else partial(self._state, initial or {}))
         return FunctionSession(sandbox, sandbox.open())
 
     def _state(self, values: Values) -> SessionState:
         if self._type is None:
             raise InvalidTool("its tools have no state; leave it out, or let them take one as first parameter")
+        unknown = sorted(set(values) - _field_names(self._type))
+        if unknown:
+            raise InvalidTool(f"does not fit {self._type.__name__}: it has no field {', '.join(unknown)}")
         try:
             return TypeAdapter(self._type).validate_python(dict(values))
         except ValidationError as error:
@@ -97,7 +110,7 @@ class FunctionSource:
             raise InvalidTool(f"does not fit {self._type.__name__}: {where}: {first['msg']}") from error
         except PydanticUserError as error:
             raise InvalidTool(
-                f"{self._type.__name__} cannot be made of fields; make it a dataclass or a pydantic model"
+                f"{self._type.__name__} cannot be made of JSON ({error}); give its fields types"
             ) from error
 
 
@@ -109,6 +122,9 @@ class ToolsetSource:
 
     def specs(self) -> tuple[ToolSpec, ...]:
         return self.toolset.specs()
+
+    def check_state(self, initial: Values | None) -> None:
+        return
 
     def state_hash(self, values: Values) -> str:
         raise InvalidTool(f"the toolset {self.toolset.name!r} does not say its states; use `calls` or `checker`")
@@ -151,6 +167,15 @@ def resolve(reference: str, folder: Path) -> Any:
         ) from error
     _check_module(reference.partition(":")[0], folder)
     return found
+
+
+def _field_names(kind: type[SessionState]) -> set[str]:
+    """Pydantic would let a misspelt field of a dataclass pass, and the task would start in another state."""
+    if dataclasses.is_dataclass(kind):
+        return {field.name for field in dataclasses.fields(kind) if field.init}
+    if issubclass(kind, BaseModel):
+        return {field.alias or name for name, field in kind.model_fields.items()}
+    raise InvalidTool(f"{kind.__name__} cannot be made of fields; make it a dataclass or a pydantic model")
 
 
 def _check_module(name: str, folder: Path) -> None:

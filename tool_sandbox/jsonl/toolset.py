@@ -154,17 +154,11 @@ class JsonlToolset:
             complaint = _call_complaint(call.name, call.arguments, line.tools or tuple(tools.specs), tools.specs)
             if complaint is not None:
                 yield f"calls.{position}: {complaint}"
-        if line.initial_state is not None and isinstance(line.toolset, str):
-            yield from _raised(
-                "initial_state", lambda: tools.source.open(self._draft(line), line.initial_state).close()
-            )
+        yield from _raised("initial_state", lambda: tools.source.check_state(line.initial_state))
         if line.state is not None:
             yield from _raised("state", lambda: _ground_truth(line, tools.source))
         if line.checker is not None:
             yield from _raised("checker", lambda: _callable(line.checker, self._path.parent))
-
-    def _draft(self, line: TaskLine) -> Task:
-        return Task(line.id, self.name, line.script[0], (), GroundTruth(), line.level, Split.TRAIN, {})
 
     def _clashes(self, lines: Mapping[int, TaskLine]) -> Iterator[tuple[int, str]]:
         """Lines whose tools share a name with different tools of another source: specs go by name alone."""

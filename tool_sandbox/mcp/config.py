@@ -40,6 +40,3 @@ class McpHttp(_Deadlines):
 
     kind: Literal["mcp_http"] = "mcp_http"
     url: Annotated[str, Field(pattern=r"^https?://")]
-
-
-McpServer = Annotated[McpStdio | McpHttp, Field(discriminator="kind")]
