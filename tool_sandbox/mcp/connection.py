@@ -120,6 +120,7 @@ class McpConnection:
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:
+        # A connection that is lost later shows by its calls, which find nobody and say so.
         if not self._opened.done():
             self._opened.set_exception(_first_cause(error))
 
