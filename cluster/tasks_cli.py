@@ -35,7 +35,8 @@ def check(file: Annotated[Path, typer.Argument(help="A file with one task a line
         Console(stderr=True).print(Text(f"steptool: {error}", style="bold red"), highlight=False, soft_wrap=True)
         raise typer.Exit(BadConfiguration.exit_code) from error
     Console().print(_table(toolset.tasks))
-    typer.echo(f"use it with --set task.toolset={toolset.name}")
+    levels = ",".join(toolset.levels())
+    typer.echo(f"use it with --set task.toolset={toolset.name} --set 'task.levels=[{levels}]'")
 
 
 def _table(found: Sequence[Task]) -> Table:
