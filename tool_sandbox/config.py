@@ -52,20 +52,26 @@ class PoolConfig(BaseModel):
 
 
 class LanguageConfig(BaseModel):
-    """What one session of the language tier (T1) may use, and how many workers serve the sessions."""
+    """What one call of the language tier (T1) may use, and how many workers serve all sessions."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    call_seconds: Annotated[float, Field(gt=0)] = 2.0
-    """Wall-clock seconds that the interpreter gives one call, its host tools' time included."""
+    cpu_seconds: Annotated[int, Field(ge=1)] = 2
+    """Of the worker, in whole seconds (the kernel's own unit), up to one more. This is the verdict on endless code."""
+    wall_seconds: Annotated[float, Field(gt=0)] = 10.0
+    """Backstop. The clock stands while a host tool runs."""
     memory_bytes: Annotated[int, Field(ge=MIB)] = 64 * MIB
-    """Heap of one session, as the interpreter counts it."""
+    """Heap of a session, as the interpreter counts it."""
     recursion: Annotated[int, Field(ge=10)] = 500
     """Depth of calls inside the interpreter."""
     host_calls: Annotated[int, Field(ge=1)] = 64
     """Calls of host tools by one call."""
     output_bytes: Annotated[int, Field(ge=64)] = 4096
     """Output kept; what is longer is cut, with a marker."""
+    workers: Annotated[int, Field(ge=1)] = 2
+    """Processes that run calls; sessions hold none."""
+    queue_seconds: Annotated[float, Field(gt=0)] = 30.0
+    """Deadline for a call to get a worker."""
 
 
 class RemoteConfig(BaseModel):
