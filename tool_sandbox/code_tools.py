@@ -26,7 +26,8 @@ def by_name(tools: Sequence[CodeTool], trust: Trust) -> dict[str, CodeTool]:
     for tool in tools:
         name = tool.spec.name
         if tool.spec.trust is not trust:
-            raise InvalidTool(f"tool {name!r}: declares trust {tool.spec.trust.value!r}; this tier runs {trust.value!r}")
+            found = tool.spec.trust.value
+            raise InvalidTool(f"tool {name!r}: declares trust {found!r}; this tier runs {trust.value!r}")
         if name in named:
             raise InvalidTool(f"tool {name!r}: declared twice; give each tool of a tier a name of its own")
         named[name] = tool

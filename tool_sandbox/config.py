@@ -109,7 +109,7 @@ class HttpConfig(BaseModel):
     """At work at once; more are refused with 429."""
     max_body_bytes: Annotated[int, Field(ge=1024)] = 8 * MIB
     call_seconds: Annotated[float, Field(gt=0)] = 60.0
-    """Deadline for the sandbox's part of a request; above the sandbox's own, or slow code would look like a lost one."""
+    """Deadline for the sandbox's part of a request; above its own, or slow code would look like a lost sandbox."""
     episode_seconds: Annotated[float, Field(gt=0)] = 300.0
     """An episode unused for this long is closed."""
     shutdown_seconds: Annotated[float, Field(gt=0)] = 20.0

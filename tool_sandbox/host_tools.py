@@ -1,7 +1,7 @@
 """Tools of the host, as functions that code in an interpreter may call.
 
-Owns `HostTool` and the way there and back: arguments become a `ToolCall` that must fit the tool's schema, a result becomes a
-value or an exception. Knows nothing of the interpreter.
+Owns `HostTool` and the way there and back: arguments become a `ToolCall` that must fit the tool's schema, a result
+becomes a value or an exception. Knows nothing of the interpreter.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class HostCalls:
             if result.status is CallStatus.OK:
                 return _value(result.content)
             if result.status.is_infrastructure:
-                self.lost = result.content
+                self.lost = result.content.removeprefix("error: ")
             raise RuntimeError(result.content.removeprefix("error: "))
 
         return function

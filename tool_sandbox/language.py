@@ -1,9 +1,9 @@
 """Tier T1: expressions and short programs in Monty, an interpreter of Python's core that has no way out.
 
-Owns `LanguageSandbox`. A session is data, a dump of its variables of some kilobytes; each call loads it into one of a few
-worker processes, runs, and dumps it again. So a lost worker costs one call and no session, a snapshot is the dump, and a
-thousand idle sessions hold no process. A call that ran out of time or memory, or lost its worker, leaves the session as it
-was before. The clock stands still and random numbers have one seed, so equal calls see equal worlds.
+Owns `LanguageSandbox`. A session is data, a dump of its variables of some kilobytes; each call loads it into one of a
+few worker processes, runs, and dumps it again. So a lost worker costs one call and no session, a snapshot is the dump,
+and a thousand idle sessions hold no process. A call that ran out of time or memory, or lost its worker, leaves the
+session as it was before. The clock stands still and random numbers have one seed, so equal calls see equal worlds.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ _QUOTED_CHARACTERS = 200
 _DENIALS = ("PermissionError:", "OSError: [Errno 1]", "OSError: [Errno 13]", "OSError: [Errno 30]")
 """Last lines of a program that was refused something: EPERM, EACCES, EROFS."""
 _KILLED = {137: CallStatus.OUT_OF_MEMORY, -9: CallStatus.OUT_OF_MEMORY, 159: CallStatus.DENIED, -31: CallStatus.DENIED}
-"""Return codes of SIGKILL, which is how a memory controller ends a program, and of SIGSYS, which is how seccomp does."""
+"""Return codes of SIGKILL, by which a memory controller ends a program, and of SIGSYS, by which seccomp does."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,7 @@ def test_a_service_does_not_start_with_unclear_keys(environment, message):
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7"])
 def test_a_service_without_keys_is_not_shown_to_other_machines(host):
     keys, _ = ApiKeys.issue("anna")
-    with pytest.raises(InvalidKeys, match="shop: no API keys, and .* can be reached from elsewhere; issue a key"):
+    with pytest.raises(InvalidKeys, match=r"shop: no API keys, and .* can be reached from elsewhere; issue a key"):
         refuse_open_door("shop", host, ApiKeys.nobody_asked())
     refuse_open_door("shop", host, keys)
 

@@ -1,8 +1,8 @@
 """The HTTP face of the sandbox, as a FastAPI application that any ASGI server can run.
 
 Consumes a `SandboxClient`, for OpenEnv's episodes, and a `Sandbox` that runs CPython, for SandboxFusion's `/run_code`;
-produces `POST /run_code`, `POST /reset`, `POST /step`, `GET /state`, `GET /schema`, `GET /health`. What does something wants
-a key, if there are any.
+produces `POST /run_code`, `POST /reset`, `POST /step`, `GET /state`, `GET /schema`, `GET /health`. What does something
+wants a key, if there are any.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from contextlib import asynccontextmanager, suppress
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import TypeAdapter
-from starlette.exceptions import HTTPException
 
 from tool_sandbox.client import SandboxClient
 from tool_sandbox.config import HttpConfig

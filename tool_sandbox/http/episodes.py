@@ -1,7 +1,7 @@
 """Episodes by id over a `SandboxClient`: what OpenEnv's reset, step and state do.
 
-Owns the table of episodes. Each belongs to the key that began it, holds one lease, makes one step at a time, and is closed
-when it is unused for too long. One event loop. Knows nothing of HTTP.
+Owns the table of episodes. Each belongs to the key that began it, holds one lease, makes one step at a time, and is
+closed when it is unused for too long. One event loop. Knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -58,9 +58,7 @@ class _Episode:
 class Episodes:
     """The open episodes of one service."""
 
-    def __init__(
-        self, client: SandboxClient, config: HttpConfig, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, client: SandboxClient, config: HttpConfig, clock: Callable[[], float] = time.monotonic) -> None:
         """`clock` gives seconds."""
         self._client = client
         self._config = config

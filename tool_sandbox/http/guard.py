@@ -5,6 +5,7 @@ Owns `guarded_by`, a kind of route that asks for the key before it reads a singl
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
@@ -19,6 +20,8 @@ from tool_sandbox.http.keys import ApiKeys
 
 RETRY_AFTER_SECONDS = 1
 _CALLER = "caller"
+_BODY_SECONDS = 30.0
+"""For a body to arrive; whoever sends it a byte at a time holds a connection and nothing else."""
 
 
 def guarded_by(keys: ApiKeys, max_body_bytes: int, advice: str) -> type[APIRoute]:
@@ -57,12 +60,20 @@ def caller(request: Request) -> str:
 
 
 class StrictRequest(Request):
-    """A request whose body is bounded in bytes and holds only numbers that JSON knows."""
+    """A request whose body is bounded in bytes and seconds, and holds only numbers that JSON knows."""
 
     def __init__(self, request: Request, max_body_bytes: int, advice: str) -> None:
         super().__init__(request.scope, request.receive)
         self._max_body_bytes = max_body_bytes
         self._advice = advice
+
+    async def body(self) -> bytes:
+        """The whole body. Raises HTTP 408 where it does not arrive in time."""
+        try:
+            async with asyncio.timeout(_BODY_SECONDS):
+                return await super().body()
+        except TimeoutError as error:
+            raise HTTPException(408, f"body: it did not arrive in {_BODY_SECONDS:g} s") from error
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """The body as it arrives, up to the limit."""

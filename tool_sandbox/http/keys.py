@@ -1,7 +1,7 @@
 """Named API keys. Only their SHA-256 is kept, so neither a process list nor a Ray state dump shows a usable key.
 
-Owns the format `name:sha256`, one key each, separated by commas or lines; a line that begins with `#` is a comment. Owns
-the rule that a service without keys listens on loopback only.
+Owns the format `name:sha256`, one key each, separated by commas or lines; a line that begins with `#` is a comment.
+Owns the rule that a service without keys listens on loopback only.
 """
 
 from __future__ import annotations

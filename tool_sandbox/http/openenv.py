@@ -1,8 +1,8 @@
 """OpenEnv's wire: reset, step and state, with the reward and the end of the episode beside the observation.
 
-Owns what goes over it. OpenEnv leaves actions, observations and state to the environment; ours are a tool call or an answer,
-what came back, and where the episode stands. Its own HTTP opens a fresh environment for every request, so the id of an
-episode travels in ours.
+Owns what goes over it. OpenEnv leaves actions, observations and state to the environment; ours are a tool call or an
+answer, what came back, and where the episode stands. Its own HTTP opens a fresh environment for every request, so the
+id of an episode travels in ours.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ Owns `RUN_CODE_TOOL`, which any `Sandbox` that runs CPython can hold. Pure; know
 
 from __future__ import annotations
 
+import base64
 import json
 import signal
 import uuid
@@ -68,6 +69,9 @@ def refusal(request: RunCodeRequest) -> str | None:
     """Why a request is not served here; None where it is."""
     if request.language != PYTHON:
         return f"language {request.language[:40]!r} is not served here; this service runs {PYTHON!r} only"
+    broken = [path for path, content in request.files.items() if content is not None and not _is_base64(content)]
+    if broken:
+        return f"files: the content of {broken[0][:80]!r} is not base64"
     return None
 
 
@@ -94,6 +98,14 @@ def answer(result: ToolResult) -> RunCodeResponse:
     )
     verdict = RunStatus.SUCCESS if code == 0 else RunStatus.FAILED
     return RunCodeResponse(status=verdict, message="", run_result=command, files=report["files"])
+
+
+def _is_base64(content: str) -> bool:
+    try:
+        base64.b64decode(content, validate=True)
+    except ValueError:
+        return False
+    return True
 
 
 def _source(call: ToolCall) -> str:

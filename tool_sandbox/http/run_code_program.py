@@ -1,7 +1,7 @@
 """Runs inside the sandbox, under the system's own Python: standard library only, and nothing of this package.
 
-Gives a program what a request to `/run_code` promises (files, standard input, its own time and memory), and says after a
-mark how it ended. The sandbox's limits stay around all of it; whoever forges the report harms only their own.
+Gives a program what a request to `/run_code` promises (files, standard input, its own time and memory), and says after
+a mark how it ended. The sandbox's limits stay around all of it; whoever forges the report harms only their own.
 """
 
 from __future__ import annotations
