@@ -40,7 +40,7 @@ def mount(app: typer.Typer, exit_codes: Callable[[], AbstractContextManager[None
     @app.command("serve-tools")
     def serve_tools(
         host: Annotated[str, typer.Option(help="Address to listen at; beyond loopback only with keys.")] = "127.0.0.1",
-        port: Annotated[int, typer.Option(help="Port to listen at.", min=1, max=65535)] = 8090,
+        port: Annotated[int, typer.Option(help="Port to listen at; 0 takes a free one.", min=0, max=65535)] = 8090,
         config: Annotated[
             Path | None, typer.Option(help="YAML file with the sections [bold]http[/] and [bold]pool[/].")
         ] = None,
@@ -61,11 +61,16 @@ def mount(app: typer.Typer, exit_codes: Callable[[], AbstractContextManager[None
 def _serve(config: ServeToolsConfig, host: str, port: int, actors: int, namespace: str | None) -> None:
     keys = _keys(host)
     from tool_sandbox.http.app import build_app
-    from tool_sandbox.http.server import serve
+    from tool_sandbox.http.server import listen, serve
 
-    with _client(config.pool, actors, namespace) as client:
-        typer.echo(f"serving tools at http://{host}:{port} with {len(keys.digests)} keys; stop with Ctrl-C")
-        serve(build_app(config.http, client, keys), config.http, host, port)
+    try:
+        listener = listen(host, port)
+    except OSError as error:
+        raise BadConfiguration(f"--host {host} --port {port}: cannot listen there ({error.strerror})") from error
+    with listener, _client(config.pool, actors, namespace) as client:
+        address = f"http://{host}:{listener.getsockname()[1]}"
+        typer.echo(f"serving tools at {address} with {len(keys.digests)} keys; stop with Ctrl-C")
+        serve(build_app(config.http, client, keys), config.http, listener)
 
 
 def _settings(path: Path | None) -> ServeToolsConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -72,6 +73,9 @@ class LanguageConfig(BaseModel):
     """Processes that run calls; sessions hold none."""
     queue_seconds: Annotated[float, Field(gt=0)] = 30.0
     """Deadline for a call to get a worker."""
+    worker: Path | None = None
+    """A program to start instead of the interpreter's own worker: one that confines itself further, by seccomp or
+    namespaces, and then executes `monty` with the same arguments and process id. None starts the worker itself."""
 
 
 class RemoteConfig(BaseModel):

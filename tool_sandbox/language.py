@@ -99,6 +99,7 @@ class LanguageSandbox:
         self._tools = by_name(tools, Trust.LANGUAGE)
         try:
             self._pool = Monty(
+                binary_path=config.worker,
                 min_processes=config.workers,
                 max_processes=config.workers,
                 checkout_timeout=config.queue_seconds,

@@ -14,7 +14,7 @@ from tool_sandbox.config import MIB, HttpConfig, SandboxConfig
 from tool_sandbox.errors import ForkDiverged, LeaseLost
 from tool_sandbox.http.keys import ApiKeys
 from tool_sandbox.http.run_code import RUN_CODE_TOOL
-from tool_sandbox.http.server import server
+from tool_sandbox.http.server import listen, server
 from tool_sandbox.isolation.python_tool import PYTHON_SPEC, PythonTool
 from tool_sandbox.sandbox import CodeTool, Snapshot
 from tool_sandbox.tools import IsolationLevel, ToolCall, ToolResult, ToolSpec, Trust
@@ -77,8 +77,9 @@ class ProgramSession:
 @contextmanager
 def served(app: FastAPI, config: HttpConfig) -> Iterator[str]:
     """Run an application on a free port of loopback; yields its address. Told to stop, it must end in time."""
-    running = server(app, config, "127.0.0.1", 0)
-    thread = threading.Thread(target=running.run, daemon=True)
+    running, listener = server(app, config), listen("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    thread = threading.Thread(target=running.run, args=([listener],), daemon=True)
     thread.start()
     deadline = time.monotonic() + START_SECONDS
     while not running.started:
@@ -86,10 +87,11 @@ def served(app: FastAPI, config: HttpConfig) -> Iterator[str]:
         assert time.monotonic() < deadline, f"the server did not start in {START_SECONDS} s"
         time.sleep(0.01)
     try:
-        yield f"http://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}"
+        yield f"http://127.0.0.1:{port}"
     finally:
         running.should_exit = True
         thread.join(config.shutdown_seconds + START_SECONDS)
+        listener.close()
         assert not thread.is_alive(), "the server did not stop"
 
 

@@ -78,8 +78,9 @@ def assert_problem(response: httpx.Response, status: int) -> dict[str, Any]:
 
 
 def test_a_program_in_raw_json(http: httpx.Client) -> None:
-    body = b"""{"code": "import sys\\nprint(sys.stdin.read()[::-1])\\nprint('hm', file=sys.stderr)", "language": "python",
-                "compile_timeout": 10, "run_timeout": 10, "memory_limit_MB": 128, "stdin": "pmal", "files": {},
+    body = b"""{"code": "import sys\\nprint(sys.stdin.read()[::-1])\\nprint('hm', file=sys.stderr)",
+                "language": "python", "compile_timeout": 10, "run_timeout": 10, "memory_limit_MB": 128,
+                "stdin": "pmal", "files": {},
                 "fetch_files": [], "args": []}"""
     response = http.post("/run_code", content=body, headers=JSON)
     assert response.status_code == 200
@@ -331,7 +332,11 @@ def test_the_model_s_errors_are_observations(http: httpx.Client) -> None:
 
 
 def test_a_reset_needs_no_body_and_the_same_seed_is_the_same_task(http: httpx.Client) -> None:
-    first, second, third = (http.post("/reset"), http.post("/reset", json={"seed": 0}), http.post("/reset", json={"seed": 1}))
+    first, second, third = (
+        http.post("/reset"),
+        http.post("/reset", json={"seed": 0}),
+        http.post("/reset", json={"seed": 1}),
+    )
     texts = [response.json()["observation"]["text"] for response in (first, second, third)]
     assert texts[0] == texts[1] != texts[2]
 
@@ -479,7 +484,9 @@ def test_a_request_at_work_may_end_when_the_service_is_told_to_stop() -> None:
 
 
 @pytest.mark.parametrize("key", ["", "Bearer", "Bearer wrong", "Basic dXNlcjpwYXNz"])
-@pytest.mark.parametrize(("method", "path"), [("POST", "/run_code"), ("POST", "/reset"), ("POST", "/step"), ("GET", "/state")])
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/run_code"), ("POST", "/reset"), ("POST", "/step"), ("GET", "/state")]
+)
 def test_nobody_gets_in_without_a_key(http: httpx.Client, method: str, path: str, key: str) -> None:
     # The body is broken too: the key is asked for before anything is read.
     response = http.request(method, path, headers={"Authorization": key} | JSON, content=b"{")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sysconfig
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tool_sandbox.config import MIB, LanguageConfig
-from tool_sandbox.errors import ForkDiverged, InvalidTool
+from tool_sandbox.errors import ForkDiverged, InvalidTool, IsolationUnavailable
 from tool_sandbox.host_tools import HostTool
 from tool_sandbox.language import CALCULATE, CODE, LanguageSandbox, LanguageSession
 from tool_sandbox.sandbox import Snapshot
@@ -243,6 +244,25 @@ def test_a_worker_can_open_no_file_and_no_socket(sandbox: LanguageSandbox) -> No
     limits = Path(f"/proc/{pid}/limits").read_text()
     found = {line[:26].strip(): line[26:].split()[:2] for line in limits.splitlines()[1:]}
     assert found["Max open files"] == found["Max file size"] == found["Max core file size"] == ["0", "0"]
+
+
+def test_a_worker_may_be_wrapped_in_a_program_that_confines_it_further(tmp_path: Path) -> None:
+    wrapper = tmp_path / "confined"
+    monty = Path(sysconfig.get_path("scripts")) / "monty"
+    wrapper.write_text(f'#!/bin/sh\nexec setpriv --no-new-privs {monty} "$@"\n')
+    wrapper.chmod(0o755)
+    others = set(workers())
+    confined = LanguageSandbox(CONFIG.model_copy(update={"worker": wrapper}))
+    assert run(confined.open(), "print(6 * 7)").content == "42"
+    (pid,) = set(workers()) - others
+    assert "NoNewPrivs:\t1" in Path(f"/proc/{pid}/status").read_text()
+    assert run(confined.open(), "while True: pass").status is CallStatus.TIMEOUT
+    confined.close()
+
+
+def test_a_worker_that_is_not_there_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(IsolationUnavailable, match="its worker does not start"):
+        LanguageSandbox(CONFIG.model_copy(update={"worker": tmp_path / "nowhere"}))
 
 
 def test_a_snapshot_continues_in_another_sandbox(sandbox: LanguageSandbox) -> None:

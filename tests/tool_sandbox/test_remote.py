@@ -84,7 +84,11 @@ def test_a_call_is_one_request_in_the_protocol_s_own_words() -> None:
     ("reply", "status", "content"),
     [
         (ran(stdout="lamp\n", stderr="a warning\n"), CallStatus.OK, "lamp"),
-        (ran(return_code=1, stdout="a\n", stderr="Traceback …\nKeyError: 'b'\n"), "tool_error", "a\nerror: KeyError: 'b'"),
+        (
+            ran(return_code=1, stdout="a\n", stderr="Traceback …\nKeyError: 'b'\n"),
+            "tool_error",
+            "a\nerror: KeyError: 'b'",
+        ),
         (ran(return_code=3), CallStatus.TOOL_ERROR, "error: ended with code 3"),
         (ran(status="TimeLimitExceeded", return_code=None, stdout="a\n"), "timeout", "a\nerror: out of time"),
         (ran(return_code=1, stderr="Traceback …\nMemoryError"), CallStatus.OUT_OF_MEMORY, "error: out of memory"),
@@ -102,7 +106,12 @@ def test_a_call_is_one_request_in_the_protocol_s_own_words() -> None:
                 json={
                     "status": "Failed",
                     "message": "",
-                    "compile_result": {"status": "Finished", "return_code": 1, "stdout": "", "stderr": "SyntaxError: x"},
+                    "compile_result": {
+                        "status": "Finished",
+                        "return_code": 1,
+                        "stdout": "",
+                        "stderr": "SyntaxError: x",
+                    },
                 },
             ),
             CallStatus.TOOL_ERROR,
@@ -117,7 +126,9 @@ def test_how_a_program_ended_is_a_status(reply: httpx.Response, status: CallStat
     assert len(script.asked) == 2
 
 
-SANDBOX_ERROR = httpx.Response(200, json={"status": "SandboxError", "message": "no pod", "run_result": None, "files": {}})
+SANDBOX_ERROR = httpx.Response(
+    200, json={"status": "SandboxError", "message": "no pod", "run_result": None, "files": {}}
+)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """The HTTP face of the sandbox, as a FastAPI application that any ASGI server can run.
 
 Consumes a `SandboxClient`, for OpenEnv's episodes, and a `Sandbox` that runs CPython, for SandboxFusion's `/run_code`;
-produces `POST /run_code`, `POST /reset`, `POST /step`, `GET /state`, `GET /schema`, `GET /health`. What does something
-wants a key, if there are any.
+produces `POST /run_code`, `POST /reset`, `POST /step`, `GET /state`, `/ws`, `GET /schema`, `GET /health`. What does
+something wants a key, if there are any.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request, WebSocket
 from fastapi.responses import JSONResponse
 from pydantic import TypeAdapter
 
@@ -28,6 +28,7 @@ from tool_sandbox.errors import (
     UnknownToolset,
 )
 from tool_sandbox.http import problems, run_code
+from tool_sandbox.http.conversation import converse
 from tool_sandbox.http.episodes import EpisodeBusy, EpisodeOver, Episodes, NoSuchEpisode
 from tool_sandbox.http.guard import RETRY_AFTER_SECONDS, Gate, caller, guarded_by
 from tool_sandbox.http.keys import ApiKeys
@@ -91,6 +92,11 @@ def build_app(config: HttpConfig, client: SandboxClient, keys: ApiKeys, sandbox:
     app.include_router(_program_router(programs, APIRouter(route_class=route)))
     app.include_router(_episode_router(episodes, gate, APIRouter(route_class=route)))
     app.include_router(_open_router())
+
+    @app.websocket("/ws")
+    async def conversation(socket: WebSocket) -> None:
+        await converse(socket, episodes, keys, gate)
+
     return app
 
 

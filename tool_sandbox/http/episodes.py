@@ -120,6 +120,10 @@ class Episodes:
             state_hash=state_hash,
         )
 
+    async def forget(self, owner: str, name: str) -> None:
+        """Close an episode, if there is one of that name, and forget it."""
+        await self._drop((owner, name))
+
     async def expire(self) -> int:
         """Close the episodes that were unused for too long; returns how many."""
         now = self._clock()

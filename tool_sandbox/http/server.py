@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+import socket
 from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
@@ -17,14 +18,19 @@ _CONNECTIONS_PER_REQUEST = 8
 """Open connections for each request at work: clients keep some, and a flood is cut off before its bodies are read."""
 
 
-def server(app: FastAPI, config: HttpConfig, host: str, port: int) -> uvicorn.Server:
-    """A server that is not yet started; port 0 takes a free one."""
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Raises `OSError` where the address cannot be had."""
+    return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+
+
+def server(app: FastAPI, config: HttpConfig) -> uvicorn.Server:
+    """A server that is not yet started; `run` takes the sockets that it listens at."""
     return uvicorn.Server(
         uvicorn.Config(
             app,
-            host=host,
-            port=port,
             lifespan="on",
+            ws="websockets-sansio",
+            ws_max_size=config.max_body_bytes,
             log_level="warning",
             access_log=False,
             server_header=False,
@@ -34,13 +40,13 @@ def server(app: FastAPI, config: HttpConfig, host: str, port: int) -> uvicorn.Se
     )
 
 
-def serve(app: FastAPI, config: HttpConfig, host: str, port: int) -> None:
+def serve(app: FastAPI, config: HttpConfig, listener: socket.socket) -> None:
     """Serve until SIGINT or SIGTERM, then return. In the main thread only."""
     # uvicorn raises the signal again when it is done: without a handler, SIGTERM would skip the caller's own clean-up.
     before = signal.signal(signal.SIGTERM, _leave)
     try:
         with suppress(KeyboardInterrupt, _Left):
-            server(app, config, host, port).run()
+            server(app, config).run([listener])
     finally:
         signal.signal(signal.SIGTERM, before)
 
