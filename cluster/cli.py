@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from actors.errors import BadInput, EngineFailure, RolloutsLost
+from cluster import serve_tools_cli
 from cluster.audit_cli import audit
 from cluster.environment import apply_process_defaults
 from cluster.errors import BadConfiguration, NotEnoughResources, RunError, Stopped
@@ -166,6 +167,9 @@ def _exit_codes() -> Iterator[None]:
             raise
         _complain(f"disk full at {error.filename or 'an unnamed file'}; make room and run again to continue")
         raise typer.Exit(NotEnoughResources.exit_code) from error
+
+
+serve_tools_cli.mount(app, _exit_codes)
 
 
 def _complain(message: str) -> None:

@@ -7,6 +7,7 @@ SandboxError
 ├── CorruptTask             a task whose payload this version cannot rebuild
 ├── IsolationUnavailable    the machine cannot run isolated code
 ├── InvalidTool             a tool, its schema or a file that declares it cannot be used
+├── InvalidKeys             the list of API keys cannot be read, or is missing where it is needed
 ├── LeaseLost               the session behind a lease is gone
 ├── ForkDiverged            a forked session did not reach the state of its snapshot
 ├── AuditFailed             a call could not be recorded
@@ -55,6 +56,10 @@ class LeaseLost(SandboxError, LookupError):
 
 class InvalidTool(SandboxError, ValueError):
     """A tool, its schema, or the file or server that declares it cannot be used as it is."""
+
+
+class InvalidKeys(SandboxError, ValueError):
+    """The API keys of a service cannot be read, or are missing where they are needed."""
 
 
 class ForkDiverged(SandboxError, RuntimeError):

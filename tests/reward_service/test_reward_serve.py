@@ -8,11 +8,12 @@ from ray import serve
 from ray.exceptions import RayActorError
 
 from reward_service import serve_app
-from reward_service.auth import KEYS_VARIABLE, ApiKeys, digest
-from reward_service.config import OutcomeShaping, RewardConfig
-from reward_service.errors import InvalidKeys, ServiceNotStarted
+from reward_service.config import KEYS_VARIABLE, OutcomeShaping, RewardConfig
+from reward_service.errors import ServiceNotStarted
 from reward_service.serve_app import build, choose_address, start_rewards, stop_rewards
 from reward_service.shaping import reward_version
+from tool_sandbox.errors import InvalidKeys
+from tool_sandbox.http.keys import ApiKeys, digest
 
 
 @pytest.mark.usefixtures("ray_local")
