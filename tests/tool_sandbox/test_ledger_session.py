@@ -15,7 +15,7 @@ from tool_sandbox.ledger import LedgerToolset
 from tool_sandbox.ledger.plans import Plan
 from tool_sandbox.ledger.policies import OraclePolicy, RandomPolicy
 from tool_sandbox.ledger.progress import planned_call
-from tool_sandbox.ledger.sampling import restore
+from tool_sandbox.ledger.setting import restore
 from tool_sandbox.ledger.tools import TOOLS, Value, accepts
 from tool_sandbox.tasks import Split, Task
 from tool_sandbox.tools import CallStatus, Progress, ToolCall, ToolResult

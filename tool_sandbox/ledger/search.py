@@ -1,12 +1,13 @@
 """Search over the facts of a world: can anything but the plan solve the task in as few calls?
 
-Consumes a world, the tools on offer and what the prompt tells. Used to reject tasks, never while a session runs.
+Consumes a world, the tools on offer and what the prompt tells. `has_rival` rejects tasks and is too slow for anything
+else; `FactFinder` also serves the sessions of long chains.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from tool_sandbox.ledger.plans import Fact
 from tool_sandbox.ledger.tools import TOOLS, Refusal, Value, accepts
@@ -25,8 +26,8 @@ class FactFinder:
         self._results: dict[Fact, Value | None] = {}
         self._kinds: dict[Value, str] = {}
 
-    def available(self, known: frozenset[Value]) -> Iterator[tuple[Fact, Value]]:
-        """Every call whose arguments are known and that succeeds, with its result."""
+    def available(self, known: Collection[Value]) -> Iterator[tuple[Fact, Value]]:
+        """Every call whose arguments are known and that succeeds, with its result, in the order of tools and values."""
         for tool in self._tools:
             fitting = [[value for value in known if accepts(domain, self._kind(value))] for domain in tool.domains]
             for values in itertools.product(*fitting):
@@ -49,24 +50,32 @@ class FactFinder:
         return self._results[fact]
 
 
-def has_rival(finder: FactFinder, told: frozenset[Value], goals: frozenset[Value], plan: frozenset[Fact]) -> bool:
-    """Whether a set of at most `len(plan)` calls, other than the plan, makes every goal known.
+def has_rival(
+    finder: FactFinder,
+    told: frozenset[Value],
+    goals: frozenset[Value],
+    plan: frozenset[Fact],
+    calls: Callable[[frozenset[Fact]], int] = len,
+) -> bool:
+    """Whether a set of facts that takes no more calls than the plan, other than the plan, makes every goal known.
 
-    Breadth first over sets of facts. True also when the search would take too long: such a task is not worth keeping.
+    `calls` says how many a set takes: at least one for each fact, and more where tools are faulty. Breadth first over
+    sets of facts. True also when the search would take too long: such a task is not worth keeping.
     """
     if goals <= told:
         return True
+    limit = calls(plan)
     frontier: dict[frozenset[Fact], frozenset[Value]] = {frozenset(): told}
-    for size in range(1, len(plan) + 1):
+    for size in range(1, limit + 1):
         following: dict[frozenset[Fact], frozenset[Value]] = {}
         for facts, known in frontier.items():
             for fact, result in finder.available(known):
                 if fact in facts:
                     continue
-                if goals <= known | {result} and facts | {fact} != plan:
+                if goals <= known | {result} and facts | {fact} != plan and calls(facts | {fact}) <= limit:
                     return True
                 # The last round only looks: nothing is built upon its sets.
-                if size < len(plan):
+                if size < limit and calls(facts | {fact}) < limit:
                     following[facts | {fact}] = known | {result}
         if len(following) > SEARCH_STATES:
             return True
