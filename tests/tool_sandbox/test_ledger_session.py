@@ -32,6 +32,10 @@ def planned_calls(task: Task) -> list[ToolCall]:
     return [planned_call(call.tool, call.values) for call in restore(task.payload).calls]
 
 
+def is_transient(task: Task) -> bool:
+    return task.payload.get("fault", {}).get("kind") == "transient"
+
+
 def first_task(level: str, tools: set[str]) -> Task:
     tasks = (LEDGER.sample_task(Split.TRAIN, level, index) for index in range(5000))
     return next(task for task in tasks if set(Plan.from_json(task.payload["plan"]).tools) == tools)
@@ -280,7 +284,7 @@ def test_the_distance_telescopes_whatever_is_called(place: tuple[Split, str], in
         assert outcome.progress is not None
         assert outcome.progress.before == distances[-1]
         assert 0 <= outcome.progress.after <= minimum + 3
-        if outcome.result.status is not CallStatus.OK:
+        if outcome.result.status is not CallStatus.OK and "busy" not in outcome.result.content:
             assert outcome.progress.after == outcome.progress.before
         distances.append(outcome.progress.after)
     gains = sum(outcome.progress.before - outcome.progress.after for outcome in run.outcomes if outcome.progress)
@@ -291,8 +295,9 @@ def test_the_distance_telescopes_whatever_is_called(place: tuple[Split, str], in
 @given(st.sampled_from(PLACES), st.integers(0, 10**9))
 def test_the_oracle_solves_every_task_with_the_fewest_calls(place: tuple[Split, str], index: int) -> None:
     task = LEDGER.sample_task(*place, index)
-    run = demonstrate(LEDGER, task, OraclePolicy(), max_steps=8)
+    run = demonstrate(LEDGER, task, OraclePolicy(), max_steps=20)
     assert run.solved is True
     assert len(run.actions) == task.ground_truth.minimum_calls
-    assert all(outcome.result.status is CallStatus.OK for outcome in run.outcomes)
+    failed = [outcome.result.content for outcome in run.outcomes if outcome.result.status is not CallStatus.OK]
+    assert failed == (["error: busy, call again"] if is_transient(task) else [])
     assert [o.progress.before - o.progress.after for o in run.outcomes if o.progress] == [1] * len(run.actions)

@@ -20,7 +20,7 @@ from tool_sandbox.ledger.grammar import Dice, draw_expression, plan_of, question
 from tool_sandbox.ledger.names import LONG_POOLS, POOLS
 from tool_sandbox.ledger.plans import Constant, Draft, EvaluatedCall, Fact, Plan, evaluate
 from tool_sandbox.ledger.progress import planned_call
-from tool_sandbox.ledger.search import FactFinder, has_rival
+from tool_sandbox.ledger.search import FAULTY_SEARCH_STATES, FactFinder, has_rival
 from tool_sandbox.ledger.setting import Setting, build_setting
 from tool_sandbox.ledger.splits import (
     CALLS,
@@ -224,8 +224,10 @@ def _has_rival(setting: Setting, tools: tuple[str, ...]) -> bool:
         return toll + sum(map(setting.faults.calls_for, facts))
 
     plan = frozenset(call.fact for call in reads)
-    cost = len if setting.fault is None else calls
-    return has_rival(FactFinder(setting.world, tools), frozenset(setting.told), goals, plan, cost)
+    finder, told = FactFinder(setting.world, tools), frozenset(setting.told)
+    if setting.fault is None:
+        return has_rival(finder, told, goals, plan)
+    return has_rival(finder, told, goals, plan, calls, FAULTY_SEARCH_STATES)
 
 
 def _is_writable(calls: tuple[EvaluatedCall, ...]) -> bool:

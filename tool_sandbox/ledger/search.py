@@ -15,6 +15,8 @@ from tool_sandbox.ledger.world import World
 
 SEARCH_STATES = 1000
 """Sets of facts looked at before the search gives up. More would cost a sampler more than the task is worth."""
+FAULTY_SEARCH_STATES = 300
+"""The same where a fault makes the search a call or two deeper, and each set dearer to look at."""
 
 
 class FactFinder:
@@ -23,7 +25,7 @@ class FactFinder:
     def __init__(self, world: World, tools: Iterable[str]) -> None:
         self._world = world
         self._tools = [TOOLS[name] for name in tools if TOOLS[name].spec.read_only]
-        self._results: dict[Fact, Value | None] = {}
+        self._results: dict[tuple[str, tuple[Value, ...]], tuple[Fact, Value] | None] = {}
         self._kinds: dict[Value, str] = {}
 
     def available(self, known: Collection[Value]) -> Iterator[tuple[Fact, Value]]:
@@ -31,23 +33,25 @@ class FactFinder:
         for tool in self._tools:
             fitting = [[value for value in known if accepts(domain, self._kind(value))] for domain in tool.domains]
             for values in itertools.product(*fitting):
-                fact = Fact.of(tool.spec.name, values)
-                result = self._result(fact)
-                if result is not None:
-                    yield fact, result
+                found = self._result(tool.spec.name, values)
+                if found is not None:
+                    yield found
 
     def _kind(self, value: Value) -> str:
         if value not in self._kinds:
             self._kinds[value] = self._world.kind_of(value)
         return self._kinds[value]
 
-    def _result(self, fact: Fact) -> Value | None:
-        if fact not in self._results:
+    def _result(self, tool: str, values: tuple[Value, ...]) -> tuple[Fact, Value] | None:
+        # Kept by tool and values, not by fact: to make a fact costs more than to look one up.
+        key = (tool, values)
+        if key not in self._results:
+            fact = Fact.of(tool, values)
             try:
-                self._results[fact] = TOOLS[fact.tool].run(self._world, *fact.values)
+                self._results[key] = fact, TOOLS[tool].run(self._world, *fact.values)
             except Refusal:
-                self._results[fact] = None
-        return self._results[fact]
+                self._results[key] = None
+        return self._results[key]
 
 
 def has_rival(
@@ -56,11 +60,12 @@ def has_rival(
     goals: frozenset[Value],
     plan: frozenset[Fact],
     calls: Callable[[frozenset[Fact]], int] = len,
+    states: int = SEARCH_STATES,
 ) -> bool:
     """Whether a set of facts that takes no more calls than the plan, other than the plan, makes every goal known.
 
     `calls` says how many a set takes: at least one for each fact, and more where tools are faulty. Breadth first over
-    sets of facts. True also when the search would take too long: such a task is not worth keeping.
+    sets of facts. True also when a round would look at more than so many `states`: such a task is not worth keeping.
     """
     if goals <= told:
         return True
@@ -77,7 +82,7 @@ def has_rival(
                 # The last round only looks: nothing is built upon its sets.
                 if size < limit and calls(facts | {fact}) < limit:
                     following[facts | {fact}] = known | {result}
-        if len(following) > SEARCH_STATES:
+        if len(following) > states:
             return True
         frontier = following
     return False
