@@ -1,7 +1,8 @@
 """How far a session is from solving its task: the exact minimum number of calls still needed.
 
 Owns `Tracker`. A question is as far as there are facts of its call graph missing; knowing a result makes all below it
-needless. A target state is as far as the writes that every touched row still needs, plus the facts that these writes
+needless. (Whoever wanders off may come upon another way, which is not looked for: see `chains` for levels where it is.)
+A target state is as far as the writes that every touched row still needs, plus the facts that these writes
 need. A faulty tool adds the calls that `Faults` says. Distances are capped at `lost`, which also stands for states from
 which no offered tool leads back.
 """

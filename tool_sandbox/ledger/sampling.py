@@ -13,7 +13,6 @@ from typing import Any
 
 from tool_sandbox.arguments import check_arguments
 from tool_sandbox.errors import NoSuchTask
-from tool_sandbox.ledger.chains import shortest_chain
 from tool_sandbox.ledger.faults import Fault, FaultKind, draw_fault, extra_tools
 from tool_sandbox.ledger.goals import draw_goal
 from tool_sandbox.ledger.grammar import Dice, draw_expression, plan_of, question
@@ -24,6 +23,7 @@ from tool_sandbox.ledger.search import FAULTY_SEARCH_STATES, FactFinder, has_riv
 from tool_sandbox.ledger.setting import Setting, build_setting
 from tool_sandbox.ledger.splits import (
     CALLS,
+    CHAIN_LEVELS,
     DEEP_CALLS,
     FAULTY_LEVELS,
     GENERATOR,
@@ -104,10 +104,10 @@ def _compose(dice: Dice, split: Split, level: str) -> Draft | None:
     # Equal branches of an expression merge into one call, which makes the graph smaller than asked for.
     if draft is None or len(draft.plan.calls) != calls:
         return None
-    if level == LONG_LEVEL:
-        is_chain = all(len(call.arguments) == 1 for call in draft.plan.calls)
-        return draft if is_chain and len(draft.prompt.split()) <= LONG_PROMPT_WORDS else None
-    return draft if len(draft.prompt.split()) <= PROMPT_WORDS else None
+    if level in CHAIN_LEVELS and any(len(call.arguments) > 1 for call in draft.plan.calls):
+        return None
+    words = LONG_PROMPT_WORDS if level == LONG_LEVEL else PROMPT_WORDS
+    return draft if len(draft.prompt.split()) <= words else None
 
 
 def _settle(rng: random.Random, draft: Draft, split: Split, level: str, index: int) -> Task | None:
@@ -115,7 +115,7 @@ def _settle(rng: random.Random, draft: Draft, split: Split, level: str, index: i
     payload: dict[str, Any] = {"generator": GENERATOR, "seed": rng.getrandbits(48), "plan": draft.plan.to_json()}
     try:
         payload["patch"] = _patch(payload["seed"], draft)
-        if level == LONG_LEVEL:
+        if level in CHAIN_LEVELS:
             payload["chain"] = True
         setting = build_setting(payload)
         if level in FAULTY_LEVELS:
@@ -160,7 +160,7 @@ def _patch(seed: int, draft: Draft) -> Patch:
 def _offer(rng: random.Random, plan: Plan, split: Split, level: str) -> tuple[str, ...]:
     """Plain names of the needed tools and two or three others, in random order.
 
-    Questions are never offered a write, long chains no tool with two parameters.
+    Questions are never offered a write, chains no tool with two parameters.
     """
     writing = any(family_of(tool) == "write" for tool in plan.tools)
     others = [
@@ -169,7 +169,7 @@ def _offer(rng: random.Random, plan: Plan, split: Split, level: str) -> tuple[st
         if name not in plan.tools
         and (writing or family_of(name) != "write")
         and (split is Split.TEST_TOOLS or family_of(name) != RESERVED_FAMILY)
-        and (level != LONG_LEVEL or len(TOOLS[name].domains) == 1)
+        and (level not in CHAIN_LEVELS or len(TOOLS[name].domains) == 1)
     ]
     tools = [*plan.tools, *rng.sample(others, rng.choice((2, 3)))]
     rng.shuffle(tools)
@@ -193,13 +193,11 @@ def _minimum(draft: Draft, setting: Setting, tools: tuple[str, ...]) -> int | No
             return None
     elif not _is_writable(setting.calls):
         return None
-    if setting.is_chain:
-        path = shortest_chain(FactFinder(setting.world, tools), setting.told, setting.calls[-1].result)
-        return len(setting.calls) if path is not None and len(path) == len(setting.calls) else None
     minimum = setting.tracker(setting.world, setting.faults, tools).remaining
-    if minimum != _calls_of_plan(setting) or _has_rival(setting, tools):
+    if minimum != _calls_of_plan(setting):
         return None
-    return minimum
+    # The distance of a chain has looked at every other way already.
+    return minimum if setting.is_chain or not _has_rival(setting, tools) else None
 
 
 def _calls_of_plan(setting: Setting) -> int:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from tool_sandbox.arguments import check_arguments, invalid_arguments
 from tool_sandbox.ledger.setting import restore
-from tool_sandbox.ledger.tools import Refusal
+from tool_sandbox.ledger.tools import TOOLS, Refusal
 from tool_sandbox.ledger.variants import LOGIN, VARIANTS, Variant, offered
 from tool_sandbox.tasks import Task
 from tool_sandbox.tools import CallOutcome, CallStatus, Progress, ToolCall, ToolResult
@@ -29,7 +29,8 @@ class LedgerSession:
         self._names = task.tools
         self._extra = extra
         self._offered = offered(task.tools)
-        self._tracker = setting.tracker(self._world, self._faults, self._offered)
+        tools = [name for name in self._offered if name in TOOLS]
+        self._tracker = setting.tracker(self._world, self._faults, tools)
 
     def call(self, call: ToolCall) -> CallOutcome:
         """Run one call and measure what it did to the distance."""

@@ -34,12 +34,12 @@ class Setting:
     faults: Faults
     """Before any call. Fork them before changing them."""
     is_chain: bool
-    """Every tool has one parameter and only reads, so that the distance is a shortest path."""
+    """Every tool has one parameter and only reads, so that the distance is a cheapest path."""
 
     def tracker(self, world: World, faults: Faults, tools: Collection[str]) -> Tracker | ChainTracker:
         """The distance of a session whose live state is `world` and `faults`; `tools`: plain names of those on offer."""
         if self.is_chain:
-            return ChainTracker(world, self.told, self.calls[-1].result, tools)
+            return ChainTracker(world, self.told, self.calls[-1].result, tools, faults)
         return Tracker(self.calls, self.target, world, tools, faults)
 
 

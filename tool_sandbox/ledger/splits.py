@@ -22,9 +22,10 @@ GENERATOR = "ledger/1"
 """Version of the generator: any change to the tasks it makes, or to the split of one, needs a new one."""
 
 LONG_LEVEL = "L4"
-"""Long chains of tools with one parameter."""
 FAULTY_LEVELS = {"L2F": "L2", "L3F": "L3"}
 """Level in which one needed tool is faulty → the plain level whose call graphs it takes."""
+CHAIN_LEVELS = (LONG_LEVEL, "L2F")
+"""Levels whose questions are chains of tools with one parameter, where the distance is exact after any call at all."""
 
 CALLS: dict[str, tuple[int, ...]] = {
     "L0": (1,),
