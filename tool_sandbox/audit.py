@@ -1,9 +1,9 @@
 """The audit log: one hash-chained line of JSON for every tool call.
 
-Owns `AuditEntry` (what a caller knows of a call) and `AuditLog` (one writer of one file). Each line holds the hash of the
-line before it and ends with its own hash, taken over the very bytes that stand before it. `FILE.head` says how many records
-there are and how the last one hashes, so that a cut at the end shows. With a key, hashes are HMACs: who can write the file but
-lacks the key cannot rebuild the chain. `audit_check` finds what was changed. Knows nothing of sessions or Ray.
+Owns `AuditEntry` (what a caller knows of a call) and `AuditLog` (one writer of one file). Each line holds the hash of
+the line before it and ends with its own hash, taken over the very bytes that stand before it. `FILE.head` says how many
+records there are and how the last one hashes, so that a cut at the end shows. With a key, hashes are HMACs: who can write
+the file but lacks the key cannot rebuild the chain. `audit_check` finds what was changed. Knows nothing of Ray.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
-from tool_sandbox.audit_chain import GENESIS, Chain, Head, Link, head_path, read_head, read_key
+from tool_sandbox.audit_chain import GENESIS, Chain, Head, Link, read_head, read_key
 from tool_sandbox.config import AuditConfig, FileAudit
 from tool_sandbox.errors import AuditFailed, AuditTampered
 from tool_sandbox.leases import Recorder
@@ -87,8 +87,8 @@ class AuditLog:
     ) -> None:
         """Open or make the file, take its lock, check its last record and go on from there.
 
-        `key`: of `read_key`; None chains by plain SHA-256. `sync_seconds`: the first record after this long is forced to
-        the disk, and the head with it; a crash of the process loses nothing, a loss of power at most what came since.
+        `key`: of `read_key`; None chains by plain SHA-256. `sync_seconds`: the first record after this long is forced
+        to the disk, and the head with it. A crash of the process loses nothing, a loss of power what came since.
 
         Raises:
             AuditFailed: another process writes the file, or it cannot be written.

@@ -67,8 +67,8 @@ class AuditReport:
 def verify(path: Path, key: bytes | None = None, expected_head: str | None = None) -> AuditReport:
     """Follow the chain of a log from its first record to its last.
 
-    `expected_head`: hash of the last record as it was noted elsewhere; None compares with `FILE.head` where there is one.
-    That file may lag behind a log that is being written, so a log may be longer than it says.
+    `expected_head`: hash of the last record as it was noted elsewhere; None compares with `FILE.head` where there is
+    one. That file may lag behind a log that is being written, so a log may be longer than it says.
 
     Raises:
         AuditUnreadable: the file cannot be read, or was made with a key and none is given.
@@ -156,7 +156,9 @@ class _Walk:
         if found == expected:
             if link.previous == self.last:
                 return None
-            return self._fault(FaultKind.CHANGED, "it was not chained to the record before it: one of the two was replaced")
+            return self._fault(
+                FaultKind.CHANGED, "it was not chained to the record before it: one of the two was replaced"
+            )
         if found < expected:
             same = self._hash(found) == link.hash
             kind = FaultKind.DUPLICATED if same else FaultKind.CHANGED

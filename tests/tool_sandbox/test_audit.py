@@ -25,7 +25,7 @@ from tool_sandbox.errors import AuditFailed, AuditTampered, AuditUnreadable
 from tool_sandbox.leases import SessionTable
 from tool_sandbox.ledger import LedgerToolset
 from tool_sandbox.tasks import Split
-from tool_sandbox.tools import CallStatus, IsolationLevel, ToolCall, ToolResult, Trust
+from tool_sandbox.tools import CallStatus, IsolationLevel, ToolCall, ToolResult
 
 TASK = LedgerToolset().sample_task(Split.TRAIN, "L0", 0)
 KEY = b"0123456789abcdef0123456789abcdef"
