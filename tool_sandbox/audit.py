@@ -2,8 +2,8 @@
 
 Owns `AuditEntry` (what a caller knows of a call) and `AuditLog` (one writer of one file). Each line holds the hash of
 the line before it and ends with its own hash, taken over the very bytes that stand before it. `FILE.head` says how many
-records there are and how the last one hashes, so that a cut at the end shows. With a key, hashes are HMACs: who can write
-the file but lacks the key cannot rebuild the chain. `audit_check` finds what was changed. Knows nothing of Ray.
+records there are and how the last one hashes, so that a cut at the end shows. With a key, hashes are HMACs: who can
+write the file but lacks the key cannot rebuild the chain. `audit_check` finds what was changed. Knows nothing of Ray.
 """
 
 from __future__ import annotations

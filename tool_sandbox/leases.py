@@ -19,7 +19,7 @@ from tool_sandbox.tasks import Task
 from tool_sandbox.tools import CallOutcome, ToolCall, ToolResult
 
 Recorder = Callable[[str, Task, ToolCall, ToolResult], None]
-"""Told of each call that ended: lease, task, call, result. What it raises goes to the caller: nothing goes unrecorded."""
+"""Told of each call that ended: lease, task, call, result. What it raises goes to the caller."""
 
 
 @dataclass(slots=True)
@@ -45,7 +45,7 @@ class SessionTable:
         clock: Callable[[], float] = time.monotonic,
         record: Recorder | None = None,
     ) -> None:
-        """`clock` gives seconds; each use of a lease extends it by `lease_seconds`. `record`: see `audit`; None: nobody."""
+        """`clock` gives seconds; every use of a lease extends it by `lease_seconds`. `record`: see `audit`."""
         self._max_sessions = max_sessions
         self._lease_seconds = lease_seconds
         self._opener = opener

@@ -1,8 +1,8 @@
 """What an attack is: a program, what it is after, and how one can tell whether it got there.
 
 Owns `Attack` and the frame that its program runs in. A program runs under the system's own Python, standard library
-only, as the argument of the `python` tool. It prints `ESCAPED <proof>` or `HELD <errno or reason>`; where it cannot know
-(it is killed, it floods its output), the status of the call decides.
+only, as the argument of the `python` tool. It prints `ESCAPED <proof>` or `HELD <errno or reason>`; where it cannot
+know (it is killed, it floods its output), the status of the call decides.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ else:
 
 def framed(body: str) -> str:
     """The program around the body of a function that returns its proof, or raises `OSError`, or returns nothing."""
-    needs_calls = any(f"{name}(" in body for name in ("call", "reached")) or "libc." in body
+    needs_calls = any(f"{name}(" in body for name in ("call", "reached")) or "libc." in body or "X86_64" in body
     indented = textwrap.indent(textwrap.dedent(body).strip("\n"), "    ")
     return _FRAME + (_SYSTEM_CALLS if needs_calls else "") + _VERDICT.replace("{body}", indented)
 

@@ -94,12 +94,13 @@ ATTACKS: tuple[Attack, ...] = (
         "Find it among all objects that the garbage collector knows.",
         """
         import gc
-        for thing in gc.get_objects():
-            texts = thing.values() if isinstance(thing, dict) else thing if isinstance(thing, (list, tuple)) else ()
-            for text in list(texts):
-                found = isinstance(text, (str, bytes)) and secret(text)
-                if found:
-                    return found
+        # A dictionary of nothing but text is unknown to the collector, but whoever holds it is not.
+        held = [thing for known in gc.get_objects() for thing in gc.get_referents(known)]
+        held += [thing for known in held if isinstance(known, dict) for thing in known.values()]
+        for thing in held:
+            found = isinstance(thing, (str, bytes)) and secret(thing)
+            if found:
+                return found
         """,
     ),
     _probe(

@@ -70,14 +70,13 @@ _READ = (
         "read_an_open_file_of_a_process",
         "Read, through /proc/PID/fd, a file that another process holds open.",
         """
-        import stat
         paths = []
         for pid in {1, os.getppid(), {victim_pid}, {zygote}}:
             try:
                 paths += [f"/proc/{pid}/fd/{number}" for number in os.listdir(f"/proc/{pid}/fd")]
             except OSError:
                 paths.append(f"/proc/{pid}/fd/0")
-        return sweep(path for path in paths if stat.S_ISREG(os.stat(path).st_mode))
+        return sweep(path for path in paths if os.path.isfile(path))
         """,
         control=_PTRACE,
     ),

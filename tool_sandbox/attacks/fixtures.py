@@ -140,9 +140,11 @@ class Fixtures:
 
     def _daemons(self) -> list[int]:
         found = []
-        for process in Path("/proc").iterdir():
+        for process in Path("/proc").glob("[0-9]*"):
             try:
-                if process.name.isdigit() and (process / "comm").read_text().strip() == self.daemon_name:
+                # "PID (NAME) STATE …"; who is dead and only waits to be reaped does nothing any more.
+                _, mark, rest = (process / "stat").read_text().partition(f"({self.daemon_name}) ")
+                if mark and not rest.startswith("Z"):
                     found.append(int(process.name))
             except OSError:
                 # It ended while we looked.

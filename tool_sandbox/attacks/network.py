@@ -174,21 +174,6 @@ _WAYS_OUT = (
         """,
         control=Outside(unless="the kernel knows no other family"),
     ),
-    _probe(
-        "make_a_pair_of_internet_sockets",
-        "Get an internet socket from a call other than socket(): socketpair() of that family.",
-        """
-        import socket
-        for family in (socket.AF_INET, socket.AF_NETLINK):
-            try:
-                socket.socketpair(family, socket.SOCK_STREAM)
-                return "a pair"
-            except OSError as error:
-                refusal = error
-        raise refusal
-        """,
-        control=Outside(unless="no kernel of today makes such pairs"),
-    ),
 )
 
 ATTACKS: tuple[Attack, ...] = _LISTENERS + _WAYS_OUT

@@ -1,4 +1,4 @@
-"""The positive control: the same program, as the same user, with nothing around it but limits for the machine's sake."""
+"""The positive control: the same program, as the same user, with nothing around it but limits for the machine."""
 
 from __future__ import annotations
 

@@ -72,8 +72,8 @@ raise OSError(errno.EAGAIN, "the next call tells")
         canary=True,
     ),
     _probe(
-        "leave_a_stopped_daemon",
-        "The same with many processes that are stopped, so that no signal but KILL ends them.",
+        "leave_a_deaf_daemon",
+        "The same, deaf to every signal but KILL.",
         _DAEMON
         + """
 if live(0):

@@ -10,6 +10,7 @@ from tool_sandbox.tools import CallStatus
 _probe = partial(probe, Theme.PROCESSES)
 _ROOT = Outside(frozenset({"root"}))
 _PTRACE = Outside(frozenset({"ptrace"}))
+_RESOURCES = Outside(frozenset({"root"}), unless="root itself lacks CAP_SYS_RESOURCE, as in a container")
 _RUNNER = NoControl("outside it would hit whoever runs it")
 
 _SIGNALS = (
@@ -307,7 +308,7 @@ _PRIVILEGES = (
                 pass
         raise PermissionError(errno.EPERM, "")
         """,
-        control=_ROOT,
+        control=_RESOURCES,
     ),
     _probe(
         "escape_the_memory_killer",
@@ -317,7 +318,7 @@ _PRIVILEGES = (
             file.write("-1000")
         return "never killed"
         """,
-        control=_ROOT,
+        control=_RESOURCES,
     ),
     _probe(
         "type_into_the_terminal",
