@@ -226,8 +226,12 @@ def _trusts(toolset: str) -> dict[str, Trust]:
 
 
 def _canonical(value: object) -> str:
-    # What is no JSON was never a model's argument; its repr still tells two calls apart.
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=repr)
+    try:
+        # What is no JSON was never a model's argument; its repr still tells two calls apart.
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), default=repr)
+    except RecursionError:
+        # A model nests as deep as it likes. Such a call is refused, but it was made.
+        return "nested too deep"
 
 
 def _digest(text: str) -> str:

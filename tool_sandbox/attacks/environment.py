@@ -18,13 +18,14 @@ def search(pid):
             low, high = (int(end, 16) for end in span.split("-"))
             if not rights.startswith("rw") or high - low > 1 << 28:
                 continue
-            try:
-                memory.seek(low)
-                found = secret(memory.read(high - low))
-            except OSError:
-                continue
-            if found:
-                return found
+            for part in range(low, high, 1 << 24):
+                try:
+                    memory.seek(part)
+                    found = secret(memory.read(min(high - part, 1 << 24)))
+                except OSError:
+                    break
+                if found:
+                    return found
 """
 
 ATTACKS: tuple[Attack, ...] = (

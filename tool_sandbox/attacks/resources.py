@@ -61,6 +61,7 @@ _TIME = (
             pass
         """,
         _ENDED,
+        cpu_seconds=0.5,
     ),
     _bomb(
         "sleep_forever", "Hold the sandbox without using it.", "import time\ntime.sleep(10**6)\n", _TIMEOUT, canary=True
@@ -230,6 +231,7 @@ _PROCESSES = (
         "Fork until nothing is left.",
         "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass\n",
         _TIMEOUT,
+        cpu_seconds=0.5,
         canary=True,
     ),
     _probe(
