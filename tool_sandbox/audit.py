@@ -130,6 +130,14 @@ class AuditLog:
             if self._clock() - self._synced >= self._sync_seconds:
                 self._sync()
 
+    def recorder(self, owner: str) -> Recorder:
+        """What a `SessionTable` tells of its calls, for one owner."""
+
+        def record(lease: str, task: Task, call: ToolCall, result: ToolResult) -> None:
+            self.append(audit_entry(owner, lease, task, call, result))
+
+        return record
+
     def sync(self) -> None:
         """Force all records to the disk and write the head. Raises `AuditFailed`."""
         with self._lock:
@@ -203,21 +211,17 @@ class AuditLog:
         return link
 
 
-def open_audit(config: AuditConfig, owner: str) -> tuple[AuditLog, Recorder] | None:
-    """The log that a configuration asks for, and what a `SessionTable` records into it; None where it is off.
+def open_audit(config: AuditConfig) -> AuditLog | None:
+    """The log that a configuration asks for; None where it is off.
 
     Raises:
-        AuditFailed, AuditTampered, AuditUnreadable: as `AuditLog` and `read_key`.
+        AuditFailed, AuditTampered: as `AuditLog`.
+        AuditUnreadable: the key cannot be read.
     """
     if not isinstance(config, FileAudit):
         return None
     key = None if config.key_file is None else read_key(config.key_file)
-    log = AuditLog(config.path, key, config.sync_seconds)
-
-    def record(lease: str, task: Task, call: ToolCall, result: ToolResult) -> None:
-        log.append(audit_entry(owner, lease, task, call, result))
-
-    return log, record
+    return AuditLog(config.path, key, config.sync_seconds)
 
 
 @lru_cache(maxsize=64)

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,7 +67,7 @@ def result(content: str = "", status: CallStatus = CallStatus.OK, cpu_seconds: f
     return ToolResult("c", status, content, cpu_seconds, 0.2)
 
 
-def speaking(**options: object) -> Attack:
+def speaking(**options: Any) -> Attack:
     return probe(Theme.FILES, "x", "", "return None", **options)
 
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from tool_sandbox import audit
-from tool_sandbox.audit import AuditLog, audit_entry, open_audit
-from tool_sandbox.audit_chain import GENESIS, Chain, head_path, read_key
+from tool_sandbox.audit import AuditEntry, AuditLog, audit_entry, open_audit
+from tool_sandbox.audit_chain import GENESIS, Chain, Head, head_path, read_key
 from tool_sandbox.audit_check import FaultKind, verify
 from tool_sandbox.config import AuditConfig, FileAudit, NoAudit
 from tool_sandbox.errors import AuditFailed, AuditTampered, AuditUnreadable
@@ -32,7 +32,7 @@ KEY = b"0123456789abcdef0123456789abcdef"
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
 
-def entry(number: int = 0, tool: str = "price", status: CallStatus = CallStatus.OK) -> audit.AuditEntry:
+def entry(number: int = 0, tool: str = "price", status: CallStatus = CallStatus.OK) -> AuditEntry:
     call = ToolCall(f"c{number}", tool, {"item": f"lamp {number}"})
     result = ToolResult(call.id, status, f"{number} pounds", 0.25, 0.5, IsolationLevel.NAMESPACES)
     return audit_entry("run-1", "lease-1", TASK, call, result)
@@ -201,12 +201,25 @@ def test_without_a_key_a_rebuilt_chain_shows_by_its_head_and_with_one_at_the_fir
     assert (fault.kind, fault.line) == (FaultKind.CHANGED, 1)
 
 
+@pytest.mark.parametrize("replaced", [0, 1, 2])
+def test_a_record_that_was_replaced_by_one_with_a_right_hash_is_found_at_its_successor(
+    five: tuple[list[bytes], bytes], tmp_path: Path, replaced: int
+) -> None:
+    lines, _ = five
+    record = {**json.loads(lines[replaced]), "status": "timeout"}
+    del record["hash"], record["chain"]
+    forged = Chain(None).seal(record).line
+    (tmp_path / "a").write_bytes(b"".join((*lines[:replaced], forged, *lines[replaced + 1 :])))
+    fault = verify(tmp_path / "a").fault
+    assert fault is not None
+    assert (fault.kind, fault.line) == (FaultKind.CHANGED, replaced + 2)
+
+
 def test_a_cut_log_with_a_head_rewritten_without_the_key_is_found(tmp_path: Path) -> None:
     path = tmp_path / "a"
     lines = written(path, 3, KEY)
     path.write_bytes(b"".join(lines[:2]))
-    shorter = {"records": 2, "hash": json.loads(lines[1])["hash"]}
-    Chain(None).write_head(path, audit.Head(**shorter))
+    Chain(None).write_head(path, Head(2, json.loads(lines[1])["hash"]))
     fault = verify(path, KEY).fault
     assert fault is not None
     assert fault.kind is FaultKind.HEAD
@@ -401,10 +414,9 @@ def test_a_log_that_is_not_there_is_unreadable(tmp_path: Path) -> None:
 
 def test_every_call_of_a_session_table_is_recorded_with_its_lease(tmp_path: Path) -> None:
     config = TypeAdapter(AuditConfig).validate_python({"kind": "file", "path": str(tmp_path / "a")})
-    opened = open_audit(config, "run-9")
-    assert opened is not None
-    log, record = opened
-    table = SessionTable(2, 60.0, record=record)
+    log = open_audit(config)
+    assert log is not None
+    table = SessionTable(2, 60.0, record=log.recorder("run-9"))
     lease = table.open(TASK)
     for number in range(3):
         table.call(lease, ToolCall(f"c{number}", "no_such_tool", {}))
@@ -416,10 +428,8 @@ def test_every_call_of_a_session_table_is_recorded_with_its_lease(tmp_path: Path
 
 
 def test_no_call_goes_unrecorded_when_the_log_cannot_take_it(tmp_path: Path) -> None:
-    opened = open_audit(FileAudit(path=tmp_path / "a"), "run")
-    assert opened is not None
-    log, record = opened
-    table = SessionTable(1, 60.0, record=record)
+    log = AuditLog(tmp_path / "a")
+    table = SessionTable(1, 60.0, record=log.recorder("run"))
     lease = table.open(TASK)
     log.close()
     with pytest.raises(AuditFailed):
@@ -428,12 +438,15 @@ def test_no_call_goes_unrecorded_when_the_log_cannot_take_it(tmp_path: Path) -> 
 
 def test_the_configuration_is_chosen_by_kind(tmp_path: Path) -> None:
     adapter: TypeAdapter[NoAudit | FileAudit] = TypeAdapter(AuditConfig)
-    assert open_audit(adapter.validate_python({"kind": "off"}), "run") is None
+    assert open_audit(adapter.validate_python({"kind": "off"})) is None
     (tmp_path / "key").write_bytes(KEY)
     keyed = adapter.validate_python({"kind": "file", "path": tmp_path / "a", "key_file": tmp_path / "key"})
-    opened = open_audit(keyed, "run")
-    assert opened is not None
-    opened[0].close()
-    assert verify(tmp_path / "a", KEY).intact
+    log = open_audit(keyed)
+    assert log is not None
+    with log:
+        log.append(entry())
+    assert verify(tmp_path / "a", KEY).records == 1
+    with pytest.raises(AuditUnreadable):
+        verify(tmp_path / "a")
     with pytest.raises(ValidationError, match="path"):
         adapter.validate_python({"kind": "off", "path": "x"})
