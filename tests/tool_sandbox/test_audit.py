@@ -89,6 +89,15 @@ def test_a_tool_that_does_not_exist_and_half_a_surrogate_are_recorded_too(tmp_pa
     assert json.loads((tmp_path / "a").read_text())["trust"] is None
 
 
+def test_a_cost_that_is_no_number_leaves_the_record_readable(tmp_path: Path) -> None:
+    with AuditLog(tmp_path / "a") as log:
+        for cost in (float("nan"), float("inf"), -1.0):
+            result = ToolResult("c", CallStatus.OK, "", cpu_seconds=cost)
+            log.append(audit_entry("run", "lease", TASK, ToolCall("c", "price", {}), result))
+    costs = [json.loads(line)["cpu_seconds"] for line in (tmp_path / "a").read_text().splitlines()]
+    assert costs == [None, None, -1.0]
+
+
 def test_arguments_nested_too_deep_for_any_encoder_are_recorded_too(tmp_path: Path) -> None:
     deep: object = 1
     for _ in range(100_000):
@@ -178,6 +187,7 @@ def test_without_a_head_a_cut_at_the_end_shows_only_to_who_knows_the_last_hash(
     fault = verify(tmp_path / "a", expected_head=json.loads(head)["hash"]).fault
     assert fault is not None
     assert (fault.kind, fault.line) == (FaultKind.TRUNCATED, 4)
+    assert verify(tmp_path / "a", expected_head=json.loads(lines[1])["hash"]).intact
 
 
 def test_without_a_key_a_rebuilt_chain_shows_by_its_head_and_with_one_at_the_first_record(tmp_path: Path) -> None:
