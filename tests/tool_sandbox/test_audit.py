@@ -278,8 +278,9 @@ def test_a_line_torn_by_a_crash_is_moved_aside_and_the_chain_goes_on(
     assert fault is not None
     assert (fault.kind, fault.line) == (FaultKind.TORN, 4)
     with AuditLog(path) as log:
-        assert log.torn == tmp_path / f"a.torn-{len(whole)}"
-        assert log.torn.read_bytes() == lines[2][:50]
+        aside = tmp_path / f"a.torn-{len(whole)}"
+        assert log.torn == aside
+        assert aside.read_bytes() == lines[2][:50]
         log.append(entry(3))
     assert "a writer died within its last line; 50 bytes moved to" in caplog.text
     report = verify(path)
