@@ -33,12 +33,14 @@ class SandboxRecipe:
     config: PoolConfig
     namespace: str | None
     """None for that of the job."""
+    owner: str = ""
+    """The run, for which sessions are opened: sandboxes are fair between runs, and logs say whose a call was."""
 
     def connect(self) -> SandboxClient:
         """Call it in a Ray worker or driver. Raises `SandboxUnavailable` where a sandbox actor is missing."""
         from tool_sandbox.pool import RaySandboxPool
 
-        return RaySandboxPool.connect(self.actors, self.config, self.namespace)
+        return RaySandboxPool.connect(self.actors, self.config, self.namespace, self.owner)
 
 
 @functools.cache

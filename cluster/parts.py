@@ -83,7 +83,7 @@ def _start_acting(config: RunConfig, placement: Placement, stack: ExitStack, ann
     application = f"rewards-{config.name}"
     address, (keys, secret) = choose_address(application), _keys()
     recipe = RewardRecipe(address.url, secret, REWARD_TIMEOUT_SECONDS)
-    sandbox = SandboxRecipe(len(sandboxes), config.sandbox, options[0].get("namespace"))
+    sandbox = SandboxRecipe(len(sandboxes), config.sandbox, options[0].get("namespace"), config.name)
     rollouts = RolloutPool.create(config.rollout, sandbox, recipe, placement.options("rollout"))
     stack.callback(rollouts.stop)
     announce("starting the reward service")

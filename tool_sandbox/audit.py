@@ -26,7 +26,6 @@ from typing import Self
 from tool_sandbox.audit_chain import GENESIS, Chain, Head, Link, read_head, read_key
 from tool_sandbox.config import AuditConfig, FileAudit
 from tool_sandbox.errors import AuditFailed, AuditTampered
-from tool_sandbox.leases import Recorder
 from tool_sandbox.registry import load_toolset
 from tool_sandbox.tasks import Task
 from tool_sandbox.tools import CallStatus, IsolationLevel, ToolCall, ToolResult, Trust
@@ -134,13 +133,9 @@ class AuditLog:
             if self._clock() - self._synced >= self._sync_seconds:
                 self._sync()
 
-    def recorder(self, owner: str) -> Recorder:
-        """What a `SessionTable` tells of its calls, for one owner."""
-
-        def record(lease: str, task: Task, call: ToolCall, result: ToolResult) -> None:
-            self.append(audit_entry(owner, lease, task, call, result))
-
-        return record
+    def record(self, owner: str, lease: str, task: Task, call: ToolCall, result: ToolResult) -> None:
+        """Append the entry of a call: what a `SessionTable` tells its recorder."""
+        self.append(audit_entry(owner, lease, task, call, result))
 
     def sync(self) -> None:
         """Force all records to the disk and write the head. Raises `AuditFailed`."""

@@ -37,7 +37,7 @@ class CallCosts:
         self._costs: dict[tuple[str, CallStatus], ToolCosts] = {}
         self._lock = threading.Lock()
 
-    def record(self, lease: str, task: Task, call: ToolCall, result: ToolResult) -> None:
+    def record(self, owner: str, lease: str, task: Task, call: ToolCall, result: ToolResult) -> None:
         """One more call. A tool that does not exist counts under no name: the model invents as many as it likes."""
         name = "" if result.status is CallStatus.UNKNOWN_TOOL else call.name
         with self._lock:

@@ -166,9 +166,9 @@ class LocalSandbox:
             self._room.give_up(owner, granted)
             raise
 
-    def _record(self, lease: str, task: Task, call: ToolCall, result: ToolResult) -> None:
+    def _record(self, owner: str, lease: str, task: Task, call: ToolCall, result: ToolResult) -> None:
         for recorder in self._recorders:
-            recorder(lease, task, call, result)
+            recorder(owner, lease, task, call, result)
 
     async def _run(self, function: Callable[..., Result], *arguments: Any) -> Result:
         # A pool of its own: isolated code holds a thread until it ends, and the loop's default pool has only a few.

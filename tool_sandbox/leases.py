@@ -19,8 +19,8 @@ from tool_sandbox.session import Dialogue, Forkable, Judged, Session
 from tool_sandbox.tasks import Task
 from tool_sandbox.tools import CallOutcome, ToolCall, ToolResult
 
-Recorder = Callable[[str, Task, ToolCall, ToolResult], None]
-"""Told of each call that ended: lease, task, call, result. What it raises is raised: no call goes unrecorded."""
+Recorder = Callable[[str, str, Task, ToolCall, ToolResult], None]
+"""Told of each call that ended: owner, lease, task, call, result. What it raises is raised: no call goes unrecorded."""
 
 
 class UserTurn(NamedTuple):
@@ -93,7 +93,7 @@ class SessionTable:
         held.history.append(call)
         self._renew(lease)
         if self._record is not None:
-            self._record(lease, held.task, call, outcome.result)
+            self._record(held.owner, lease, held.task, call, outcome.result)
         return outcome
 
     def state_hash(self, lease: str) -> str | None:

@@ -16,8 +16,9 @@ import ray
 from ray.exceptions import GetTimeoutError, RayTaskError
 from ray.util.metrics import Counter, Histogram
 
+from tool_sandbox.audit import open_audit
 from tool_sandbox.client import LocalSandbox, Occupancy, infrastructure_failure
-from tool_sandbox.config import PoolConfig
+from tool_sandbox.config import AuditConfig, FileAudit, PoolConfig
 from tool_sandbox.errors import LeaseLost, SandboxFull, SandboxUnavailable
 from tool_sandbox.guard import IsolationGuard
 from tool_sandbox.ray_failures import ACTOR_LOST
@@ -45,7 +46,9 @@ class SandboxActor:
     """A `LocalSandbox` behind Ray. A plain class: `start_sandboxes` makes it an actor."""
 
     def __init__(self, config: PoolConfig) -> None:
-        self._sandbox = LocalSandbox(config, recorders=[RayCallMetrics().record])
+        self._audit = open_audit(_own_file(config.audit))
+        recorders = [RayCallMetrics().record, *(() if self._audit is None else (self._audit.record,))]
+        self._sandbox = LocalSandbox(config, recorders=recorders)
         self._guard = IsolationGuard(config)
 
     async def open(self, task: Task, owner: str, wait_seconds: float) -> str:
@@ -77,6 +80,14 @@ class SandboxActor:
         return Health(verified.level, verified.canaries, self._sandbox.occupancy())
 
 
+def _own_file(audit: AuditConfig) -> AuditConfig:
+    """A log has one writer, so each actor has a log: `audit.jsonl` becomes `audit-sandbox-0.jsonl`."""
+    if not isinstance(audit, FileAudit):
+        return audit
+    name = ray.get_runtime_context().get_actor_name() or "sandbox"
+    return audit.model_copy(update={"path": audit.path.with_stem(f"{audit.path.stem}-{name}")})
+
+
 class RayCallMetrics:
     """Tool calls at Ray's metrics endpoint. Exists only inside a Ray worker."""
 
@@ -87,7 +98,7 @@ class RayCallMetrics:
             for name, text in _HISTOGRAMS.items()
         }
 
-    def record(self, lease: str, task: Task, call: ToolCall, result: ToolResult) -> None:
+    def record(self, owner: str, lease: str, task: Task, call: ToolCall, result: ToolResult) -> None:
         """One more call. A tool that does not exist has no name here: the model invents as many as it likes."""
         unknown = result.status is CallStatus.UNKNOWN_TOOL
         tags = {"tool": "unknown" if unknown else call.name, "status": result.status.value}

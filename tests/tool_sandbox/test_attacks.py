@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,27 +29,23 @@ from tool_sandbox.attacks import (
     run_outside,
 )
 from tool_sandbox.attacks.attack import PLACEHOLDERS, bomb, probe
+from tool_sandbox.attacks.campaign import attempts
+from tool_sandbox.attacks.canaries import verify
 from tool_sandbox.config import MIB, SandboxConfig
-from tool_sandbox.isolation.python_tool import CODE_CHARACTERS, PythonTool
-from tool_sandbox.tools import CallStatus, ToolCall, ToolResult
+from tool_sandbox.errors import IsolationUnavailable
+from tool_sandbox.isolation.isolated import IsolatedSandbox
+from tool_sandbox.isolation.python_tool import CODE_CHARACTERS, NOTEBOOK, PYTHON
+from tool_sandbox.isolation.stateful import StatefulSandbox
+from tool_sandbox.sandbox import Sandbox
+from tool_sandbox.tools import CallStatus, IsolationLevel, ToolResult
 
 ATTACKS = {attack.name: attack for attack in all_attacks()}
 CONTROLLED = [attack for attack in all_attacks() if isinstance(attack.control, Outside)]
 SECRET = "steptool-secret-" + "0" * 32
 NOTHING = Sightings(secret=SECRET)
 
-BUBBLEWRAP_ALONE_LETS_THROUGH = {
-    "write_memory_of_the_parent": "process 1 is bubblewrap itself, of the same user and under the same filter",
-    "change_the_local_descriptor_table": "the filter is a list of denied calls, and modify_ldt is not on it",
-    "forge_the_cost": "CPU seconds are what the code's own process says on its standard error",
-    "forge_a_cost_that_is_no_number": "the same",
-    "hide_the_cost_in_children": "the same",
-    "nest_an_argument": "the check of arguments recurses, and raises",
-    "send_half_a_surrogate": "the program is encoded as UTF-8, which raises",
-}
-"""What a fresh bubblewrap for each call does not hold, and why."""
-MACHINE_DECIDES = {"fork_bomb", "loop_forever"}
-"""On few or busy processors the wall stops them before the CPU limit does, and such a call has not told its cost."""
+CONFIG = SandboxConfig(cpu_seconds=1, wall_seconds=1.5, workers=1, memory_bytes=256 * MIB)
+LEVELS = (IsolationLevel.NAMESPACES, IsolationLevel.LANDLOCK)
 
 
 @pytest.fixture(scope="module")
@@ -58,25 +54,12 @@ def fixtures() -> Iterator[Fixtures]:
         yield planted
 
 
-@pytest.fixture(scope="module")
-def tool() -> PythonTool:
-    return PythonTool(SandboxConfig(cpu_seconds=1, wall_seconds=3.0, memory_bytes=256 * MIB))
-
-
 def result(content: str = "", status: CallStatus = CallStatus.OK, cpu_seconds: float = 0.1) -> ToolResult:
     return ToolResult("c", status, content, cpu_seconds, 0.2)
 
 
 def speaking(**options: Any) -> Attack:
     return probe(Theme.FILES, "x", "", "return None", **options)
-
-
-def called(tool: PythonTool, arguments: dict[str, object]) -> ToolResult:
-    """The result of a call; what the tool raises is our failure."""
-    try:
-        return tool(ToolCall("c", "python", arguments))
-    except (RecursionError, UnicodeEncodeError) as error:
-        return ToolResult("c", CallStatus.INFRA_ERROR, type(error).__name__)
 
 
 def test_the_corpus_is_large_named_and_covers_every_theme() -> None:
@@ -128,22 +111,37 @@ def test_outside_a_sandbox_an_attack_succeeds(attack: Attack, fixtures: Fixtures
     assert verdict.outcome is Outcome.ESCAPED, ended.content
 
 
-def test_bubblewrap_holds_all_but_what_is_known(tool: PythonTool, fixtures: Fixtures) -> None:
-    tried = [attack for attack in all_attacks() if attack.theme is not Theme.RESOURCES or attack.canary]
-    escaped, unclear = {}, {}
-    for attack in tried:
-        fixtures.reset()
-        ended = called(tool, dict(attack.arguments(fixtures.values)))
-        if attack.follow_up:
-            ended = called(tool, {"code": attack.follow_up_program(fixtures.values)})
-        verdict = judge(attack, ended, fixtures.seen())
-        if verdict.outcome is Outcome.ESCAPED:
-            escaped[attack.name] = verdict.by
-        elif verdict.outcome is Outcome.INCONCLUSIVE:
-            unclear[attack.name] = verdict.by
-    assert unclear == {}
-    assert escaped.keys() - MACHINE_DECIDES == BUBBLEWRAP_ALONE_LETS_THROUGH.keys(), escaped
-    assert called(tool, {"code": "print('still here')"}).content == "still here"
+def not_held(sandbox: Sandbox, attacks: Sequence[Attack], fixtures: Fixtures) -> dict[str, str]:
+    try:
+        tried = list(attempts(sandbox, attacks, fixtures))
+    finally:
+        sandbox.close()
+    assert len(tried) == len(attacks)
+    return {one.attack: f"{one.outcome.value}: {one.by}" for one in tried if one.outcome is not Outcome.HELD}
+
+
+@pytest.mark.parametrize("level", LEVELS, ids=lambda level: level.value)
+def test_calls_in_processes_of_their_own_hold_every_attack(level: IsolationLevel, fixtures: Fixtures) -> None:
+    assert not_held(IsolatedSandbox([PYTHON], CONFIG, level), all_attacks(), fixtures) == {}
+
+
+@pytest.mark.parametrize("level", LEVELS, ids=lambda level: level.value)
+def test_sessions_of_one_interpreter_hold_the_canaries(level: IsolationLevel, fixtures: Fixtures) -> None:
+    canaries = [attack for attack in all_attacks() if attack.canary]
+    assert not_held(StatefulSandbox([NOTEBOOK], CONFIG, level), canaries, fixtures) == {}
+
+
+def test_a_level_is_verified_by_its_canaries() -> None:
+    verified = verify(SandboxConfig())
+    assert (verified.level, verified.reached.reasons) == (IsolationLevel.NAMESPACES, ())
+    assert verified.canaries == sum(attack.canary for attack in all_attacks())
+
+
+def test_a_level_that_does_not_hold_is_refused_by_the_names_of_what_got_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    hole = probe(Theme.FILES, "open_door", "Say that it worked.", "return 'the door was open'", canary=True)
+    monkeypatch.setattr("tool_sandbox.attacks.canaries.all_attacks", lambda: (hole,))
+    with pytest.raises(IsolationUnavailable, match=r"'namespaces' does not hold.*1 of 1.*open_door: escaped, the door"):
+        verify(SandboxConfig())
 
 
 def test_what_the_code_says_of_itself_is_the_verdict_where_nothing_else_is_known() -> None:

@@ -234,8 +234,8 @@ def test_every_call_of_a_session_table_is_recorded_with_its_lease(tmp_path: Path
     config = TypeAdapter(AuditConfig).validate_python({"kind": "file", "path": str(tmp_path / "a")})
     log = open_audit(config)
     assert log is not None
-    table = SessionTable(2, 60.0, record=log.recorder("run-9"))
-    lease = table.open(TASK)
+    table = SessionTable(2, 60.0, record=log.record)
+    lease = table.open(TASK, "run-9")
     for number in range(3):
         table.call(lease, ToolCall(f"c{number}", "no_such_tool", {}))
     log.close()
@@ -247,7 +247,7 @@ def test_every_call_of_a_session_table_is_recorded_with_its_lease(tmp_path: Path
 
 def test_no_call_goes_unrecorded_when_the_log_cannot_take_it(tmp_path: Path) -> None:
     log = AuditLog(tmp_path / "a")
-    table = SessionTable(1, 60.0, record=log.recorder("run"))
+    table = SessionTable(1, 60.0, record=log.record)
     lease = table.open(TASK)
     log.close()
     with pytest.raises(AuditFailed):

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import json
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.exceptions import RayActorError
 
+from tool_sandbox.audit_check import verify
 from tool_sandbox.client import LocalSandbox, SandboxClient
-from tool_sandbox.config import PoolConfig
+from tool_sandbox.config import FileAudit, PoolConfig
 from tool_sandbox.demonstrations import demonstrate
-from tool_sandbox.errors import CorruptTask, LeaseLost, SandboxFull, SandboxUnavailable
+from tool_sandbox.errors import CorruptTask, IsolationUnavailable, LeaseLost, SandboxFull, SandboxUnavailable
 from tool_sandbox.ledger import LedgerToolset
 from tool_sandbox.ledger.policies import OraclePolicy
 from tool_sandbox.tasks import Split, Task
-from tool_sandbox.tools import CallStatus, ToolCall
+from tool_sandbox.tools import CallStatus, IsolationLevel, ToolCall
 
 CONFIG = PoolConfig(max_sessions=2, lease_seconds=60.0, queue_seconds=0.2, open_seconds=20.0, call_seconds=20.0)
 LEDGER = LedgerToolset()
@@ -27,19 +31,19 @@ def task(index: int = 0, level: str = "L3") -> Task:
     return LEDGER.sample_task(Split.TRAIN, level, index)
 
 
-@pytest.fixture(params=["local", "ray"])
-async def client(request: pytest.FixtureRequest) -> AsyncIterator[SandboxClient]:
-    if request.param == "local":
-        yield LocalSandbox(CONFIG)
-        return
-    namespace = request.getfixturevalue("ray_local")
+@pytest.fixture(scope="module")
+def pool(ray_local: str) -> Iterator[Any]:
+    """One actor for all tests: before it serves, it is attacked for seconds."""
     from tool_sandbox.pool import RaySandboxPool, start_sandboxes, stop_sandboxes
 
     handles = start_sandboxes(1, CONFIG, OPTIONS)
-    try:
-        yield RaySandboxPool.connect(1, CONFIG, namespace)
-    finally:
-        stop_sandboxes(handles)
+    yield RaySandboxPool.connect(1, CONFIG, ray_local)
+    stop_sandboxes(handles)
+
+
+@pytest.fixture(params=["local", "ray"])
+def client(request: pytest.FixtureRequest) -> SandboxClient:
+    return LocalSandbox(CONFIG) if request.param == "local" else request.getfixturevalue("pool")
 
 
 async def test_a_task_is_solved_through_the_client(client: SandboxClient) -> None:
@@ -121,6 +125,46 @@ async def test_a_world_without_a_user_says_nothing_and_leaves_the_verdict_to_the
 async def test_a_corrupt_task_is_an_error_of_its_own_type(client: SandboxClient) -> None:
     with pytest.raises(CorruptTask, match="sample the task again"):
         await client.open(replace(task(), payload={}))
+
+
+async def test_an_actor_publishes_its_level_and_keeps_a_log_of_its_own(ray_local: str, tmp_path: Path) -> None:
+    import ray
+
+    from tool_sandbox.pool import RaySandboxPool, start_sandboxes, stop_sandboxes
+
+    config = CONFIG.model_copy(update={"audit": FileAudit(path=tmp_path / "audit.jsonl", sync_seconds=0)})
+    handles = start_sandboxes(1, config, OPTIONS)
+    try:
+        health = ray.get(handles[0].ready.remote(), timeout=60)
+        assert (health.level, health.canaries > 20, health.occupancy.open) == (IsolationLevel.NAMESPACES, True, 0)
+        pool = RaySandboxPool.connect(1, config, ray_local, owner="run-7")
+        isolated = replace(task(), tools=(*task().tools, "python"))
+        lease = await pool.open(isolated)
+        outcome = await pool.call(lease, ToolCall("c", "python", {"code": "print(6 * 7)"}))
+        assert (outcome.result.content, outcome.result.isolation) == ("42", IsolationLevel.NAMESPACES)
+        await pool.close(lease)
+    finally:
+        stop_sandboxes(handles)
+    path = tmp_path / "audit-sandbox-0.jsonl"
+    record = json.loads(path.read_text())
+    assert (record["owner"], record["tool"], record["isolation"]) == ("run-7", "python", "namespaces")
+    assert verify(path).intact
+
+
+def test_an_actor_on_a_machine_that_isolates_too_little_is_refused_with_the_reason(ray_local: str) -> None:
+    import ray
+
+    from tool_sandbox.pool import await_sandboxes
+
+    class Exposed:
+        def ready(self) -> None:
+            raise IsolationUnavailable("this machine does not reach the level 'namespaces'")
+
+    exposed: Any = ray.remote(num_cpus=0)(Exposed).remote()
+    with pytest.raises(IsolationUnavailable, match="does not reach"):
+        await_sandboxes([exposed], 30.0)
+    with pytest.raises(RayActorError):
+        ray.get(exposed.ready.remote(), timeout=30)
 
 
 async def test_new_sessions_go_round_the_actors_and_skip_the_dead(ray_local: str) -> None:
