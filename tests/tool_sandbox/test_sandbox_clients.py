@@ -36,8 +36,9 @@ def pool(ray_local: str) -> Iterator[Any]:
     """One actor for all tests: before it serves, it is attacked for seconds."""
     from tool_sandbox.pool import RaySandboxPool, start_sandboxes, stop_sandboxes
 
-    handles = start_sandboxes(1, CONFIG, OPTIONS)
-    yield RaySandboxPool.connect(1, CONFIG, ray_local)
+    namespace = f"{ray_local}-shared"
+    handles = start_sandboxes(1, CONFIG, OPTIONS | {"namespace": namespace})
+    yield RaySandboxPool.connect(1, CONFIG, namespace)
     stop_sandboxes(handles)
 
 
