@@ -1,7 +1,8 @@
-"""One episode: prompt, action, observation, action … until an answer or the end of a budget.
+"""One episode: prompt, action, observation, action … until the last answer or the end of a budget.
 
 Consumes a task, an engine, a sandbox, a chat format and a parser; produces a `Trajectory`. Knows nothing of Ray, vLLM
-or rewards. The model's mistakes become observations; a lost sandbox ends the episode and keeps the good prefix.
+or rewards. In a dialogue an answer is followed by what the user says next, within the same budget of steps. The model's
+mistakes become observations; a lost sandbox ends the episode and keeps the good prefix.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from actors.config import EpisodeConfig
 from actors.engine import Generation, GenerationEngine, Sampling
 from actors.errors import PromptTooLong
 from actors.prompt import ChatFormat
-from actors.trajectory import Action, Answer, ParseFailure, Step, Trajectory
+from actors.trajectory import Action, Answer, ParseFailure, Step, Trajectory, final_answer
 from tool_sandbox.client import SandboxClient
 from tool_sandbox.errors import LeaseLost, SandboxFull, SandboxUnavailable
 from tool_sandbox.tasks import StopReason, Task
@@ -79,13 +80,14 @@ class Episodes:
     async def _finished(
         self, request: EpisodeRequest, steps: tuple[Step, ...], stop: StopReason, lease: str
     ) -> Trajectory:
-        state = None
+        state, checked = None, None
         if stop is not StopReason.INFRASTRUCTURE:
             try:
                 state = await self.sandbox.state_hash(lease)
+                checked = await self.sandbox.verdict(lease, final_answer(steps, stop))
             except LeaseLost:
-                stop = StopReason.INFRASTRUCTURE
-        return Trajectory(request.id, request.group, request.task, steps, stop, state)
+                state, stop = None, StopReason.INFRASTRUCTURE
+        return Trajectory(request.id, request.group, request.task, steps, stop, state, checked)
 
     async def _turns(
         self, request: EpisodeRequest, prompt: tuple[int, ...], lease: str
@@ -99,10 +101,10 @@ class Episodes:
             remaining = _remaining(request.task, steps)
             step = await self._step(fed, turn, lease, f"{request.id}/{index}", remaining)
             steps.append(step)
-            stop = _stop(step, turn)
-            if stop is not None:
-                return tuple(steps), stop
-            fed = self._observation(step)
+            reply = await self._reply(step, turn, lease)
+            if isinstance(reply, StopReason):
+                return tuple(steps), reply
+            fed = reply
             context += [*turn.token_ids, *fed]
         return tuple(steps), StopReason.STEP_BUDGET
 
@@ -141,19 +143,23 @@ class Episodes:
             )
         return ids
 
-    def _observation(self, step: Step) -> tuple[int, ...]:
-        assert step.result is not None
+    async def _reply(self, step: Step, turn: Generation, lease: str) -> tuple[int, ...] | StopReason:
+        """The ids that follow a step, an observation or what the user says next; or why none do."""
+        if not turn.ended:
+            return StopReason.TURN_TOO_LONG
+        if isinstance(step.action, Answer):
+            return await self._user_turn(lease)
+        assert step.result is not None, "every action but an answer has a result"
+        if step.result.status.is_infrastructure:
+            return StopReason.INFRASTRUCTURE
         return self.chat.observation_ids(step.result.content, self.config.observation_tokens)
 
-
-def _stop(step: Step, turn: Generation) -> StopReason | None:
-    if not turn.ended:
-        return StopReason.TURN_TOO_LONG
-    if isinstance(step.action, Answer):
-        return StopReason.ANSWERED
-    if step.result is not None and step.result.status.is_infrastructure:
-        return StopReason.INFRASTRUCTURE
-    return None
+    async def _user_turn(self, lease: str) -> tuple[int, ...] | StopReason:
+        try:
+            text = await self.sandbox.user_turn(lease)
+        except LeaseLost:
+            return StopReason.INFRASTRUCTURE
+        return StopReason.ANSWERED if text is None else self.chat.user_ids(text)
 
 
 def _remaining(task: Task, steps: list[Step]) -> int | None:

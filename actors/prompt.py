@@ -1,8 +1,8 @@
 """Chat text to token ids, once. Owns the rule by which a conversation grows: only new text is encoded.
 
 A `ChatFormat` is built once from a tokenizer and a prompt configuration. It gives the ids of the first prompt and the
-ids that an observation adds; nothing that was encoded is ever encoded again. Text from tools and users is encoded
-without special tokens, so an observation that spells `<|im_end|>` cannot end a turn.
+ids that an observation or a further turn of the user adds; nothing that was encoded is ever encoded again. Text from
+tools and users is encoded without special tokens, so an observation that spells `<|im_end|>` cannot end a turn.
 """
 
 from __future__ import annotations
@@ -47,6 +47,10 @@ class ChatFormat:
     """From just after the end-of-turn token to the observation's first token."""
     observation_suffix: tuple[int, ...]
     """From the observation's last token to the first token of the next action."""
+    user_prefix: tuple[int, ...]
+    """From just after the end-of-turn token to the first token of what the user says next."""
+    user_suffix: tuple[int, ...]
+    """From the user's last token to the first token of the next action."""
 
     def prompt_ids(self, prompt: str, tools: Sequence[ToolSpec]) -> tuple[int, ...]:
         """Ids from the start of the conversation to the first token of the first action.
@@ -68,6 +72,10 @@ class ChatFormat:
             marker = self.text_ids(CUT_MARKER)
             content = (*content[: max(0, limit - len(marker))], *marker[:limit])
         return (*self.observation_prefix, *content, *self.observation_suffix)
+
+    def user_ids(self, text: str) -> tuple[int, ...]:
+        """Ids that a further turn of the user adds. Never cut: half a request cannot be fulfilled."""
+        return (*self.user_prefix, *self.text_ids(text), *self.user_suffix)
 
     def action_ids(self, text: str) -> tuple[int, ...]:
         """Ids of a demonstrated action, the end-of-turn token included."""
@@ -108,22 +116,34 @@ def build_chat_format(tokenizer: Tokenizer, config: PromptConfig) -> ChatFormat:
                 "set rollout.prompt.kind=template, or choose another model"
             )
         (eot,) = turns["<|im_end|>"]
-        prefix = _trusted(tokenizer, "\n<|im_start|>tool\n")
+        observed, said = (_trusted(tokenizer, f"\n<|im_start|>{role}\n") for role in ("tool", "user"))
         suffix = _trusted(tokenizer, "<|im_end|>\n<|im_start|>assistant\n")
-        return ChatFormat(tokenizer, config, eot, prefix, suffix)
+        return ChatFormat(tokenizer, config, eot, observed, suffix, said, suffix)
     return _template_format(tokenizer, config)
 
 
 def _template_format(tokenizer: Tokenizer, config: TemplatePrompt) -> ChatFormat:
+    end_of_turn, *observation = _template_frame(tokenizer, "tool")
+    before_user, *user = _template_frame(tokenizer, "user")
+    if before_user != end_of_turn:
+        raise PromptUnusable(
+            f"chat template: token {end_of_turn} ends a turn before a tool message and token {before_user} before a "
+            f"user's; expected one end-of-turn token; {_REMEDY}"
+        )
+    return ChatFormat(tokenizer, config, end_of_turn, *observation, *user)
+
+
+def _template_frame(tokenizer: Tokenizer, role: str) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+    """The end-of-turn token, and what stands before and behind a message of this role that follows it."""
     messages = [
         {"role": "user", "content": "q"},
         {"role": "assistant", "content": _TURN},
-        {"role": "tool", "content": _TEXT},
+        {"role": role, "content": _TEXT},
     ]
     rendered = _render(tokenizer, messages)
     if rendered.count(_TURN) != 1 or rendered.count(_TEXT) != 1 or rendered.index(_TURN) > rendered.index(_TEXT):
         raise PromptUnusable(
-            f"chat template: it does not render a tool message once behind an assistant turn; {_REMEDY}"
+            f"chat template: it does not render a {role} message once behind an assistant turn; {_REMEDY}"
         )
     prefix, suffix = rendered.partition(_TURN)[2].split(_TEXT)
     prefix_ids = _trusted(tokenizer, prefix)
@@ -131,7 +151,7 @@ def _template_format(tokenizer: Tokenizer, config: TemplatePrompt) -> ChatFormat
         raise PromptUnusable(
             f"chat template: {prefix[:20]!r} follows an assistant turn, expected a special token; {_REMEDY}"
         )
-    return ChatFormat(tokenizer, config, prefix_ids[0], prefix_ids[1:], _trusted(tokenizer, suffix))
+    return prefix_ids[0], prefix_ids[1:], _trusted(tokenizer, suffix)
 
 
 def _render(tokenizer: Tokenizer, messages: list[dict[str, Any]], **options: Any) -> str:

@@ -84,6 +84,7 @@ def to_wire(trajectory: Trajectory) -> TrajectoryItem:
         task=_task(trajectory.task),
         stop=trajectory.stop,
         final_state_hash=trajectory.final_state_hash,
+        checked=trajectory.checked,
     )
 
 

@@ -25,6 +25,7 @@ SCHEMA = pa.schema(
         ("level", pa.string()),
         ("prompt", pa.string()),
         ("stop", pa.string()),
+        ("checked", pa.bool_()),
         ("solved", pa.float32()),
         ("step", pa.int16()),
         ("action", pa.string()),
@@ -65,6 +66,7 @@ def _rows(one: ScoredTrajectory, advantages: Sequence[float | None]) -> Iterator
         "level": trajectory.task.level,
         "prompt": trajectory.task.prompt,
         "stop": str(trajectory.stop),
+        "checked": trajectory.checked,
         "solved": one.reward.solved,
         "reward_version": one.reward.reward_version,
     }

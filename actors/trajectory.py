@@ -24,7 +24,7 @@ class VersionSpan:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A turn without a tool call: the final answer."""
+    """A turn without a tool call: the final answer, or in a dialogue what the user replies to."""
 
     text: str
 
@@ -87,12 +87,13 @@ class Trajectory:
     stop: StopReason
     final_state_hash: str | None = None
     """Hash of the session's state at the end; None where the toolset has no state."""
+    checked: bool | None = None
+    """The toolset's own verdict on the episode; None where it has none, and the ground truth decides."""
 
     @property
     def answer(self) -> str | None:
         """The final answer; None when the episode ended without one."""
-        last = self.steps[-1].action if self.steps else None
-        return last.text if isinstance(last, Answer) else None
+        return final_answer(self.steps, self.stop)
 
     @property
     def token_count(self) -> int:
@@ -103,3 +104,11 @@ class Trajectory:
         for step in self.steps:
             yield from step.prompt_ids
             yield from step.action_ids
+
+
+def final_answer(steps: tuple[Step, ...], stop: StopReason) -> str | None:
+    """What the model answered last; None where the episode ended otherwise, or before the user had said everything."""
+    if stop is not StopReason.ANSWERED:
+        return None
+    last = steps[-1].action if steps else None
+    return last.text if isinstance(last, Answer) else None

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from actors.errors import BadInput, EngineFailure, RolloutsLost
 from cluster import serve_tools_cli
+from cluster.audit_cli import audit
 from cluster.environment import apply_process_defaults
 from cluster.errors import BadConfiguration, NotEnoughResources, RunError, Stopped
 from cluster.models import ModelError
@@ -43,6 +44,7 @@ app = typer.Typer(
 )
 models = typer.Typer(name="models", help="Models that ship as packages.", no_args_is_help=True)
 app.add_typer(models)
+app.add_typer(audit)
 
 Preset = Annotated[str, typer.Option(help="Name of a preset in deploy/presets, or path of a YAML file.")]
 Overrides = Annotated[

@@ -31,5 +31,7 @@ def score(item: TrajectoryItem, shaping: Shaping) -> TrajectoryReward:
 
 
 def _state_is_missing(episode: Episode) -> bool:
+    if episode.checked is not None:
+        return False
     needed = episode.ground_truth.state_hash is not None and episode.stop is not StopReason.INFRASTRUCTURE
     return needed and episode.state_hash is None

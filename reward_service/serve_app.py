@@ -6,6 +6,7 @@ Consumes a `RewardConfig` and the keys; produces a Serve application. `build` is
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import socket
@@ -18,6 +19,7 @@ import httpx
 import ray
 from fastapi import FastAPI
 from ray import serve
+from ray.exceptions import RayActorError
 from ray.serve.config import HTTPOptions, ProxyLocation
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus, LoggingConfig
@@ -176,7 +178,15 @@ def _serves(running: _Address, asked: _Address) -> bool:
 def _start_serve(address: _Address) -> _Address:
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     options = HTTPOptions(host=address.host, port=address.port, request_timeout_s=_REQUEST_SECONDS)
-    serve.start(proxy_location=ProxyLocation.HeadOnly, http_options=options, logging_config=_quiet())
+    start = functools.partial(
+        serve.start, proxy_location=ProxyLocation.HeadOnly, http_options=options, logging_config=_quiet()
+    )
+    try:
+        start()
+    except RayActorError:
+        # Serve ends a proxy that is slow to start, as on a busy machine, and starts another. Connect to what it is
+        # doing, and leave the waiting to the deadline of the service.
+        start()
     return address
 
 

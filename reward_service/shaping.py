@@ -64,7 +64,7 @@ def _shaped(turn: Turn, signals: Signals, distance: Progress | None, shaping: Sh
         case LinearShaping():
             return _linear(turn, signals, shaping)
         case PaperShaping():
-            return _paper(signals)
+            return _paper(turn, signals)
         case PotentialShaping():
             return _potential(turn, signals, distance, shaping)
         case OutcomeShaping():
@@ -90,10 +90,15 @@ def _linear(turn: Turn, signals: Signals, shaping: LinearShaping) -> float:
     return reward
 
 
-def _paper(signals: Signals) -> float:
-    """r_t = (success + contribution) / 2 with both on [0, 1]; r_T = IsSolved (arXiv 2410.07745, section 4.1)."""
+def _paper(turn: Turn, signals: Signals) -> float:
+    """r_t = (success + contribution) / 2 with both on [0, 1]; r_T = IsSolved (arXiv 2410.07745, section 4.1).
+
+    An answer that the user replied to is no tool call: it earns nothing by itself.
+    """
     if signals.solved is not None:
         return signals.solved
+    if isinstance(turn, Answered):
+        return 0.0
     helped = max(0.0, _required(signals.contribution, "progress record"))
     return (_required(signals.success, "call status") + helped) / 2.0
 

@@ -41,7 +41,7 @@ class Unparsed:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The final answer."""
+    """A turn without a call: the final answer, or in a dialogue one that the user replied to."""
 
     text: str
 
@@ -58,11 +58,13 @@ class Episode:
     stop: StopReason
     state_hash: str | None
     """Canonical hash of the final state; None where the toolset has no state."""
+    checked: bool | None = None
+    """The toolset's own verdict; None where it has none, and the ground truth decides."""
 
     @property
     def answer(self) -> str | None:
-        """The final answer; None when the episode ended without one."""
-        last = self.turns[-1] if self.turns else None
+        """The final answer; None when the episode ended without one, or before the user had said everything."""
+        last = self.turns[-1] if self.turns and self.stop is StopReason.ANSWERED else None
         return last.text if isinstance(last, Answered) else None
 
 
@@ -113,7 +115,7 @@ def solved(episode: Episode) -> float | None:
     """
     if episode.stop is StopReason.INFRASTRUCTURE:
         return None
-    verdict = is_solved(episode.ground_truth, episode.answer, episode.state_hash)
+    verdict = is_solved(episode.ground_truth, episode.answer, episode.state_hash, episode.checked)
     return None if verdict is None else float(verdict)
 
 

@@ -117,6 +117,8 @@ class TrajectoryItem(Message):
     task: TaskItem
     stop: StopReason
     final_state_hash: Identifier | None = None
+    checked: bool | None = None
+    """The verdict of the toolset's own checker, which then decides IsSolved; null lets `ground_truth` decide."""
 
     @model_validator(mode="after")
     def _steps_are_in_order(self) -> Self:
@@ -128,15 +130,14 @@ class TrajectoryItem(Message):
     @model_validator(mode="after")
     def _ends_as_it_says(self) -> Self:
         answers = [step.index for step in self.steps if step.answer is not None]
-        # The world can be lost after the answer, before its final state was read.
-        allowed = {
-            StopReason.ANSWERED: ([len(self.steps) - 1],),
-            StopReason.INFRASTRUCTURE: ([len(self.steps) - 1], []),
-        }.get(self.stop, ([],))
-        if answers not in allowed:
+        ends_in_answer = bool(self.steps) and self.steps[-1].answer is not None
+        # Answers before the end are those to which the user replied. The other stops may follow any kind of step: the
+        # budget may end on such an answer, and the world can be lost after it.
+        contradicted = {StopReason.ANSWERED: not ends_in_answer, StopReason.TURN_TOO_LONG: ends_in_answer}
+        if contradicted.get(self.stop, False):
             raise ValueError(
-                f"trajectory {self.id!r}: stop {self.stop.value!r} with answers at steps {answers}; "
-                "an answer is the last step, and then the stop is 'answered'"
+                f"trajectory {self.id!r}: stop {self.stop.value!r} with answers at steps {answers}; the last step of an "
+                "episode is an answer where the stop is 'answered', and none where it is 'turn_too_long'"
             )
         return self
 
@@ -158,6 +159,7 @@ class TrajectoryItem(Message):
             ground_truth=GroundTruth(truth.answer, truth.state_hash, truth.minimum_calls),
             stop=self.stop,
             state_hash=self.final_state_hash,
+            checked=self.checked,
         )
 
 

@@ -10,6 +10,9 @@ SandboxError
 ├── InvalidKeys             the list of API keys cannot be read, or is missing where it is needed
 ├── LeaseLost               the session behind a lease is gone
 ├── ForkDiverged            a forked session did not reach the state of its snapshot
+├── AuditFailed             a call could not be recorded
+├── AuditTampered           an audit log is not as it was left
+├── AuditUnreadable         an audit log or its key cannot be read
 ├── SandboxFull             (retryable) every session is taken
 └── SandboxUnavailable      (retryable) no sandbox answered
 
@@ -61,6 +64,18 @@ class InvalidKeys(SandboxError, ValueError):
 
 class ForkDiverged(SandboxError, RuntimeError):
     """A session that was forked by repeating its calls came to another state: something in it is not deterministic."""
+
+
+class AuditFailed(SandboxError, RuntimeError):
+    """The audit log cannot be written: the disk is full, or another writer holds the file."""
+
+
+class AuditTampered(SandboxError, RuntimeError):
+    """The audit log that should be continued is not as it was left."""
+
+
+class AuditUnreadable(SandboxError, ValueError):
+    """An audit log or its key cannot be read."""
 
 
 class SandboxFull(SandboxError, Retryable):

@@ -10,12 +10,17 @@ from tool_sandbox.tasks import GroundTruth
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?", re.ASCII)
 
 
-def solved(ground_truth: GroundTruth, answer: str | None, state_hash: str | None) -> bool | None:
+def solved(
+    ground_truth: GroundTruth, answer: str | None, state_hash: str | None, checked: bool | None = None
+) -> bool | None:
     """Whether an episode that ended with `answer` in the state `state_hash` solved its task; None where nobody knows.
 
-    An expected answer is compared after normalisation: case, outer white space and a trailing period do not count, and
-    numbers compare by value (`42` is `42.0`). An expected state must be reached exactly, whatever the answer says.
+    `checked` is the verdict of the toolset itself (`Judged`); where there is one, it decides. Otherwise an expected
+    answer is compared after normalisation: case, outer white space and a trailing period do not count, and numbers
+    compare by value (`42` is `42.0`). An expected state must be reached exactly, whatever the answer says.
     """
+    if checked is not None:
+        return checked
     if ground_truth.state_hash is not None:
         return None if state_hash is None else state_hash == ground_truth.state_hash
     if ground_truth.answer is None:

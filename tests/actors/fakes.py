@@ -22,6 +22,7 @@ from reward_service.rewards import StepReward, TrajectoryReward
 from tool_sandbox.client import LocalSandbox, SandboxClient
 from tool_sandbox.config import PoolConfig
 from tool_sandbox.ledger import LedgerToolset
+from tool_sandbox.ledger.session import LedgerSession
 from tool_sandbox.tasks import GroundTruth, Split, StopReason, Task
 from tool_sandbox.tools import CallOutcome, ToolCall
 
@@ -99,6 +100,27 @@ class ForgetfulSandbox(LocalSandbox):
         if self._calls == self._lost_at:
             await self.close(lease)
         return await super().call(lease, call)
+
+
+class Conversation(LedgerSession):
+    """A ledger session whose user speaks on, and which judges by itself: solved once everything was said and done."""
+
+    def __init__(self, task: Task, said: Sequence[str]) -> None:
+        super().__init__(task, {})
+        self._said = list(said)
+
+    def user_turn(self) -> str | None:
+        return self._said.pop(0) if self._said else None
+
+    def verdict(self, answer: str | None) -> bool | None:
+        return answer == "bye" and not self._said and self.next_call() is None
+
+
+def conversation(*said: str) -> LocalSandbox:
+    """A sandbox whose sessions are conversations."""
+    config = PoolConfig()
+    opener = functools.partial(Conversation, said=said)
+    return LocalSandbox(config, opener)
 
 
 def request(task: Task, id: str = "t-1", max_turn_tokens: int = 48, seed: int | None = None) -> EpisodeRequest:

@@ -18,6 +18,7 @@ from tests.actors.fakes import (
     ForgetfulSandbox,
     ScriptedEngine,
     chat,
+    conversation,
     cut_off,
     episodes,
     request,
@@ -164,7 +165,7 @@ async def test_a_lost_sandbox_ends_the_episode_and_keeps_the_good_prefix() -> No
 
 
 async def test_a_sandbox_without_room_is_infrastructure_and_not_the_models_failure() -> None:
-    full = LocalSandbox(PoolConfig(max_sessions=1))
+    full = LocalSandbox(PoolConfig(max_sessions=1, queue_seconds=0.1))
     await full.open(CHAIN)
     played = await play(said(ANSWER), sandbox=full)
     assert (played.stop, played.steps) == (StopReason.INFRASTRUCTURE, ())
@@ -194,3 +195,57 @@ async def test_every_turn_of_a_seeded_episode_has_a_seed_of_its_own() -> None:
 async def test_a_step_carries_the_version_that_sampled_it() -> None:
     played = await play(said(ANSWER))
     assert [span.version for step in played.steps for span in step.versions] == [VERSION]
+
+
+async def test_in_a_dialogue_an_answer_is_followed_by_what_the_user_says_next() -> None:
+    turns = [said(FIRST), said("and now?"), said(SECOND), said("bye")]
+    played = await play(*turns, sandbox=conversation("go on"))
+    assert (played.stop, played.answer, played.checked) == (StopReason.ANSWERED, "bye", True)
+    assert [step.action for step in played.steps[1::2]] == [Answer("and now?"), Answer("bye")]
+    assert [(step.result, step.progress) for step in played.steps[1::2]] == [(None, None)] * 2
+    assert played.steps[2].prompt_ids == chat().user_ids("go on")
+    assert played.steps[2].progress == Progress(1, 0)
+
+
+async def test_the_ids_of_a_dialogue_that_train_are_exactly_those_that_the_engine_saw() -> None:
+    turns = [spelled(FIRST), spelled("and now?"), spelled(SECOND), spelled("bye")]
+    engine = ScriptedEngine({"t-1": turns})
+    played = await play(engine=engine, sandbox=conversation("go on"))
+    ids, fed = list(played.token_ids()), 0
+    for step, turn, prompt in zip(played.steps, turns, engine.prompts, strict=True):
+        fed += len(step.prompt_ids)
+        assert prompt == tuple(ids[:fed])
+        assert step.action_ids == turn.token_ids
+        fed += len(step.action_ids)
+    assert fed == len(ids)
+
+
+async def test_the_toolset_judges_an_episode_that_did_not_end_with_an_answer_too() -> None:
+    config = EpisodeConfig(max_steps=2)
+    played = await play(said(FIRST), said("bye"), config=config, sandbox=conversation("go on"))
+    assert (played.stop, len(played.steps)) == (StopReason.STEP_BUDGET, 2)
+    assert (played.answer, played.checked) == (None, False)
+
+
+async def test_what_the_user_says_counts_towards_the_context() -> None:
+    config = EpisodeConfig(max_steps=6)
+    played = await play(said("hm"), said("bye"), config=config, sandbox=conversation("please " * 600))
+    assert (played.stop, len(played.steps), played.answer) == (StopReason.CONTEXT_OVERFLOW, 1, None)
+
+
+async def test_a_world_that_does_not_judge_leaves_the_verdict_to_the_ground_truth() -> None:
+    assert (await play(said(ANSWER))).checked is None
+
+
+class Deserted(LocalSandbox):
+    """The real sandbox, which loses its session as soon as the model has answered."""
+
+    async def user_turn(self, lease: str) -> str | None:
+        await self.close(lease)
+        return await super().user_turn(lease)
+
+
+async def test_a_sandbox_that_is_lost_before_the_user_could_reply_is_infrastructure() -> None:
+    played = await play(said(FIRST), said(ANSWER), sandbox=Deserted(PoolConfig()))
+    assert (played.stop, len(played.steps)) == (StopReason.INFRASTRUCTURE, 2)
+    assert (played.final_state_hash, played.checked, played.answer) == (None, None, None)

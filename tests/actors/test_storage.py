@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -39,6 +40,7 @@ def test_nothing_that_trained_is_lost(tmp_path: Path) -> None:
         "level": "L0",
         "prompt": "How much?",
         "stop": "answered",
+        "checked": None,
         "solved": 1.0,
         "step": 0,
         "action": "call",
@@ -70,3 +72,9 @@ def test_an_advantage_is_missing_for_no_step(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="zip"):
         write_trajectories(tmp_path / "x.parquet", [scored(trajectory(step(), step()))], [[0.5]])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_toolsets_own_verdict_is_kept(tmp_path: Path) -> None:
+    judged = [replace(trajectory(step()), checked=verdict) for verdict in (True, False)]
+    write_trajectories(tmp_path / "x.parquet", [scored(one) for one in judged], [[0.0], [0.0]])
+    assert pq.read_table(tmp_path / "x.parquet").column("checked").to_pylist() == [True, False]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from actors.trajectory import ParseFailure, VersionSpan
 from tests.actors.fakes import scored, step, trajectory
+from tool_sandbox.tasks import StopReason
 
 
 def test_a_step_needs_at_least_its_end_of_turn_token() -> None:
@@ -50,6 +53,11 @@ def test_only_a_last_step_that_answers_is_an_answer() -> None:
     assert trajectory(step()).answer == "7"
     assert trajectory(step(), step(action=ParseFailure("<tool_call>", "malformed tool call"))).answer is None
     assert trajectory().answer is None
+
+
+def test_an_answer_that_the_user_replied_to_is_not_the_answer_of_the_trajectory() -> None:
+    assert replace(trajectory(step(), step()), stop=StopReason.STEP_BUDGET).answer is None
+    assert replace(trajectory(step()), stop=StopReason.INFRASTRUCTURE).answer is None
 
 
 def test_rewards_that_do_not_match_the_steps_cannot_be_attached() -> None:

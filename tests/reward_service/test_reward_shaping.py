@@ -101,6 +101,21 @@ def test_the_outcome_alone_is_the_baseline():
 
 
 @pytest.mark.parametrize("shaping", EVERY_SHAPING, ids=lambda shaping: shaping.kind)
+def test_an_answer_that_the_user_replied_to_earns_and_costs_nothing(shaping):
+    dialogue = episode(call(2, 1), WRONG, call(1, 0), RIGHT)
+    straight = episode(call(2, 1), call(1, 0), RIGHT)
+    first, between, *rest = step_rewards(dialogue, shaping)
+    assert between == 0.0
+    assert (first, *rest) == pytest.approx(step_rewards(straight, shaping))
+
+
+@pytest.mark.parametrize("shaping", EVERY_SHAPING, ids=lambda shaping: shaping.kind)
+def test_a_budget_that_ends_between_two_turns_of_the_user_is_not_solved_by_the_answer(shaping):
+    stopped = episode(call(2, 1), RIGHT, stop=StopReason.STEP_BUDGET)
+    assert step_rewards(stopped, shaping)[-1] == 0.0
+
+
+@pytest.mark.parametrize("shaping", EVERY_SHAPING, ids=lambda shaping: shaping.kind)
 @pytest.mark.parametrize("calls", [0, 1, 4])
 def test_the_last_reward_tells_right_from_wrong_at_every_length(shaping, calls):
     """The published code multiplies it by T − T = 0, so IsSolved never trains."""
@@ -180,6 +195,11 @@ def test_scoring_refuses_a_state_target_without_the_final_state():
     task = {"id": "w", "level": "L3", "ground_truth": {"state_hash": "abc"}}
     with pytest.raises(UnscorableTrajectory, match="final_state_hash is null"):
         score(item(task=task), OutcomeShaping())
+
+
+def test_scoring_needs_no_state_where_the_toolset_has_judged():
+    task = {"id": "w", "level": "L3", "ground_truth": {"state_hash": "abc"}}
+    assert score(item(task=task, checked=True), OutcomeShaping()).solved == 1.0
 
 
 def test_scoring_keeps_the_raw_signals_beside_the_rewards():

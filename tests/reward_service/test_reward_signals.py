@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from reward_service.signals import Answered, Called, Unparsed, contribution, distances, measure, solved, success
+from reward_service.signals import (
+    Answered,
+    Called,
+    Episode,
+    Unparsed,
+    contribution,
+    distances,
+    measure,
+    solved,
+    success,
+)
 from tests.reward_service.builders import RIGHT, WRONG, call, episode
 from tool_sandbox.tasks import GroundTruth, StopReason
 from tool_sandbox.tools import CallStatus, Progress
@@ -69,6 +79,22 @@ def test_a_state_that_was_missed_is_unsolved_whatever_the_answer_claims():
 
 def test_nobody_knows_whether_an_episode_was_solved_that_infrastructure_ended():
     assert solved(episode(call(2, 1), stop=StopReason.INFRASTRUCTURE)) is None
+
+
+def test_the_toolsets_own_verdict_decides_over_answer_and_state():
+    wrong_answer = Episode((WRONG,), GroundTruth(answer="42"), StopReason.ANSWERED, None, checked=True)
+    assert solved(wrong_answer) == 1.0
+    right_state = Episode((call(1, 0),), STATE, StopReason.STEP_BUDGET, "abc", checked=False)
+    assert solved(right_state) == 0.0
+    assert solved(Episode((WRONG,), GroundTruth(), StopReason.INFRASTRUCTURE, None, checked=True)) is None
+
+
+def test_an_answer_in_the_middle_of_a_dialogue_is_no_call_and_no_final_answer():
+    dialogue = episode(call(2, 1), RIGHT, call(1, 0), WRONG)
+    middle = measure(dialogue)[1]
+    assert (middle.success, middle.contribution, middle.solved) == (None, None, None)
+    assert dialogue.answer == "41"
+    assert episode(call(2, 1), RIGHT, stop=StopReason.STEP_BUDGET).answer is None
 
 
 def test_nobody_knows_without_ground_truth():

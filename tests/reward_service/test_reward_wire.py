@@ -34,7 +34,11 @@ def request(*trajectories, **changes):
         ([ANSWER_STEP, call_step(1)], "answered", r"answers at steps \[0\]"),
         ([call_step(0)], "answered", r"stop 'answered' with answers at steps \[\]"),
         ([], "answered", r"stop 'answered' with answers at steps \[\]"),
-        ([ANSWER_STEP], "step_budget", "an answer is the last step, and then the stop is 'answered'"),
+        (
+            [ANSWER_STEP],
+            "turn_too_long",
+            "an answer where the stop is 'answered', and none where it is 'turn_too_long'",
+        ),
         ([call_step(0) | {"status": None}], "step_budget", r"no status for the calls at steps \[0\]"),
         ([call_step(0) | {"status": None}, call_step(1)], "infrastructure", r"no status for the calls at steps \[0\]"),
         ([call_step(0, before=-1)], "step_budget", "greater than or equal to 0"),
@@ -51,6 +55,25 @@ def test_a_trajectory_that_contradicts_itself_is_refused(steps, stop, message):
 @pytest.mark.parametrize("steps", [[], [ANSWER_STEP], [call_step(0) | {"status": None}], [call_step(0)]])
 def test_infrastructure_may_end_an_episode_anywhere(steps):
     assert len(request(trajectory(steps=steps, stop="infrastructure")).trajectories[0].steps) == len(steps)
+
+
+@pytest.mark.parametrize(
+    ("steps", "stop"),
+    [
+        ([ANSWER_STEP, call_step(1), {"index": 2, "answer": "42"}], "answered"),
+        ([ANSWER_STEP, {"index": 1, "answer": "42"}], "answered"),
+        ([ANSWER_STEP, call_step(1)], "step_budget"),
+        ([ANSWER_STEP], "step_budget"),
+        ([ANSWER_STEP], "context_overflow"),
+        ([ANSWER_STEP, {"index": 1, "parse_error": "turn ran out of tokens"}], "turn_too_long"),
+    ],
+)
+def test_in_a_dialogue_an_answer_may_be_any_step(steps, stop):
+    assert len(request(trajectory(steps=steps, stop=stop)).trajectories[0].steps) == len(steps)
+
+
+def test_the_toolsets_own_verdict_travels_and_may_be_left_out():
+    assert [request(trajectory(**sent)).trajectories[0].checked for sent in ({}, {"checked": False})] == [None, False]
 
 
 def test_a_task_has_one_target():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -133,3 +134,11 @@ def test_an_observation_over_the_limit_is_cut_with_a_mark():
 
 def test_tokens_do_not_leave_the_house():
     assert not {"prompt_ids", "action_ids", "logprobs"} & set(to_wire(USEFUL).model_dump()["steps"][0])
+
+
+async def test_a_dialogue_is_scored_by_the_toolsets_own_verdict():
+    steps = (called(progress=Progress(2, 1)), step(Answer("and then?")), called(), step(Answer("nonsense")))
+    dialogue = replace(played(*steps, truth=GroundTruth(minimum_calls=2)), checked=True)
+    (scored,) = await score(source(), [dialogue])
+    assert [one.value for one in scored.reward.steps] == pytest.approx([0.5, 0.0, 0.5, 1.0])
+    assert scored.reward.solved == 1.0

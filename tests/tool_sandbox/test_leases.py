@@ -31,6 +31,20 @@ class _Counted:
         self.closed += 1
 
 
+class _Talking(_Counted):
+    """A session whose user says two things after the prompt, and whose toolset judges for itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._left = ["and the lamp?", "thanks"]
+
+    def user_turn(self) -> str | None:
+        return self._left.pop(0) if self._left else None
+
+    def verdict(self, answer: str | None) -> bool | None:
+        return answer == "7" and not self._left
+
+
 class _Bench:
     """A table of two sessions that live 10 seconds, with a clock that stands still."""
 
@@ -93,3 +107,27 @@ def test_a_task_that_cannot_be_opened_takes_no_room() -> None:
     with pytest.raises(UnknownToolset, match="'nowhere' is not registered"):
         table.open(stranger)
     assert table.open(TASK)
+
+
+def test_what_a_session_cannot_do_is_nothing_that_anybody_says(bench: _Bench) -> None:
+    lease = bench.table.open(TASK)
+    assert bench.table.user_turn(lease) is None
+    assert bench.table.verdict(lease, "7") is None
+
+
+def test_a_session_that_talks_and_judges_is_asked_for_both() -> None:
+    table = SessionTable(1, 10.0, opener=lambda task: _Talking())
+    lease = table.open(TASK)
+    assert table.verdict(lease, "7") is False
+    assert [table.user_turn(lease) for _ in range(3)] == ["and the lamp?", "thanks", None]
+    assert table.verdict(lease, "7") is True
+    assert table.verdict(lease, "8") is False
+
+
+def test_a_lost_lease_neither_talks_nor_judges(bench: _Bench) -> None:
+    lease = bench.table.open(TASK)
+    bench.now = 10.0
+    with pytest.raises(LeaseLost, match="unused for 10 s"):
+        bench.table.user_turn(lease)
+    with pytest.raises(LeaseLost, match="unused for 10 s"):
+        bench.table.verdict(lease, "7")

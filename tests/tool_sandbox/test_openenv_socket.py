@@ -32,7 +32,7 @@ class Service:
 @pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
     known, key = keys()
-    with served(build_app(CONFIG, LocalSandbox(PoolConfig(max_sessions=2)), known), CONFIG) as url:
+    with served(build_app(CONFIG, LocalSandbox(PoolConfig(max_sessions=2, queue_seconds=0)), known), CONFIG) as url:
         yield Service(url.removeprefix("http://"), key)
 
 

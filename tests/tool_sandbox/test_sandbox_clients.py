@@ -17,7 +17,7 @@ from tool_sandbox.ledger.policies import OraclePolicy
 from tool_sandbox.tasks import Split, Task
 from tool_sandbox.tools import CallStatus, ToolCall
 
-CONFIG = PoolConfig(max_sessions=2, lease_seconds=60.0, open_seconds=20.0, call_seconds=20.0)
+CONFIG = PoolConfig(max_sessions=2, lease_seconds=60.0, queue_seconds=0.2, open_seconds=20.0, call_seconds=20.0)
 LEDGER = LedgerToolset()
 OPTIONS = {"num_cpus": 0}
 
@@ -79,6 +79,19 @@ async def test_a_call_on_a_lost_lease_is_an_infrastructure_failure(client: Sandb
     assert outcome.progress is None
     with pytest.raises(LeaseLost):
         await client.state_hash(lease)
+
+
+async def test_a_world_without_a_user_says_nothing_and_leaves_the_verdict_to_the_ground_truth(
+    client: SandboxClient,
+) -> None:
+    lease = await client.open(task())
+    assert await client.user_turn(lease) is None
+    assert await client.verdict(lease, "done") is None
+    await client.close(lease)
+    with pytest.raises(LeaseLost):
+        await client.user_turn(lease)
+    with pytest.raises(LeaseLost):
+        await client.verdict(lease, "done")
 
 
 async def test_a_corrupt_task_is_an_error_of_its_own_type(client: SandboxClient) -> None:

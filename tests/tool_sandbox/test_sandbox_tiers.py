@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.tool_sandbox.served import ProgramSandbox, keys, served
+from tests.tool_sandbox.served import keys, programs, served
 from tool_sandbox.client import LocalSandbox
 from tool_sandbox.config import HttpConfig, LanguageConfig, PoolConfig, RemoteConfig
 from tool_sandbox.errors import ForkDiverged, LeaseLost
 from tool_sandbox.http.app import build_app
-from tool_sandbox.isolation.python_tool import CUT_MARKER
+from tool_sandbox.isolation.outcome import CUT_MARKER
 from tool_sandbox.language import LanguageSandbox
 from tool_sandbox.remote import RemoteSandbox
 from tool_sandbox.sandbox import Sandbox, SandboxSession, Snapshot
@@ -52,13 +52,14 @@ def language() -> Iterator[Sandbox]:
 @contextmanager
 def remote() -> Iterator[Sandbox]:
     """The client over real HTTP to our own service."""
-    config, (known, key) = HttpConfig(), keys()
-    with served(build_app(config, LocalSandbox(PoolConfig()), known, ProgramSandbox()), config) as url:
+    config, (known, key), isolated = HttpConfig(), keys(), programs()
+    with served(build_app(config, LocalSandbox(PoolConfig()), known, isolated), config) as url:
         sandbox = RemoteSandbox(
             RemoteConfig(url=url, output_bytes=OUTPUT_BYTES, level=IsolationLevel.NAMESPACES), key=key
         )
         yield sandbox
         sandbox.close()
+    isolated.close()
 
 
 TIERS = [

@@ -53,3 +53,10 @@ def test_a_target_state_must_be_reached_whatever_is_said():
 def test_nobody_knows_without_ground_truth_or_without_the_state_to_compare():
     assert solved(GroundTruth(), "42", "abc") is None
     assert solved(GroundTruth(state_hash="abc"), "done", None) is None
+
+
+@pytest.mark.parametrize("checked", [True, False])
+def test_a_toolset_that_judges_for_itself_has_the_last_word(checked):
+    assert solved(GroundTruth(answer="42"), "42", None, checked) is checked
+    assert solved(GroundTruth(state_hash="abc"), None, "abd", checked) is checked
+    assert solved(GroundTruth(), None, None, checked) is checked

@@ -15,7 +15,7 @@ import resource
 import signal
 import sys
 import traceback
-from types import FrameType
+import types
 
 STDERR_CHARACTERS = 65536
 
@@ -41,11 +41,13 @@ def serve(
     feed(stdin)
     sys.stderr, real = io.StringIO(), sys.stderr
     limit(seconds, memory_bytes)
+    # Where pickle and dataclasses look for what the code defines.
+    main = sys.modules["__main__"] = types.ModuleType("__main__")
     report: dict[str, object] = {"return_code": 0, "timed_out": False}
     failure = None
     try:
         # Without `dont_inherit`, the code would get this file's `annotations` import.
-        exec(compile(code, "<code>", "exec", dont_inherit=True), {"__name__": "__main__"})
+        exec(compile(code, "<code>", "exec", dont_inherit=True), main.__dict__)
     except OutOfTime:
         report = {"return_code": None, "timed_out": True}
     except SystemExit as end:
@@ -88,7 +90,7 @@ def limit(seconds: float, memory_bytes: int) -> None:
             resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, hard))
 
 
-def out_of_time(number: int, frame: FrameType | None) -> None:
+def out_of_time(number: int, frame: types.FrameType | None) -> None:
     """Handler of the timer."""
     raise OutOfTime
 
