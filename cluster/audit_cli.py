@@ -35,7 +35,7 @@ def verify_log(
         str | None, typer.Option(help="Hash of the last record as you noted it; default: what FILE.head says.")
     ] = None,
 ) -> None:
-    """Find a changed, missing, reordered, duplicated or torn record: ends with 0 if there is none, with 1 if there is."""
+    """Find a changed, missing, reordered, duplicated or torn record. Ends with 0 if there is none, with 1 if one is."""
     try:
         report = verify(file, None if key_file is None else read_key(key_file), head)
     except AuditUnreadable as error:
@@ -56,7 +56,11 @@ def _show(console: Console, report: AuditReport) -> None:
         return
     _say(console, "intact", "bold green")
     if not report.head_known:
-        _say(console, f"no {report.path.name}.head and no --head: records cut off at the end would not be missed", "yellow")
+        _say(
+            console,
+            f"no {report.path.name}.head and no --head: records cut off at the end would not be missed",
+            "yellow",
+        )
 
 
 def _calls(report: AuditReport) -> Table:

@@ -22,11 +22,12 @@ from cluster.audit_cli import audit
 from cluster.environment import apply_process_defaults
 from cluster.errors import BadConfiguration, NotEnoughResources, RunError, Stopped
 from cluster.models import ModelError
+from cluster.tasks_cli import tasks
 from learner.errors import LearnerLost
 from reward_service.errors import ServiceNotStarted
-from tool_sandbox.errors import NoSuchTask, UnknownToolset
+from tool_sandbox.errors import InvalidTool, InvalidToolset, NoSuchTask, UnknownToolset
 
-_BAD_INPUT = (BadInput, UnknownToolset, NoSuchTask, ModelError)
+_BAD_INPUT = (BadInput, UnknownToolset, InvalidToolset, InvalidTool, NoSuchTask, ModelError)
 _LOST = (LearnerLost, RolloutsLost, EngineFailure)
 """A part of the run died: it goes on from its newest checkpoint when it is started again."""
 _SHORT = (ServiceNotStarted,)
@@ -45,6 +46,7 @@ app = typer.Typer(
 models = typer.Typer(name="models", help="Models that ship as packages.", no_args_is_help=True)
 app.add_typer(models)
 app.add_typer(audit)
+app.add_typer(tasks)
 
 Preset = Annotated[str, typer.Option(help="Name of a preset in deploy/presets, or path of a YAML file.")]
 Overrides = Annotated[

@@ -136,8 +136,8 @@ class TrajectoryItem(Message):
         contradicted = {StopReason.ANSWERED: not ends_in_answer, StopReason.TURN_TOO_LONG: ends_in_answer}
         if contradicted.get(self.stop, False):
             raise ValueError(
-                f"trajectory {self.id!r}: stop {self.stop.value!r} with answers at steps {answers}; the last step of an "
-                "episode is an answer where the stop is 'answered', and none where it is 'turn_too_long'"
+                f"trajectory {self.id!r}: stop {self.stop.value!r} with answers at steps {answers}; the last step "
+                "is an answer where the stop is 'answered', and none where it is 'turn_too_long'"
             )
         return self
 

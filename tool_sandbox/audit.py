@@ -3,8 +3,7 @@
 Owns `AuditEntry` (what a caller knows of a call) and `AuditLog` (one writer of one file). Each line holds the hash of
 the line before it and ends with its own hash, taken over the very bytes that stand before it. `FILE.head` says how many
 records there are and how the last one hashes, so that a cut at the end shows. With a key, hashes are HMACs: who can
-write the file but lacks the key cannot rebuild the chain. `audit_check` finds what was changed. Knows nothing of
-sessions or Ray.
+write the file but lacks the key cannot rebuild the chain. `audit_check` finds what was changed. Knows nothing of Ray.
 """
 
 from __future__ import annotations
@@ -89,8 +88,7 @@ class AuditLog:
         """Open or make the file, take its lock, check its last record and go on from there.
 
         `key`: of `read_key`; None chains by plain SHA-256. `sync_seconds`: the first record after this long is forced
-        to the disk, and the head with it; a crash of the process loses nothing, a loss of power at most what came
-        since.
+        to the disk, and the head with it. A crash of the process loses nothing, a loss of power what came since.
 
         Raises:
             AuditFailed: another process writes the file, or it cannot be written.
@@ -228,8 +226,12 @@ def _trusts(toolset: str) -> dict[str, Trust]:
 
 
 def _canonical(value: object) -> str:
-    # What is no JSON was never a model's argument; its repr still tells two calls apart.
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=repr)
+    try:
+        # What is no JSON was never a model's argument; its repr still tells two calls apart.
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), default=repr)
+    except RecursionError:
+        # A model nests as deep as it likes. Such a call is refused, but it was made.
+        return "nested too deep"
 
 
 def _digest(text: str) -> str:

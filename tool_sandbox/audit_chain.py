@@ -20,6 +20,7 @@ GENESIS = "0" * 64
 """What the first record names as the hash before it."""
 KEY_BYTES = 16
 """Shortest key that is taken."""
+_TEXTS = ("time", "tool", "status", "previous", "chain")
 _SEAL = b',"hash":"'
 _END = b'"}\n'
 
@@ -75,8 +76,8 @@ class Chain:
         digest = self._digest(content)
         if not mark or not hmac.compare_digest(rest, digest.encode() + _END):
             return None
-        record = json.loads(content + b"}")
-        return Link(line, record, digest) if record.get("chain") == self.name else None
+        record = _record(content + b"}")
+        return Link(line, record, digest) if record is not None and record["chain"] == self.name else None
 
     def write_head(self, log: Path, head: Head) -> None:
         """Replace the head file of a log in one step."""
@@ -101,6 +102,16 @@ class Chain:
         if self._key is None:
             return hashlib.sha256(content).hexdigest()
         return hmac.digest(self._key, content, "sha256").hex()
+
+
+def _record(text: bytes) -> dict[str, Any] | None:
+    """A record with all that a reader relies on. Without a key, anyone can hash lines that lack it."""
+    try:
+        record = json.loads(text)
+        whole = isinstance(record["sequence"], int) and all(isinstance(record[name], str) for name in _TEXTS)
+    except (ValueError, TypeError, KeyError):
+        return None
+    return record if whole else None
 
 
 def head_path(log: Path) -> Path:

@@ -20,7 +20,7 @@ from tool_sandbox.tasks import Task
 from tool_sandbox.tools import CallOutcome, ToolCall, ToolResult
 
 Recorder = Callable[[str, Task, ToolCall, ToolResult], None]
-"""Told of each call that ended: lease, task, call, result. What it raises goes to the caller: no call goes unrecorded."""
+"""Told of each call that ended: lease, task, call, result. What it raises is raised: no call goes unrecorded."""
 
 
 class UserTurn(NamedTuple):
@@ -188,6 +188,6 @@ def _repeat(held: _Lease, session: Session) -> None:
     expected, reached = held.session.state_hash(), session.state_hash()
     if reached != expected:
         raise ForkDiverged(
-            f"task {held.task.id!r}: {len(held.history)} repeated calls led to the state {reached}, expected {expected}; "
-            "a tool of this toolset is not deterministic, so its sessions cannot be forked"
+            f"task {held.task.id!r}: {len(held.history)} repeated calls led to the state {reached}, expected "
+            f"{expected}; a tool of this toolset is not deterministic, so its sessions cannot be forked"
         )

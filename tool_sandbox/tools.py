@@ -106,10 +106,10 @@ class ToolResult:
     """The observation as the tool wrote it; `actors` caps it in tokens."""
     cpu_seconds: float = 0.0
     wall_seconds: float = 0.0
-    queue_seconds: float = 0.0
-    """Waiting for a free sandbox, before the call began; in no other figure."""
     isolation: IsolationLevel = IsolationLevel.NONE
     """What the call ran behind."""
+    queue_seconds: float = 0.0
+    """Waiting for a free sandbox, before the call began; in no other figure."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ def request(*trajectories, **changes):
         (
             [ANSWER_STEP],
             "turn_too_long",
-            "an answer where the stop is 'answered', and none where it is 'turn_too_long'",
+            "and none where it is 'turn_too_long'",
         ),
         ([call_step(0) | {"status": None}], "step_budget", r"no status for the calls at steps \[0\]"),
         ([call_step(0) | {"status": None}, call_step(1)], "infrastructure", r"no status for the calls at steps \[0\]"),

@@ -37,7 +37,7 @@ def play(entry: Entry, turns: Turns) -> tuple[BfclSession, list[CallOutcome]]:
 
 
 def package_verdict(entry: Entry, turns: Turns, label: str) -> bool:
-    """What the package's checker says of the same calls. It leaves its instances in module globals; we take them out."""
+    """What the package's checker says of the same calls. Its instances, left in module globals, are taken out."""
     from bfcl_eval.eval_checker.multi_turn_eval import multi_turn_utils
     from bfcl_eval.eval_checker.multi_turn_eval.multi_turn_checker import multi_turn_checker
 

@@ -89,6 +89,16 @@ def test_a_tool_that_does_not_exist_and_half_a_surrogate_are_recorded_too(tmp_pa
     assert json.loads((tmp_path / "a").read_text())["trust"] is None
 
 
+def test_arguments_nested_too_deep_for_any_encoder_are_recorded_too(tmp_path: Path) -> None:
+    deep: object = 1
+    for _ in range(100_000):
+        deep = [deep]
+    with AuditLog(tmp_path / "a") as log:
+        result = ToolResult("c", CallStatus.INVALID_ARGUMENTS, "")
+        log.append(audit_entry("run", "lease", TASK, ToolCall("c", "price", {"x": deep}), result))
+    assert verify(tmp_path / "a").records == 1
+
+
 def test_an_untouched_log_is_intact_and_counted_by_tool_and_status(tmp_path: Path) -> None:
     path, times = tmp_path / "a", iter(NOON + timedelta(seconds=second) for second in range(3))
     with AuditLog(path, now=lambda: next(times)) as log:

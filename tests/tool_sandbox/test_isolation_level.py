@@ -15,7 +15,7 @@ import pytest
 
 from tool_sandbox.config import SandboxConfig
 from tool_sandbox.errors import IsolationUnavailable, SandboxUnavailable
-from tool_sandbox.isolation import worker
+from tool_sandbox.isolation import command
 from tool_sandbox.isolation.isolated import IsolatedSandbox
 from tool_sandbox.isolation.level import reach
 from tool_sandbox.isolation.python_tool import PYTHON
@@ -47,14 +47,14 @@ sandbox.close()
 def hide_bwrap(monkeypatch: pytest.MonkeyPatch, instead: str | None) -> None:
     which = shutil.which
     monkeypatch.setattr(
-        worker.shutil, "which", lambda name, path: instead if name == "bwrap" else which(name, path=path)
+        command.shutil, "which", lambda name, path: instead if name == "bwrap" else which(name, path=path)
     )
-    worker.find_program.cache_clear()
+    command.find_program.cache_clear()
 
 
 @pytest.fixture(autouse=True)
 def fresh_programs() -> None:
-    worker.find_program.cache_clear()
+    command.find_program.cache_clear()
 
 
 def test_levels_are_ordered_from_strong_to_none() -> None:

@@ -34,8 +34,7 @@ def tool_specs() -> Mapping[str, ToolSpec]:
 def callable_specs() -> Mapping[str, ToolSpec]:
     """What a call is held to before it runs: names and bounds. Types are the function's own business.
 
-    The package checks no types, and some functions answer to a wrong one with an error of their own that the ground
-    truth expects (`multi_turn_base_173`).
+    The package checks no types, and even the ground truth hands over a wrong one (`multi_turn_base_173`).
     """
     return {name: replace(spec, parameters=_names_and_bounds(spec.parameters)) for name, spec in tool_specs().items()}
 

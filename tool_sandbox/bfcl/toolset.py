@@ -59,7 +59,6 @@ class BfclToolset:
 
     def demonstrator(self, noise: float, seed: int) -> None:
         """Nobody demonstrates yet: scripted policies know no user who speaks on."""
-        return
 
     def open(self, task: Task) -> BfclSession:
         """A fresh session at the first turn of the user.

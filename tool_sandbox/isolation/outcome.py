@@ -49,8 +49,8 @@ def result(
         _content(reply, verdict),
         reply["cpu_seconds"],
         reply["wall_seconds"],
-        queue_seconds,
         level,
+        queue_seconds,
     )
 
 

@@ -161,7 +161,7 @@ class StatefulSession:
         if reached != snapshot.state_hash:
             raise ForkDiverged(
                 f"stateful session: {len(self._programs)} repeated calls led to the state {reached}, and the "
-                f"snapshot was taken in {snapshot.state_hash}; code that reads a clock or random numbers cannot be forked"
+                f"snapshot was taken in {snapshot.state_hash}; code that reads a clock or random numbers does not fork"
             )
 
     def close(self) -> None:

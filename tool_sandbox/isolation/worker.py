@@ -22,16 +22,12 @@ from typing import Any
 
 from tool_sandbox.config import MIB, SandboxConfig
 from tool_sandbox.errors import IsolationUnavailable, SandboxUnavailable
+from tool_sandbox.isolation.command import PYTHON, as_user, bubblewrap, memory_file
 from tool_sandbox.isolation.inside.frames import BrokenFrame, FrameReader, frame
 from tool_sandbox.isolation.seccomp import assemble
 from tool_sandbox.isolation.syscalls import CODE, LONE_CODE, SUPERVISOR
 from tool_sandbox.tools import IsolationLevel
 
-PYTHON = "/usr/bin/python3"
-"""The system's interpreter: the one that runs this project may live where the sandbox's user cannot read."""
-PACKAGES = {"bwrap": "bubblewrap", "setpriv": "util-linux", PYTHON: "python3"}
-"""Program → Debian package."""
-SHARED_MEMORY_BYTES = MIB
 START_SECONDS = 30.0
 REPLY_BYTES = 8 * MIB
 GRACE_SECONDS = 5.0
@@ -45,6 +41,8 @@ _INSIDE = "tool_sandbox.isolation.inside"
 _MODULES = ("", "frames", "kernel", "supervision", "code", "lockdown", "zygote")
 """In the order in which they need each other; the first is the package itself."""
 _CHUNK_BYTES = 65536
+_ENVIRONMENT = {"PYTHONHASHSEED": "0"}
+"""Sets have one order, so that observations repeat."""
 
 
 class Worker:
@@ -105,16 +103,16 @@ class Worker:
 
     def _start(self, level: IsolationLevel) -> subprocess.Popen[bytes]:
         boot = [PYTHON, "-s", "-S", "-P", "-B", "-c", _boot_source()]
-        with _memory_file(assemble(SUPERVISOR)) as program:
-            outer = _bubblewrap(self._config, program.fileno()) if level is IsolationLevel.NAMESPACES else []
+        with memory_file(assemble(SUPERVISOR)) as program:
+            outer = _outer(self._config, program.fileno()) if level is IsolationLevel.NAMESPACES else []
             return subprocess.Popen(
-                [*_as_user(self._config), *outer, *boot],
+                [*as_user(self._config), *outer, *boot],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
                 bufsize=0,
                 # Process 1 of the sandbox keeps its original environment readable in /proc, whatever bwrap clears.
-                env={} if outer else {"PYTHONHASHSEED": "0"},
+                env={} if outer else _ENVIRONMENT,
                 cwd="/",
                 pass_fds=(program.fileno(),) if outer else (),
                 start_new_session=True,
@@ -164,26 +162,8 @@ def _setup(config: SandboxConfig, level: IsolationLevel, folder: str | None) -> 
     return {"modules": _sources(), "settings": settings}
 
 
-def _bubblewrap(config: SandboxConfig, filter_fd: int) -> list[str]:
-    return [
-        find_program("bwrap"),
-        *("--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session", "--as-pid-1"),
-        *("--clearenv", "--setenv", "PYTHONHASHSEED", "0"),
-        *("--ro-bind", "/usr", "/usr"),
-        *("--symlink", "usr/bin", "/bin", "--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64"),
-        # `--dev` alone mounts a /dev/shm without a size, which no limit on address space or files would bound.
-        *("--proc", "/proc", "--dev", "/dev", "--size", str(SHARED_MEMORY_BYTES), "--tmpfs", "/dev/shm"),
-        *("--remount-ro", "/dev", "--size", str(config.tmp_bytes), "--tmpfs", "/tmp", "--chdir", "/tmp"),
-        *("--remount-ro", "/"),
-        *("--cap-drop", "ALL", "--hostname", "sandbox", "--seccomp", str(filter_fd), "--"),
-    ]
-
-
-def _as_user(config: SandboxConfig) -> list[str]:
-    """Drop to the sandbox's own user where the launcher is root: limits on processes do not bind root."""
-    if os.geteuid() != 0:
-        return []
-    return [find_program("setpriv"), f"--reuid={config.uid}", f"--regid={config.uid}", "--clear-groups", "--"]
+def _outer(config: SandboxConfig, filter_fd: int) -> list[str]:
+    return bubblewrap(config, filter_fd, environment=_ENVIRONMENT, first=True)
 
 
 def _private_folder(config: SandboxConfig) -> str:
@@ -204,17 +184,6 @@ def _spawner(_process: int) -> ThreadPoolExecutor:
 
 
 @cache
-def find_program(name: str) -> str:
-    """Full path of a program. Raises `IsolationUnavailable` with the package that has it."""
-    found = shutil.which(name, path="/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
-    if found is None:
-        raise IsolationUnavailable(
-            f"sandbox: the program {name!r} is missing; install it with `apt-get install {PACKAGES[name]}`"
-        )
-    return found
-
-
-@cache
 def _sources() -> tuple[tuple[str, str], ...]:
     folder = Path(__file__).parent / "inside"
     named = [(f"{_INSIDE}.{name}".rstrip("."), f"{name or '__init__'}.py") for name in _MODULES]
@@ -224,11 +193,3 @@ def _sources() -> tuple[tuple[str, str], ...]:
 @cache
 def _boot_source() -> str:
     return (Path(__file__).parent / "inside" / "boot.py").read_text(encoding="utf-8")
-
-
-def _memory_file(content: bytes) -> Any:
-    """An open file in memory, at its beginning."""
-    file = os.fdopen(os.memfd_create("sandbox-filter"), "w+b", buffering=0)
-    file.write(content)
-    file.seek(0)
-    return file

@@ -10,6 +10,7 @@ from tool_sandbox.ledger.sampling import LEVELS, TOOLSET, sample_task
 from tool_sandbox.ledger.session import LedgerSession, Runner
 from tool_sandbox.ledger.splits import has_tasks
 from tool_sandbox.ledger.tools import TOOLS
+from tool_sandbox.ledger.variants import VARIANTS
 from tool_sandbox.tasks import Split, Task
 from tool_sandbox.tools import ToolSpec
 
@@ -24,8 +25,9 @@ class LedgerToolset:
         self._python = python
 
     def specs(self) -> tuple[ToolSpec, ...]:
-        """The ledger's own tools, and `python`, which no sampled task names but any task may be given."""
-        return (*(tool.spec for tool in TOOLS.values()), PYTHON_SPEC)
+        """The ledger's own tools, `python`, which no sampled task names but any task may be given, and the variants."""
+        variants = (variant.spec for name, variant in VARIANTS.items() if name not in TOOLS)
+        return (*(tool.spec for tool in TOOLS.values()), PYTHON_SPEC, *variants)
 
     def levels(self) -> tuple[str, ...]:
         return LEVELS
@@ -48,7 +50,7 @@ class LedgerToolset:
         Raises:
             CorruptTask: the payload is not this generator's, or a tool does not exist.
         """
-        unknown = [name for name in task.tools if name not in TOOLS and name != PYTHON_SPEC.name]
+        unknown = [name for name in task.tools if name not in VARIANTS and name != PYTHON_SPEC.name]
         if unknown:
             raise CorruptTask(
                 f"task {task.id!r}: names the tools {unknown}, which the ledger does not have; sample it again"
