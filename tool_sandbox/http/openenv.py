@@ -77,7 +77,7 @@ class Observation(_Wire):
 
     episode_id: str
     text: str
-    """After a reset the prompt, after a call the tool's output, after an answer what the user says next, if anything."""
+    """After a reset the prompt, after a call the tool's output, after an answer what the user says next."""
     tools: tuple[dict[str, Any], ...] = ()
     """After a reset: the tools that the task offers, as OpenAI functions."""
     status: CallStatus | None = None
