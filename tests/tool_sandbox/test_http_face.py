@@ -457,6 +457,31 @@ async def test_a_step_that_takes_too_long_loses_the_episode_and_is_nobody_s_faul
         assert_problem(await http.post("/step", json=STEP), 409)
 
 
+class TalkativeClient(LocalSandbox):
+    """A user who speaks twice, and a toolset that calls every answer right."""
+
+    def __init__(self) -> None:
+        super().__init__(POOL)
+        self.says: list[str | None] = ["And the desk?", None]
+
+    async def user_turn(self, lease: str) -> str | None:
+        return self.says.pop(0)
+
+    async def verdict(self, lease: str, answer: str | None) -> bool | None:
+        return True
+
+
+async def test_an_answer_ends_the_turn_and_the_episode_only_when_the_user_is_done() -> None:
+    answer = {"action": {"type": "answer", "answer": "no idea"}, "episode_id": "x"}
+    async with in_process(TalkativeClient()) as http:
+        await http.post("/reset", json={"episode_id": "x"})
+        first = (await http.post("/step", json=answer)).json()
+        second = (await http.post("/step", json=answer)).json()
+    assert (first["observation"]["text"], first["reward"], first["done"]) == ("And the desk?", None, False)
+    # The toolset's own verdict counts, although the answer is not the expected one.
+    assert (second["observation"]["text"], second["reward"], second["done"]) == ("", 1.0, True)
+
+
 async def test_an_episode_unused_for_too_long_is_closed() -> None:
     now = 0.0
     client = SlowClient()
