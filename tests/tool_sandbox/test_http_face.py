@@ -125,6 +125,8 @@ def test_standard_input_is_there_however_it_is_read(http: httpx.Client, read: st
         ("print('a')\nimport sys\nsys.exit(3)", "Failed", 3, ""),
         ("print('a')\nimport sys\nsys.exit('why')", "Failed", 1, "why\n"),
         ("print('a')\nimport sys\nsys.exit()", "Success", 0, ""),
+        ("print('a')\ninput()", "Failed", 1, "EOFError: EOF when reading a line\n"),
+        ("print('a')\nimport pickle\nclass A: pass\npickle.loads(pickle.dumps(A()))", "Success", 0, ""),
         ("print('a')\nx = []\nwhile True: x.append('y' * 1000000)", "Failed", 1, "MemoryError\n"),
     ],
 )
@@ -554,6 +556,15 @@ def test_a_body_over_the_limit_is_too_large(http: httpx.Client) -> None:
 def test_a_body_that_is_no_json_is_unprocessable_and_an_unknown_path_is_not_found(http: httpx.Client) -> None:
     assert_problem(http.post("/run_code", content=b"{", headers=JSON), 422)
     assert_problem(http.get("/run_jupyter"), 404)
+
+
+async def test_a_form_of_a_web_page_runs_nothing_where_there_are_no_keys() -> None:
+    # Browsers send this content type to any address without asking; JSON they ask for first, and are not answered.
+    async with in_process(sandbox=Scripted(CallStatus.OK)) as http:
+        body = json.dumps({"code": "1", "language": "python"})
+        assert_problem(await http.post("/run_code", content=body, headers={"Content-Type": "text/plain"}), 422)
+        preflight = await http.options("/run_code", headers={"Origin": "https://example.org"})
+    assert_problem(preflight, 405)
 
 
 @pytest.fixture

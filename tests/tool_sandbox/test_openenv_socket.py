@@ -112,6 +112,12 @@ def test_a_key_may_also_come_as_bearer_and_nobody_gets_in_without(service: Servi
             connect(wrong, proxy=None)
 
 
+def test_a_web_page_is_not_let_in_even_with_a_key(service: Service) -> None:
+    headers = {"Authorization": f"Bearer {service.key}", "Origin": "https://example.org"}
+    with pytest.raises(InvalidStatus, match="403"):
+        connect(f"ws://{service.address}/ws", additional_headers=headers, proxy=None)
+
+
 def test_a_message_over_the_limit_ends_the_connection(socket: ClientConnection) -> None:
     socket.send("x" * (CONFIG.max_body_bytes + 1))
     with pytest.raises(ConnectionClosed):
