@@ -32,7 +32,7 @@ def verify_log(
     file: Annotated[Path, typer.Argument(help="The log, one JSON record a line.")],
     key_file: Annotated[Path | None, typer.Option(help="The key that the log was made with, if it was.")] = None,
     head: Annotated[
-        str | None, typer.Option(help="Hash of the last record as you noted it; default: what FILE.head says.")
+        str | None, typer.Option(help="Hash of the last record as you once noted it; default: what FILE.head says.")
     ] = None,
 ) -> None:
     """Find a changed, missing, reordered, duplicated or torn record. Ends with 0 if there is none, with 1 if one is."""

@@ -22,7 +22,6 @@ from actors.engine_environment import engine_environment
 from actors.scoring import ScoredTrajectory
 from cluster.config import RunConfig
 from cluster.display import LineDisplay
-from cluster.errors import BadConfiguration
 from cluster.interrupt import StopFlag
 from cluster.launch import check_inputs, ray_session
 from cluster.metrics import IterationReport
@@ -37,13 +36,10 @@ REPEATS = 3
 REFERENCE_SECONDS = 900.0
 
 
-def run_benchmark(name: str, preset: str, overrides: Sequence[str]) -> Mapping[str, Any]:
-    """Run a benchmark by name; progress goes to standard error."""
-    benchmarks: dict[str, Callable[[RunConfig], Mapping[str, Any]]] = {"loop": bench_loop}
-    if name not in benchmarks:
-        raise BadConfiguration(f"benchmark {name!r}: there is none; choose from {', '.join(benchmarks)}")
+def run_loop_benchmark(preset: str, overrides: Sequence[str]) -> Mapping[str, Any]:
+    """Measure the loop of a preset; progress goes to standard error."""
     with ray_session():
-        return benchmarks[name](check_inputs(load_config(preset, overrides)))
+        return bench_loop(check_inputs(load_config(preset, overrides)))
 
 
 def bench_loop(config: RunConfig) -> Mapping[str, Any]:

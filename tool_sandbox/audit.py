@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import json
 import logging
+import math
 import os
 import threading
 import time
@@ -51,7 +52,8 @@ class AuditEntry:
     output_digest: str
     """SHA-256 of the result's content as UTF-8."""
     status: CallStatus
-    cpu_seconds: float
+    cpu_seconds: float | None
+    """None where what the tool reported is no number."""
     wall_seconds: float
     isolation: IsolationLevel
 
@@ -68,7 +70,7 @@ def audit_entry(owner: str, lease: str, task: Task, call: ToolCall, result: Tool
         input_digest=_digest(_canonical({"name": call.name, "arguments": dict(call.arguments)})),
         output_digest=_digest(result.content),
         status=result.status,
-        cpu_seconds=round(result.cpu_seconds, 6),
+        cpu_seconds=round(result.cpu_seconds, 6) if math.isfinite(result.cpu_seconds) else None,
         wall_seconds=round(result.wall_seconds, 6),
         isolation=result.isolation,
     )
@@ -113,13 +115,15 @@ class AuditLog:
     @property
     def head(self) -> Head:
         """Number of records and hash of the last one: keep it elsewhere, and any cut shows."""
-        return Head(self._records, self._last)
+        with self._lock:
+            return self._head()
 
     def append(self, entry: AuditEntry) -> None:
         """Write one record through to the operating system.
 
         Raises:
-            AuditFailed: the disk is full, or the file cannot be written. The file is as it was before.
+            AuditFailed: the disk is full, or the file cannot be written; the message says whether the record is there.
+                Half a record never is.
         """
         with self._lock:
             link = self._chain.seal(self._record(entry))
@@ -129,6 +133,14 @@ class AuditLog:
             self._last = link.hash
             if self._clock() - self._synced >= self._sync_seconds:
                 self._sync()
+
+    def recorder(self, owner: str) -> Recorder:
+        """What a `SessionTable` tells of its calls, for one owner."""
+
+        def record(lease: str, task: Task, call: ToolCall, result: ToolResult) -> None:
+            self.append(audit_entry(owner, lease, task, call, result))
+
+        return record
 
     def sync(self) -> None:
         """Force all records to the disk and write the head. Raises `AuditFailed`."""
@@ -152,6 +164,9 @@ class AuditLog:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _head(self) -> Head:
+        return Head(self._records, self._last)
+
     def _record(self, entry: AuditEntry) -> dict[str, object]:
         stamp = self._now().astimezone(UTC).isoformat(timespec="microseconds")
         return {"sequence": self._records, "time": stamp, **asdict(entry), "previous": self._last}
@@ -172,7 +187,7 @@ class AuditLog:
         try:
             os.fsync(self._file)
             # After the records, so that the head never promises what a loss of power took away.
-            self._chain.write_head(self._path, self.head)
+            self._chain.write_head(self._path, self._head())
         except OSError as error:
             raise _failed(self._path, "its records are written but not synced", error) from error
         self._synced = self._clock()
@@ -203,21 +218,17 @@ class AuditLog:
         return link
 
 
-def open_audit(config: AuditConfig, owner: str) -> tuple[AuditLog, Recorder] | None:
-    """The log that a configuration asks for, and what a `SessionTable` records into it; None where it is off.
+def open_audit(config: AuditConfig) -> AuditLog | None:
+    """The log that a configuration asks for; None where it is off.
 
     Raises:
-        AuditFailed, AuditTampered, AuditUnreadable: as `AuditLog` and `read_key`.
+        AuditFailed, AuditTampered: as `AuditLog`.
+        AuditUnreadable: the key cannot be read.
     """
     if not isinstance(config, FileAudit):
         return None
     key = None if config.key_file is None else read_key(config.key_file)
-    log = AuditLog(config.path, key, config.sync_seconds)
-
-    def record(lease: str, task: Task, call: ToolCall, result: ToolResult) -> None:
-        log.append(audit_entry(owner, lease, task, call, result))
-
-    return log, record
+    return AuditLog(config.path, key, config.sync_seconds)
 
 
 @lru_cache(maxsize=64)

@@ -67,8 +67,8 @@ class AuditReport:
 def verify(path: Path, key: bytes | None = None, expected_head: str | None = None) -> AuditReport:
     """Follow the chain of a log from its first record to its last.
 
-    `expected_head`: hash of the last record as it was noted elsewhere; None compares with `FILE.head` where there is
-    one. That file may lag behind a log that is being written, so a log may be longer than it says.
+    `expected_head`: hash of a record that was once the last, as it was noted elsewhere; None compares with `FILE.head`
+    where there is one. Either way a log may have grown since, but not lost that record.
 
     Raises:
         AuditUnreadable: the file cannot be read, or was made with a key and none is given.
@@ -115,8 +115,8 @@ class _Walk:
 
     def shortfall(self, head: Head | None, expected: str | None) -> Fault | None:
         """What the head knows and the log does not."""
-        if expected is not None and expected != self.last:
-            return self._truncated(f"the last record hashes to {self.last}, expected {expected}")
+        if expected is not None and all(self._hash(sequence) != expected for sequence in range(self.records)):
+            return self._truncated(f"no record hashes to the expected head {expected}")
         if head is None:
             return None
         if head.records > self.records:

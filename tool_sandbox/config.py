@@ -41,8 +41,9 @@ class SandboxConfig(BaseModel):
     """Output kept; what is longer is cut, with a marker."""
     uid: Annotated[int, Field(ge=1)] = 60000
     """User and group that a root launcher becomes. Limits on processes do not bind root."""
-    min_level: IsolationLevel = IsolationLevel.NAMESPACES
-    """Weakest isolation that is accepted; where the machine reaches less, nothing starts."""
+    min_level: IsolationLevel = IsolationLevel.LANDLOCK
+    """Weakest isolation that is accepted; where the machine reaches less, nothing starts. `none` accepts a machine that
+    can isolate nothing, for runs without tools that run code; such tools are refused there."""
     workers: Annotated[int, Field(ge=1)] = 4
     """Sandboxes of one actor that run stateless calls; each runs one call at a time."""
     warm_sessions: Annotated[int, Field(ge=0)] = 2
@@ -80,6 +81,8 @@ class PoolConfig(BaseModel):
     """Deadline for a call; above what `isolation` lets one take, or slow code would look like a lost sandbox."""
     isolation: SandboxConfig = SandboxConfig()
     """Budgets and level of tools that run the model's code."""
+    verify_seconds: Annotated[float, Field(gt=0)] = 3600.0
+    """How often the canaries attack the isolation again, after they did at the start."""
 
 
 class NoAudit(BaseModel):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -18,9 +19,10 @@ from ray.util.metrics import Counter, Histogram
 from tool_sandbox.client import LocalSandbox, Occupancy, infrastructure_failure
 from tool_sandbox.config import PoolConfig
 from tool_sandbox.errors import LeaseLost, SandboxFull, SandboxUnavailable
+from tool_sandbox.guard import IsolationGuard
 from tool_sandbox.ray_failures import ACTOR_LOST
 from tool_sandbox.tasks import Task
-from tool_sandbox.tools import CallOutcome, CallStatus, ToolCall, ToolResult
+from tool_sandbox.tools import CallOutcome, CallStatus, IsolationLevel, ToolCall, ToolResult
 
 ACTOR_SPARE = 64
 """Requests that an actor takes beside one for each session: those who wait for a place keep nobody from closing."""
@@ -28,13 +30,27 @@ _LOST = (*ACTOR_LOST, TimeoutError)
 _TAGS = ("tool", "status")
 
 
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How a sandbox actor is."""
+
+    level: IsolationLevel
+    """What stands between the model's code and the machine, verified."""
+    canaries: int
+    """Attacks that the level held."""
+    occupancy: Occupancy
+
+
 class SandboxActor:
     """A `LocalSandbox` behind Ray. A plain class: `start_sandboxes` makes it an actor."""
 
     def __init__(self, config: PoolConfig) -> None:
         self._sandbox = LocalSandbox(config, recorders=[RayCallMetrics().record])
+        self._guard = IsolationGuard(config)
 
     async def open(self, task: Task, owner: str, wait_seconds: float) -> str:
+        """Raises `IsolationUnavailable` where the isolation was not verified, or does not hold any more."""
+        await self._guard.verified()
         return await self._sandbox.open(task, owner, wait_seconds)
 
     async def fork(self, lease: str) -> str:
@@ -55,9 +71,10 @@ class SandboxActor:
     async def close(self, lease: str) -> None:
         await self._sandbox.close(lease)
 
-    async def ready(self) -> Occupancy:
-        """How full the actor is; answered once it has started."""
-        return self._sandbox.occupancy()
+    async def ready(self) -> Health:
+        """Answered once the canaries were held. Raises `IsolationUnavailable`."""
+        verified = await self._guard.verified()
+        return Health(verified.level, verified.canaries, self._sandbox.occupancy())
 
 
 class RayCallMetrics:
@@ -92,32 +109,52 @@ def start_sandboxes(
     count: int,
     config: PoolConfig,
     options: Mapping[str, Any] | Sequence[Mapping[str, Any]],
-    deadline_seconds: float = 60.0,
+    deadline_seconds: float = 120.0,
 ) -> list[Any]:
     """Create the actors `sandbox-0` … and wait until all have started; returns their handles, in order.
 
+    Raises as `await_sandboxes` does.
+    """
+    handles = create_sandboxes(count, config, options)
+    await_sandboxes(handles, deadline_seconds)
+    return handles
+
+
+def create_sandboxes(
+    count: int, config: PoolConfig, options: Mapping[str, Any] | Sequence[Mapping[str, Any]]
+) -> list[Any]:
+    """Create the actors `sandbox-0` … without waiting for them; returns their handles, in order.
+
     `options` go to Ray as they are (`num_cpus`, `scheduling_strategy`, `namespace`, …): one mapping for all actors, or
     one for each.
-
-    Raises:
-        SandboxUnavailable: not all started before the deadline. Those that did are killed.
     """
     remote = ray.remote(SandboxActor)
     own = [options] * count if isinstance(options, Mapping) else options
     shared = {"max_concurrency": config.max_sessions + ACTOR_SPARE, "max_restarts": -1}
-    handles = [
+    return [
         remote.options(**{**shared, **each, "name": f"sandbox-{index}"}).remote(config)
         for index, each in zip(range(count), own, strict=True)
     ]
+
+
+def await_sandboxes(handles: Sequence[Any], deadline_seconds: float = 120.0) -> list[Health]:
+    """Wait until all have started and held their canaries.
+
+    Raises:
+        SandboxUnavailable: not all started before the deadline. Those that did are killed.
+        IsolationUnavailable: a machine does not isolate as well as it must. All are killed.
+    """
     try:
-        ray.get([handle.ready.remote() for handle in handles], timeout=deadline_seconds)
+        return ray.get([handle.ready.remote() for handle in handles], timeout=deadline_seconds)
+    except RayTaskError as error:
+        stop_sandboxes(handles)
+        raise error.cause from None
     except (GetTimeoutError, *ACTOR_LOST) as error:
         stop_sandboxes(handles)
         raise SandboxUnavailable(
-            f"sandbox pool: {count} actors did not all start in {deadline_seconds:g} s ({error}); "
-            f"check that the cluster has room for {own}"
+            f"sandbox pool: {len(handles)} actors did not all start in {deadline_seconds:g} s ({error}); check that "
+            "the cluster has room for them"
         ) from error
-    return handles
 
 
 def stop_sandboxes(handles: Sequence[Any]) -> None:

@@ -136,7 +136,9 @@ def test_only_the_newest_iterations_of_a_level_count_and_one_without_a_verdict_i
 
 
 OUTCOMES = st.lists(
-    st.dictionaries(st.sampled_from(LEVELS), st.integers(0, 8).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))),
+    st.dictionaries(
+        st.sampled_from(LEVELS), st.integers(0, 8).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
+    ),
     max_size=25,
 )
 

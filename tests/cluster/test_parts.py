@@ -14,6 +14,9 @@ from learner.errors import LearnerLost
 from reward_service.errors import ServiceNotStarted
 from reward_service.serve_app import RewardAddress, RewardEndpoint
 from tests.cluster.builders import small_config
+from tool_sandbox.client import Occupancy
+from tool_sandbox.pool import Health
+from tool_sandbox.tools import IsolationLevel
 
 URL = "http://127.0.0.1:1234/rewards-tiny"
 
@@ -29,7 +32,8 @@ class House:
         replaced: dict[str, Callable[..., Any]] = {
             "place": lambda *arguments: placement,
             "LearnerGroup": self.part("learner", shutdown="stop learner"),
-            "start_sandboxes": lambda count, *_: self.begin("sandboxes") or ["handle"] * count,
+            "create_sandboxes": lambda count, *_: self.begin("sandboxes") or ["handle"] * count,
+            "await_sandboxes": self._await_sandboxes,
             "stop_sandboxes": self.note("stop sandboxes"),
             "choose_address": lambda application: RewardAddress(1234, URL),
             "start_rewards": self._start_rewards,
@@ -58,6 +62,10 @@ class House:
         self.recipe_url = rewards.url
         return self.part("engines", stop="stop engines", wait="engines are up")()
 
+    def _await_sandboxes(self, handles: list[str]) -> list[Health]:
+        self.begin("sandboxes are up")
+        return [Health(IsolationLevel.NAMESPACES, 29, Occupancy({}, 0)) for _ in handles]
+
     def _start_rewards(self, config: Any, keys: Any, *, port: int, application: str) -> RewardEndpoint:
         self.begin("rewards")
         assert port == 1234
@@ -76,7 +84,7 @@ def test_engines_load_while_the_reward_service_starts_and_know_where_it_will_be(
     with start_parts(small_config(), silent) as parts:
         assert parts.acting.rewards.url == house.recipe_url == URL
         started = [line for line in house.log if line != "start learner"]
-    assert started == ["start sandboxes", "start engines", "start rewards", "engines are up"]
+    assert started == ["start sandboxes", "start engines", "start rewards", "start sandboxes are up", "engines are up"]
     assert house.log[-5:] == ["stop rewards", "stop engines", "stop sandboxes", "stop learner", "release"]
 
 

@@ -62,7 +62,9 @@ class Player:
             for values in itertools.product(*fitting):
                 yield variant.call(values)
                 if variant.is_list:
-                    yield from (variant.call(values, c) for tool, row, c in self.cursors if (tool, row) == (name, values[0]))
+                    yield from (
+                        variant.call(values, c) for tool, row, c in self.cursors if (tool, row) == (name, values[0])
+                    )
 
     def state(self) -> object:
         """Equal for players to whom the same calls do the same."""

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,8 +48,8 @@ BUBBLEWRAP_ALONE_LETS_THROUGH = {
     "send_half_a_surrogate": "the program is encoded as UTF-8, which raises",
 }
 """What a fresh bubblewrap for each call does not hold, and why."""
-MACHINE_DECIDES = {"fork_bomb"}
-"""On few processors the wall stops it before the CPU limit does, and such a call has said nothing of its cost."""
+MACHINE_DECIDES = {"fork_bomb", "loop_forever"}
+"""On few or busy processors the wall stops them before the CPU limit does, and such a call has not told its cost."""
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def result(content: str = "", status: CallStatus = CallStatus.OK, cpu_seconds: f
     return ToolResult("c", status, content, cpu_seconds, 0.2)
 
 
-def speaking(**options: object) -> Attack:
+def speaking(**options: Any) -> Attack:
     return probe(Theme.FILES, "x", "", "return None", **options)
 
 

@@ -144,7 +144,9 @@ def test_levels_have_the_calls_that_they_promise() -> None:
         found = {len(plan_of_task(task).calls) for task in sampled(split, level)}
         assert found == (deep if split is Split.TEST_DEPTH else calls[level.removesuffix("F")])
         if not level.endswith("F"):
-            assert all(task.ground_truth.minimum_calls == len(plan_of_task(task).calls) for task in sampled(split, level))
+            assert all(
+                task.ground_truth.minimum_calls == len(plan_of_task(task).calls) for task in sampled(split, level)
+            )
 
 
 def test_prompts_are_short_and_do_not_give_the_answer_away() -> None:

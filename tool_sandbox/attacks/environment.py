@@ -32,7 +32,7 @@ ATTACKS: tuple[Attack, ...] = (
     _probe(
         "read_environment_secret",
         "Find the launcher's secret in the own environment.",
-        "return secret(repr(dict(os.environ)))",
+        'return secret(os.environ.get({secret_env}, "") + repr(dict(os.environ)))',
         canary=True,
     ),
     _probe(

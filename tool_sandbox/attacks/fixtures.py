@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Self
 
 from tool_sandbox.attacks.verdicts import Sightings
-from tool_sandbox.isolation.launcher import PYTHON
+from tool_sandbox.isolation.command import PYTHON
 
 BANNER = b"steptool-listener"
 """What every listener answers: an attack that reads it has reached the host."""
@@ -42,28 +42,29 @@ class Fixtures:
         are then his, so that nothing but the sandbox stands between. None: this user. `zygote_pid`: of the process that
         serves the calls, as the host numbers it; None takes this one.
         """
-        self._uid = uid if os.geteuid() == 0 else None
+        tag = secrets.token_hex(4)
+        self.uid = uid if os.geteuid() == 0 else None
+        self.secret = f"steptool-secret-{secrets.token_hex(16)}"
+        self.secret_env = f"STEPTOOL_SECRET_{tag.upper()}"
+        self.daemon_name = f"st-{tag}"
         self._zygote_pid = zygote_pid or os.getpid()
+        self._abstract = f"steptool-{tag}"
+        self._victim: _Victim | None = None
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             self.folder = Path(tempfile.mkdtemp(prefix="steptool-attack-"))
             stack.callback(shutil.rmtree, self.folder)
-            tag = secrets.token_hex(4)
-            self.secret = f"steptool-secret-{secrets.token_hex(16)}"
-            self.secret_env = f"STEPTOOL_SECRET_{tag.upper()}"
-            self.daemon_name = f"st-{tag}"
+            self.folder.chmod(0o755)
             self.working = self._folder("work")
-            self.outside = self._folder("outside")
-            self._precious = self.outside / "precious"
+            self._outside = self._folder("outside")
+            self._precious = self._outside / "precious"
             self._secret_file = self.folder / "secret"
             self._own(self._secret_file, self.secret)
-            self.folder.chmod(0o755)
             os.environ[self.secret_env] = self.secret
             stack.callback(os.environ.pop, self.secret_env, None)
-            self._listeners = stack.enter_context(_Listeners(self.folder / "socket", f"steptool-{tag}"))
-            self._victim: _Victim | None = None
+            self._listeners = stack.enter_context(_Listeners(self.folder / "socket", self._abstract))
             stack.callback(self._stop_victim)
             stack.callback(self._stop_daemons)
             self.reset()
@@ -74,11 +75,6 @@ class Fixtures:
         self._stack.close()
 
     @property
-    def uid(self) -> int | None:
-        """The user that sandboxed code runs as; None where that is this one."""
-        return self._uid
-
-    @property
     def values(self) -> Mapping[str, object]:
         """What the placeholders of an attack stand for, now: the victim may be another after `reset`."""
         if self._victim is None:
@@ -86,7 +82,7 @@ class Fixtures:
         return {
             "secret_file": str(self._secret_file),
             "secret_env": self.secret_env,
-            "outside_dir": str(self.outside),
+            "outside_dir": str(self._outside),
             "victim_pid": self._victim.pid,
             "zygote": self._zygote_pid,
             "daemon_name": self.daemon_name,
@@ -107,30 +103,30 @@ class Fixtures:
         """Everything as it was planted: forget the visitors, restore the folder, end daemons, revive the victim."""
         self._stop_daemons()
         self._listeners.forget()
-        for folder in (self.outside, self.working):
+        for folder in (self._outside, self.working):
             for path in folder.iterdir():
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+                _remove(path)
         self._own(self._precious, "precious")
         os.utime(self._precious, (0, 0))
         if self._victim is None or self._victim.harm() is not None:
             self._stop_victim()
-            self._victim = _Victim(self._secret_file, self.secret_env, self.secret, self._uid)
+            self._victim = _Victim(self._secret_file, self.secret_env, self.secret, self.uid)
 
     def _folder(self, name: str) -> Path:
         path = self.folder / name
         path.mkdir()
-        if self._uid is not None:
-            os.chown(path, self._uid, self._uid)
+        if self.uid is not None:
+            os.chown(path, self.uid, self.uid)
         return path
 
     def _own(self, path: Path, content: str) -> None:
         path.write_text(content)
         path.chmod(0o644)
-        if self._uid is not None:
-            os.chown(path, self._uid, self._uid)
+        if self.uid is not None:
+            os.chown(path, self.uid, self.uid)
 
     def _changes(self) -> list[str]:
-        names = {path.name for path in self.outside.iterdir()}
+        names = {path.name for path in self._outside.iterdir()}
         found = [f"{name} appeared" for name in sorted(names - {"precious"})]
         if "precious" not in names:
             return [*found, "precious is gone"]
@@ -289,6 +285,13 @@ class _Listeners:
         except OSError:
             # The visitor left before the answer; that he came is what counts.
             return
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _pipe(stream: IO[bytes] | None) -> IO[bytes]:

@@ -1,14 +1,15 @@
 """Attacks on the kernel: namespaces, mounts, system calls that no tool needs, and ways around a filter of system calls.
 
-Where a call that succeeds would change the machine, its arguments are made so that the kernel refuses them after it has
-looked at who asks: `EINVAL`, `EFAULT` or `EBADF` instead of `EPERM` or `ENOSYS` shows that nothing stood in between.
+Where a call that succeeds would change the machine, its arguments are made so that it cannot: an answer such as
+`EINVAL`, `EFAULT` or `EBADF`, instead of `EPERM` or `ENOSYS`, shows that the kernel looked at them and nothing stood in
+between.
 """
 
 from __future__ import annotations
 
 from functools import partial
 
-from tool_sandbox.attacks.attack import Attack, NoControl, Outside, Theme, probe
+from tool_sandbox.attacks.attack import Attack, Outside, Theme, probe
 
 _probe = partial(probe, Theme.KERNEL)
 _ANY = Outside()
@@ -19,7 +20,7 @@ def _built(option: str, *needs: str) -> Outside:
     return Outside(frozenset(needs), unless=f"the kernel was built or set without {option}")
 
 
-def _call(name: str, aim: str, call: str, control: Outside | NoControl = _ANY, canary: bool = False) -> Attack:
+def _call(name: str, aim: str, call: str, control: Outside = _ANY, canary: bool = False) -> Attack:
     return _probe(name, aim, f"return reached({call})", control=control, canary=canary)
 
 

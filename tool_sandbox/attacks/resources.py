@@ -76,7 +76,7 @@ _TIME = (
         "stop_itself",
         "Stop the own process, and wait for a signal that nobody sends.",
         "import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)\n",
-        _TIMEOUT,
+        _TIMEOUT | {CallStatus.DENIED},
     ),
     _bomb(
         "backtrack",

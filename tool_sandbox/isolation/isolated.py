@@ -16,6 +16,7 @@ from tool_sandbox.arguments import check_arguments, invalid_arguments
 from tool_sandbox.config import SandboxConfig
 from tool_sandbox.errors import ForkDiverged, IsolationUnavailable, LeaseLost, SandboxUnavailable
 from tool_sandbox.isolation import outcome
+from tool_sandbox.isolation.level import refuse_weak
 from tool_sandbox.isolation.worker import Worker
 from tool_sandbox.sandbox import CodeTool, Snapshot
 from tool_sandbox.tools import CallStatus, IsolationLevel, ToolCall, ToolResult, ToolSpec, Trust
@@ -32,7 +33,12 @@ class IsolatedSandbox:
     trust = Trust.ISOLATED
 
     def __init__(self, tools: Sequence[CodeTool], config: SandboxConfig, level: IsolationLevel) -> None:
-        """`level`: how to isolate; see `level.reach`. Workers start when they are first needed."""
+        """`level`: how to isolate; see `attacks.canaries.verify`. Workers start when they are first needed.
+
+        Raises:
+            IsolationUnavailable: the level is weaker than what may run the model's code.
+        """
+        refuse_weak(level)
         self._tools = {tool.spec.name: tool for tool in tools}
         self._config = config
         self._level = level

@@ -25,8 +25,17 @@ class Reached:
     reasons: tuple[str, ...]
 
 
+def refuse_weak(level: IsolationLevel) -> None:
+    """Raise `IsolationUnavailable` where the model's code would run behind less than Landlock."""
+    if not level.at_least(IsolationLevel.LANDLOCK):
+        raise IsolationUnavailable(
+            f"sandbox: the level here is {level.value!r}, and code that a model wrote runs behind 'landlock' at least; "
+            "offer no tool that runs code, or allow user namespaces on this machine"
+        )
+
+
 def reach(config: SandboxConfig) -> Reached:
-    """The strongest level that starts here.
+    """The strongest level that starts here; `NONE` where none does and none is asked for.
 
     Raises:
         IsolationUnavailable: it is below `config.min_level`; says what was tried and what came of it.
@@ -39,7 +48,13 @@ def reach(config: SandboxConfig) -> Reached:
             return Reached(level, _try(config, level), tuple(reasons))
         except IsolationUnavailable as error:
             reasons.append(f"{level.value}: {error}")
-    raise IsolationUnavailable(
+    if config.min_level.at_least(IsolationLevel.LANDLOCK):
+        raise IsolationUnavailable(_too_weak(config, reasons))
+    return Reached(IsolationLevel.NONE, 0, tuple(reasons))
+
+
+def _too_weak(config: SandboxConfig, reasons: list[str]) -> str:
+    return (
         f"sandbox: this machine does not reach the level {config.min_level.value!r} ({'; '.join(reasons)}). Allow user "
         "namespaces (sysctl kernel.unprivileged_userns_clone, the container's seccomp and AppArmor profiles), or "
         "accept less by sandbox.min_level: landlock"

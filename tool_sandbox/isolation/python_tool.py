@@ -6,9 +6,8 @@ from functools import cache
 
 from tool_sandbox.config import SandboxConfig
 from tool_sandbox.isolation.isolated import IsolatedSandbox
-from tool_sandbox.isolation.level import reach
 from tool_sandbox.sandbox import CodeTool
-from tool_sandbox.tools import ToolCall, ToolResult, ToolSpec, Trust
+from tool_sandbox.tools import IsolationLevel, ToolCall, ToolResult, ToolSpec, Trust
 
 CODE_CHARACTERS = 20_000
 
@@ -43,16 +42,30 @@ NOTEBOOK = CodeTool(NOTEBOOK_SPEC, _code)
 
 
 def run_python(call: ToolCall) -> ToolResult:
-    """Run one call of the `python` tool in this process's default sandbox."""
-    return default_python_sandbox().run(call)
+    """Run one call of the `python` tool in this process's sandbox.
+
+    Raises:
+        IsolationUnavailable: this machine cannot isolate code; nothing was run.
+    """
+    return _python_sandbox().run(call)
+
+
+def use_isolation(config: SandboxConfig, level: IsolationLevel) -> None:
+    """Run the `python` tool of this process with these budgets, behind a level that was verified."""
+    global _chosen
+    _chosen = (config, level)
+    _python_sandbox.cache_clear()
+
+
+_chosen: tuple[SandboxConfig, IsolationLevel] | None = None
 
 
 @cache
-def default_python_sandbox() -> IsolatedSandbox:
-    """The sandbox of the `python` tool with default limits, made when it is first needed; one per process.
+def _python_sandbox() -> IsolatedSandbox:
+    if _chosen is not None:
+        return IsolatedSandbox([PYTHON], *_chosen)
+    # Nobody chose and verified before: with the defaults, and not before the canaries were held.
+    from tool_sandbox.attacks.canaries import verify
 
-    Raises:
-        IsolationUnavailable: this machine cannot isolate code.
-    """
     config = SandboxConfig()
-    return IsolatedSandbox([PYTHON], config, reach(config).level)
+    return IsolatedSandbox([PYTHON], config, verify(config).level)

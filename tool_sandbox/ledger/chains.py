@@ -1,8 +1,8 @@
 """How far a session is from the end of a chain: a cheapest path over the values of its world.
 
-Owns `ChainTracker`. On the levels of chains every tool on offer has one parameter and only reads, so a call leads from a
-value that is known to one that may be new, and the exact distance is Dijkstra's, whatever was called before. The other
-levels have calls with two parameters and writes; their distance is `progress.Tracker`'s.
+Owns `ChainTracker`. On the levels of chains every tool on offer has one parameter and only reads, so a call leads from
+a value that is known to one that may be new, and the exact distance is Dijkstra's, whatever was called before. The
+other levels have calls with two parameters and writes; their distance is `progress.Tracker`'s.
 """
 
 from __future__ import annotations

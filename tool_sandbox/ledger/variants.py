@@ -1,7 +1,7 @@
 """The names under which ledger tools are offered: plain, renamed, and as a list that gives its rows page by page.
 
-Owns `VARIANTS`. Call graphs, facts and distances know a tool by its plain name alone; what a task offers and what a model
-calls are variants. Renamed tools occur only in `TEST_TOOLS`, lists only in tasks whose fault is pagination.
+Owns `VARIANTS`. Call graphs, facts and distances know a tool by its plain name alone; what a task offers and what a
+model calls are variants. Renamed tools occur only in `TEST_TOOLS`, lists only in tasks whose fault is pagination.
 """
 
 from __future__ import annotations

@@ -36,7 +36,8 @@ DATASETS = (
     "dice",
     "count_primes",
 )
-"""Numbers, dates and short expressions, roughly from easy to hard. Left out are datasets whose answers are grids, texts or
+"""Numbers, dates and short expressions, roughly from easy to hard. Left out are datasets whose answers are grids, texts
+or
 proofs, and those whose scorer evaluates the answer or can be kept busy by it: an answer is text of a model."""
 SOLVED_SCORE = 1.0
 """The scorers give part of this to answers that are near, or that hold the right one among other words."""
