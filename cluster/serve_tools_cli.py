@@ -17,9 +17,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cluster.errors import BadConfiguration, NotEnoughResources
 from tool_sandbox.client import LocalSandbox, SandboxClient
-from tool_sandbox.config import HttpConfig, PoolConfig
-from tool_sandbox.errors import InvalidKeys, SandboxUnavailable
+from tool_sandbox.config import MIB, HttpConfig, PoolConfig, SandboxConfig
+from tool_sandbox.errors import InvalidKeys, IsolationUnavailable, SandboxUnavailable
 from tool_sandbox.http.keys import ApiKeys, refuse_open_door
+from tool_sandbox.http.run_code import RUN_CODE_TOOL
+from tool_sandbox.isolation.isolated import IsolatedSandbox
+from tool_sandbox.isolation.level import reach
+from tool_sandbox.sandbox import Sandbox
 
 KEYS_VARIABLE = "STEPTOOL_SANDBOX_KEYS"
 _SERVICE = "sandbox service"
@@ -31,7 +35,11 @@ class ServeToolsConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     http: HttpConfig = HttpConfig()
+    """What is offered, and how much at once."""
     pool: PoolConfig = PoolConfig()
+    """Sessions of episodes."""
+    programs: SandboxConfig = SandboxConfig(output_bytes=MIB)
+    """Budgets of the programs of /run_code: upper bounds, which a request may only narrow."""
 
 
 def mount(app: typer.Typer, exit_codes: Callable[[], AbstractContextManager[None]]) -> None:
@@ -42,7 +50,7 @@ def mount(app: typer.Typer, exit_codes: Callable[[], AbstractContextManager[None
         host: Annotated[str, typer.Option(help="Address to listen at; beyond loopback only with keys.")] = "127.0.0.1",
         port: Annotated[int, typer.Option(help="Port to listen at; 0 takes a free one.", min=0, max=65535)] = 8090,
         config: Annotated[
-            Path | None, typer.Option(help="YAML file with the sections [bold]http[/] and [bold]pool[/].")
+            Path | None, typer.Option(help="YAML file with the sections http, pool and programs.")
         ] = None,
         actors: Annotated[
             int, typer.Option(help="Sandbox actors to use on the Ray that runs here; 0 keeps sessions here.", min=0)
@@ -67,10 +75,11 @@ def _serve(config: ServeToolsConfig, host: str, port: int, actors: int, namespac
         listener = listen(host, port)
     except OSError as error:
         raise BadConfiguration(f"--host {host} --port {port}: cannot listen there ({error.strerror})") from error
-    with listener, _client(config.pool, actors, namespace) as client:
+    with listener, _client(config.pool, actors, namespace) as client, _programs(config.programs) as programs:
         address = f"http://{host}:{listener.getsockname()[1]}"
-        typer.echo(f"serving tools at {address} with {len(keys.digests)} keys; stop with Ctrl-C")
-        serve(build_app(config.http, client, keys), config.http, listener)
+        behind = f"programs behind {programs.level.value}"
+        typer.echo(f"serving tools at {address} with {len(keys.digests)} keys, {behind}; stop with Ctrl-C")
+        serve(build_app(config.http, client, keys, programs), config.http, listener)
 
 
 def _settings(path: Path | None) -> ServeToolsConfig:
@@ -92,6 +101,19 @@ def _keys(host: str) -> ApiKeys:
     except ValueError as error:
         raise BadConfiguration(f"--host {host}: expected an IP address or localhost ({error})") from error
     return keys
+
+
+@contextmanager
+def _programs(config: SandboxConfig) -> Iterator[Sandbox]:
+    """Where the programs of /run_code run, on this machine."""
+    try:
+        sandbox = IsolatedSandbox([RUN_CODE_TOOL], config, reach(config).level)
+    except IsolationUnavailable as error:
+        raise NotEnoughResources(str(error)) from error
+    try:
+        yield sandbox
+    finally:
+        sandbox.close()
 
 
 @contextmanager

@@ -157,10 +157,11 @@ class LanguageSandbox:
         tool = admit(self._tools, call)
         if isinstance(tool, ToolResult):
             return tool, state
-        started = time.monotonic()
+        asked, queued = time.monotonic(), 0.0
         turn = _Turn(self._config, HostCalls(host, call.id))
         try:
             with self._worker() as worker:
+                queued = time.monotonic() - asked
                 dump = turn.play(worker, state.dump, tool.source(call))
         except (OSError, MontyCrashedError) as error:
             # No worker came free in time, or it died; the kernel then knows no such process.
@@ -171,9 +172,10 @@ class LanguageSandbox:
             call.id,
             turn.status,
             observation(turn.output, turn.error, self._config.output_bytes),
-            turn.cpu_seconds,
-            time.monotonic() - started,
-            self.level,
+            cpu_seconds=turn.cpu_seconds,
+            wall_seconds=time.monotonic() - asked - queued,
+            queue_seconds=queued,
+            isolation=self.level,
         )
         return result, state if dump is None else state.after(dump, call, result)
 

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.tool_sandbox.served import ProgramSandbox, ProgramSession, keys, served
+from tests.tool_sandbox.served import keys, programs, served
 from tool_sandbox.client import LocalSandbox
 from tool_sandbox.config import HttpConfig, PoolConfig
 from tool_sandbox.demonstrations import demonstrate
@@ -25,12 +25,12 @@ from tool_sandbox.http.openenv import ResetRequest
 from tool_sandbox.http.run_code import RUN_CODE_TOOL
 from tool_sandbox.ledger import LedgerToolset
 from tool_sandbox.ledger.policies import OraclePolicy
-from tool_sandbox.sandbox import Sandbox
+from tool_sandbox.sandbox import Sandbox, Snapshot
 from tool_sandbox.tasks import Split
-from tool_sandbox.tools import CallStatus, ToolCall, ToolResult
+from tool_sandbox.tools import CallStatus, IsolationLevel, ToolCall, ToolResult, ToolSpec, Trust
 
 CONFIG = HttpConfig(max_requests=4, max_body_bytes=64 * 1024, call_seconds=20)
-POOL = PoolConfig(max_sessions=3)
+POOL = PoolConfig(max_sessions=3, queue_seconds=0)
 JSON = {"Content-Type": "application/json"}
 LEDGER = LedgerToolset()
 
@@ -43,9 +43,10 @@ class Service:
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
-    known, key = keys()
-    with served(build_app(CONFIG, LocalSandbox(PoolConfig()), known, ProgramSandbox()), CONFIG) as url:
+    (known, key), sandbox = keys(), programs()
+    with served(build_app(CONFIG, LocalSandbox(PoolConfig()), known, sandbox), CONFIG) as url:
         yield Service(url, key)
+    sandbox.close()
 
 
 @pytest.fixture
@@ -124,6 +125,8 @@ def test_standard_input_is_there_however_it_is_read(http: httpx.Client, read: st
         ("print('a')\nimport sys\nsys.exit(3)", "Failed", 3, ""),
         ("print('a')\nimport sys\nsys.exit('why')", "Failed", 1, "why\n"),
         ("print('a')\nimport sys\nsys.exit()", "Success", 0, ""),
+        ("print('a')\ninput()", "Failed", 1, "EOFError: EOF when reading a line\n"),
+        ("print('a')\nimport pickle\nclass A: pass\npickle.loads(pickle.dumps(A()))", "Success", 0, ""),
         ("print('a')\nx = []\nwhile True: x.append('y' * 1000000)", "Failed", 1, "MemoryError\n"),
     ],
 )
@@ -181,28 +184,45 @@ async def test_a_service_without_a_sandbox_for_programs_says_so() -> None:
 
 def test_a_sandbox_without_the_tool_is_refused() -> None:
     with pytest.raises(InvalidTool, match="RUN_CODE_TOOL"):
-        build_app(CONFIG, LocalSandbox(POOL), ApiKeys.nobody_asked(), ProgramSandbox(tools=()))
+        build_app(CONFIG, LocalSandbox(POOL), ApiKeys.nobody_asked(), Scripted(CallStatus.OK, tools=()))
 
 
-class Scripted(ProgramSandbox):
-    """Runs nothing: gives one result, or raises one error, once it is let go."""
+class Scripted:
+    """A sandbox that runs nothing: gives one result, or raises one error, once it is let go. Its own session too."""
 
-    def __init__(self, outcome: CallStatus | Exception) -> None:
+    trust = Trust.ISOLATED
+    level = IsolationLevel.NAMESPACES
+
+    def __init__(self, outcome: CallStatus | Exception, tools: tuple[ToolSpec, ...] = (RUN_CODE_TOOL.spec,)) -> None:
         self._outcome = outcome
-        self._tools = {RUN_CODE_TOOL.spec.name: RUN_CODE_TOOL}
+        self._tools = tools
         self.go = threading.Event()
         self.go.set()
-        self.closed = 0
 
-    def open(self) -> ProgramSession:
+    def specs(self) -> tuple[ToolSpec, ...]:
+        return self._tools
+
+    def open(self) -> Scripted:
         if isinstance(self._outcome, Exception):
             raise self._outcome
-        return ProgramSession(self)
+        return self
 
-    def run(self, call: ToolCall) -> ToolResult:
+    def call(self, call: ToolCall) -> ToolResult:
         assert self.go.wait(30)
         assert isinstance(self._outcome, CallStatus)
         return ToolResult(call.id, self._outcome, "lamp\nerror: hm")
+
+    def fork(self, snapshot: Snapshot) -> Scripted:
+        return self
+
+    def state_hash(self) -> str:
+        return ""
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(b"", "")
+
+    def close(self) -> None:
+        """Holds nothing."""
 
 
 @pytest.mark.parametrize(
@@ -390,7 +410,7 @@ async def test_a_full_pool_asks_the_caller_to_come_again_and_an_ended_episode_gi
     async with in_process() as http:
         names = [(await http.post("/reset")).json()["observation"]["episode_id"] for _ in range(3)]
         response = await http.post("/reset")
-        assert "all 3 sessions are open" in assert_problem(response, 429)["detail"]
+        assert "all 3 sessions stayed open" in assert_problem(response, 429)["detail"]
         assert response.headers["retry-after"] == "1"
         await http.post("/step", json={"action": {"type": "answer", "answer": ""}, "episode_id": names[0]})
         assert (await http.post("/reset")).status_code == 200
@@ -437,6 +457,31 @@ async def test_a_step_that_takes_too_long_loses_the_episode_and_is_nobody_s_faul
         assert stepped["observation"]["text"] == "error: no result in 0.1 s"
         assert len(client.closed) == 1
         assert_problem(await http.post("/step", json=STEP), 409)
+
+
+class TalkativeClient(LocalSandbox):
+    """A user who speaks twice, and a toolset that calls every answer right."""
+
+    def __init__(self) -> None:
+        super().__init__(POOL)
+        self.says: list[str | None] = ["And the desk?", None]
+
+    async def user_turn(self, lease: str) -> str | None:
+        return self.says.pop(0)
+
+    async def verdict(self, lease: str, answer: str | None) -> bool | None:
+        return True
+
+
+async def test_an_answer_ends_the_turn_and_the_episode_only_when_the_user_is_done() -> None:
+    answer = {"action": {"type": "answer", "answer": "no idea"}, "episode_id": "x"}
+    async with in_process(TalkativeClient()) as http:
+        await http.post("/reset", json={"episode_id": "x"})
+        first = (await http.post("/step", json=answer)).json()
+        second = (await http.post("/step", json=answer)).json()
+    assert (first["observation"]["text"], first["reward"], first["done"]) == ("And the desk?", None, False)
+    # The toolset's own verdict counts, although the answer is not the expected one.
+    assert (second["observation"]["text"], second["reward"], second["done"]) == ("", 1.0, True)
 
 
 async def test_an_episode_unused_for_too_long_is_closed() -> None:
@@ -511,6 +556,15 @@ def test_a_body_over_the_limit_is_too_large(http: httpx.Client) -> None:
 def test_a_body_that_is_no_json_is_unprocessable_and_an_unknown_path_is_not_found(http: httpx.Client) -> None:
     assert_problem(http.post("/run_code", content=b"{", headers=JSON), 422)
     assert_problem(http.get("/run_jupyter"), 404)
+
+
+async def test_a_form_of_a_web_page_runs_nothing_where_there_are_no_keys() -> None:
+    # Browsers send this content type to any address without asking; JSON they ask for first, and are not answered.
+    async with in_process(sandbox=Scripted(CallStatus.OK)) as http:
+        body = json.dumps({"code": "1", "language": "python"})
+        assert_problem(await http.post("/run_code", content=body, headers={"Content-Type": "text/plain"}), 422)
+        preflight = await http.options("/run_code", headers={"Origin": "https://example.org"})
+    assert_problem(preflight, 405)
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ class Service:
 @pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
     known, key = keys()
-    with served(build_app(CONFIG, LocalSandbox(PoolConfig(max_sessions=2)), known), CONFIG) as url:
+    with served(build_app(CONFIG, LocalSandbox(PoolConfig(max_sessions=2, queue_seconds=0)), known), CONFIG) as url:
         yield Service(url.removeprefix("http://"), key)
 
 
@@ -110,6 +110,12 @@ def test_a_key_may_also_come_as_bearer_and_nobody_gets_in_without(service: Servi
     for wrong in (url, f"ws://tests:wrong@{service.address}/ws", f"ws://{service.key}:@{service.address}/ws"):
         with pytest.raises(InvalidStatus, match="403"):
             connect(wrong, proxy=None)
+
+
+def test_a_web_page_is_not_let_in_even_with_a_key(service: Service) -> None:
+    headers = {"Authorization": f"Bearer {service.key}", "Origin": "https://example.org"}
+    with pytest.raises(InvalidStatus, match="403"):
+        connect(f"ws://{service.address}/ws", additional_headers=headers, proxy=None)
 
 
 def test_a_message_over_the_limit_ends_the_connection(socket: ClientConnection) -> None:

@@ -1,4 +1,4 @@
-"""One suite over the tiers that run code. A tier is one entry of `TIERS`, with what it promises beyond the common part.
+"""One suite over all tiers. A tier is one entry of `TIERS`, with what it promises beyond the common part.
 
 Where a probe would pass for the wrong reason (a file that nobody could read, a port that nobody listens at), the test
 first shows that the same thing works outside.
@@ -6,27 +6,40 @@ first shows that the same thing works outside.
 
 from __future__ import annotations
 
+import io
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Annotated, Any
 
 import pytest
+from pydantic import Field
 
-from tests.tool_sandbox.served import ProgramSandbox, keys, served
+from tests.tool_sandbox.served import keys, programs, served
 from tool_sandbox.client import LocalSandbox
-from tool_sandbox.config import HttpConfig, LanguageConfig, PoolConfig, RemoteConfig
+from tool_sandbox.config import MIB, HttpConfig, LanguageConfig, PoolConfig, RemoteConfig, SandboxConfig
 from tool_sandbox.errors import ForkDiverged, LeaseLost
+from tool_sandbox.functions import SessionState, tool
 from tool_sandbox.http.app import build_app
-from tool_sandbox.isolation.python_tool import CUT_MARKER
+from tool_sandbox.in_process import InProcessSandbox
+from tool_sandbox.isolation.isolated import IsolatedSandbox
+from tool_sandbox.isolation.level import reach
+from tool_sandbox.isolation.outcome import CUT_MARKER
+from tool_sandbox.isolation.python_tool import NOTEBOOK, PYTHON
+from tool_sandbox.isolation.stateful import StatefulSandbox
 from tool_sandbox.language import LanguageSandbox
 from tool_sandbox.remote import RemoteSandbox
 from tool_sandbox.sandbox import Sandbox, SandboxSession, Snapshot
 from tool_sandbox.tools import CallStatus, IsolationLevel, ToolCall, ToolResult
 
 OUTPUT_BYTES = 1000
+LIMITS = SandboxConfig(
+    cpu_seconds=2, wall_seconds=8, memory_bytes=256 * MIB, output_bytes=OUTPUT_BYTES, workers=2, warm_sessions=1
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +53,28 @@ class Tier:
     """The tool that takes Python as `code`."""
     keeps_variables: bool
     """From one call of a session to the next."""
+    contains: bool = True
+    """Whether it is there for code that nobody trusts: budgets, and no way out."""
+
+
+@dataclass
+class Variables(SessionState):
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+@tool
+def trusted(variables: Variables, code: Annotated[str, Field(min_length=1)]) -> str:
+    """Run code of ours, in our own process."""
+    printed = io.StringIO()
+    exec(code, {"print": partial(print, file=printed)}, variables.values)
+    return printed.getvalue().rstrip("\n")
+
+
+@contextmanager
+def in_process() -> Iterator[Sandbox]:
+    sandbox = InProcessSandbox([trusted], output_characters=OUTPUT_BYTES)
+    yield sandbox
+    sandbox.close()
 
 
 @contextmanager
@@ -52,17 +87,35 @@ def language() -> Iterator[Sandbox]:
 @contextmanager
 def remote() -> Iterator[Sandbox]:
     """The client over real HTTP to our own service."""
-    config, (known, key) = HttpConfig(), keys()
-    with served(build_app(config, LocalSandbox(PoolConfig()), known, ProgramSandbox()), config) as url:
+    config, (known, key), behind = HttpConfig(), keys(), programs()
+    with served(build_app(config, LocalSandbox(PoolConfig()), known, behind), config) as url:
         sandbox = RemoteSandbox(
             RemoteConfig(url=url, output_bytes=OUTPUT_BYTES, level=IsolationLevel.NAMESPACES), key=key
         )
         yield sandbox
         sandbox.close()
+    behind.close()
+
+
+@contextmanager
+def isolated() -> Iterator[Sandbox]:
+    sandbox = IsolatedSandbox([PYTHON], LIMITS, reach(LIMITS).level)
+    yield sandbox
+    sandbox.close()
+
+
+@contextmanager
+def stateful() -> Iterator[Sandbox]:
+    sandbox = StatefulSandbox([NOTEBOOK], LIMITS, reach(LIMITS).level)
+    yield sandbox
+    sandbox.close()
 
 
 TIERS = [
+    Tier("in_process", in_process, "trusted", keeps_variables=True, contains=False),
     Tier("language", language, "code", keeps_variables=True),
+    Tier("isolated", isolated, "python", keeps_variables=False),
+    Tier("stateful", stateful, "notebook", keeps_variables=True),
     Tier("remote", remote, "python", keeps_variables=False),
 ]
 
@@ -91,6 +144,11 @@ def running(request: pytest.FixtureRequest) -> Iterator[Running]:
         yield Running(request.param, sandbox)
 
 
+def needs_containment(running: Running) -> None:
+    if not running.tier.contains:
+        pytest.skip("this tier is for code that is trusted")
+
+
 def needs_variables(running: Running) -> None:
     if not running.tier.keeps_variables:
         pytest.skip("no call of this tier sees another")
@@ -108,18 +166,18 @@ def test_every_tool_of_a_tier_declares_its_trust(running: Running) -> None:
     assert running.tier.tool in {spec.name for spec in running.sandbox.specs()}
 
 
-@pytest.mark.parametrize(
-    ("code", "content"),
-    [
-        ("print('so far')\n1 / 0", "so far\nerror: ZeroDivisionError: division by zero"),
-        ("raise ValueError('no lamp')", "error: ValueError: no lamp"),
-    ],
-)
-def test_an_exception_is_a_tool_error_with_its_message_after_the_output(
-    running: Running, code: str, content: str
-) -> None:
-    result = running.once(code)
-    assert (result.status, result.content) == (CallStatus.TOOL_ERROR, content)
+def test_an_exception_is_a_tool_error_with_its_message(running: Running) -> None:
+    result = running.once("raise ValueError('no lamp')")
+    assert (result.status, result.content) == (CallStatus.TOOL_ERROR, "error: ValueError: no lamp")
+
+
+def test_what_was_printed_before_an_exception_is_shown_before_it(running: Running) -> None:
+    needs_containment(running)
+    result = running.once("print('so far')\n1 / 0")
+    assert (result.status, result.content) == (
+        CallStatus.TOOL_ERROR,
+        "so far\nerror: ZeroDivisionError: division by zero",
+    )
 
 
 def test_code_that_does_not_parse_is_a_tool_error(running: Running) -> None:
@@ -142,6 +200,7 @@ def test_arguments_that_do_not_fit_are_never_run(running: Running, arguments: di
 
 
 def test_endless_code_is_out_of_time_and_the_session_goes_on(running: Running) -> None:
+    needs_containment(running)
     session = running.sandbox.open()
     result = running.run(session, "print('on my way')\nwhile True: pass")
     assert result.status is CallStatus.TIMEOUT
@@ -158,6 +217,7 @@ def test_output_above_the_limit_is_cut_with_a_marker(running: Running) -> None:
 
 
 def test_a_memory_bomb_is_out_of_memory_and_the_session_goes_on(running: Running) -> None:
+    needs_containment(running)
     session = running.sandbox.open()
     result = running.run(session, "x = []\nwhile True: x.append('y' * 1000000 + str(len(x)))")
     assert (result.status, result.content) == (CallStatus.OUT_OF_MEMORY, "error: out of memory")
@@ -165,6 +225,7 @@ def test_a_memory_bomb_is_out_of_memory_and_the_session_goes_on(running: Running
 
 
 def test_a_file_of_the_host_is_never_read(running: Running, tmp_path: Path) -> None:
+    needs_containment(running)
     secret = tmp_path / "secret"
     secret.write_text("the secret of the host")
     read = "print(open('{}').read())"
@@ -176,6 +237,7 @@ def test_a_file_of_the_host_is_never_read(running: Running, tmp_path: Path) -> N
 
 
 def test_a_listener_of_the_host_is_never_reached(running: Running) -> None:
+    needs_containment(running)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port), timeout=5):
@@ -188,6 +250,7 @@ def test_a_listener_of_the_host_is_never_reached(running: Running) -> None:
 
 
 def test_the_environment_of_the_host_is_never_seen(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs_containment(running)
     monkeypatch.setenv("STEPTOOL_TEST_SECRET", "hush")
     result = running.once("import os\nprint(os.environ.get('STEPTOOL_TEST_SECRET'))")
     assert "hush" not in result.content
@@ -203,8 +266,8 @@ def test_sessions_are_apart(running: Running) -> None:
 
 def test_variables_stay_exactly_where_a_tier_says_so(running: Running) -> None:
     session = running.sandbox.open()
-    running.run(session, "x = 41\ndef more(n): return n + 1")
-    result = running.run(session, "print(more(x))")
+    running.run(session, "x = 41")
+    result = running.run(session, "print(x + 1)")
     assert (result.status is CallStatus.OK) is running.tier.keeps_variables
     assert (result.content == "42") is running.tier.keeps_variables
 
@@ -246,6 +309,11 @@ def test_a_snapshot_that_is_not_what_it_says_is_refused(running: Running) -> Non
     running.run(session, "x = 1")
     with pytest.raises(ForkDiverged):
         running.sandbox.fork(replace(session.snapshot(), state_hash="0" * 64))
+
+
+def test_a_snapshot_of_another_tier_is_refused(running: Running) -> None:
+    # In-process snapshots are pickles of ours, which nobody else may hand in.
+    needs_containment(running)
     with pytest.raises(ForkDiverged):
         running.sandbox.fork(Snapshot(b"of another tier", "1" * 64))
 

@@ -99,7 +99,10 @@ class _Conversation:
 
 
 def _owner(socket: WebSocket, keys: ApiKeys) -> str:
-    """Name of the caller's key. Refuses the connection without one, if there are any."""
+    """Name of the caller's key. Refuses the connection without one, if there are any, and every web page."""
+    if socket.headers.get("origin") is not None:
+        # A browser lets any page open a socket to this machine, and says so by this header; trainers send none.
+        raise WebSocketException(WS_1008_POLICY_VIOLATION, "connections from web pages are not served")
     try:
         return authorise(keys, _bearer(socket.headers.get("authorization")))
     except HTTPException as error:

@@ -158,8 +158,14 @@ class Episodes:
 
     async def _answer(self, episode: _Episode, action: Answer) -> StepResponse:
         try:
-            verdict = solved(episode.task.ground_truth, action.answer, await self._state_hash(episode))
-        except LeaseLost:
+            async with asyncio.timeout(self._config.call_seconds):
+                said = await self._client.user_turn(episode.lease)
+                if said is not None:
+                    return StepResponse(observation=Observation(episode_id=episode.id, text=said))
+                checked = await self._client.verdict(episode.lease, action.answer)
+                state_hash = await self._client.state_hash(episode.lease)
+            verdict = solved(episode.task.ground_truth, action.answer, state_hash, checked)
+        except (LeaseLost, TimeoutError):
             verdict = None
         await self._end(episode)
         reward = None if verdict is None else float(verdict)

@@ -45,7 +45,7 @@ class CallTool(_Wire):
 
 
 class Answer(_Wire):
-    """End the episode with an answer."""
+    """End the turn with a text. That ends the episode too, unless a scripted user has more to say."""
 
     type: Literal["answer"]
     answer: str
@@ -77,7 +77,7 @@ class Observation(_Wire):
 
     episode_id: str
     text: str
-    """The prompt after a reset, the tool's output after a call, empty after an answer."""
+    """After a reset the prompt, after a call the tool's output, after an answer what the user says next."""
     tools: tuple[dict[str, Any], ...] = ()
     """After a reset: the tools that the task offers, as OpenAI functions."""
     status: CallStatus | None = None

@@ -6,7 +6,7 @@ a mark how it ended. The sandbox's limits stay around all of it; whoever forges 
 
 from __future__ import annotations
 
-import base64
+import binascii
 import contextlib
 import io
 import json
@@ -15,7 +15,7 @@ import resource
 import signal
 import sys
 import traceback
-from types import FrameType
+import types
 
 STDERR_CHARACTERS = 65536
 
@@ -37,15 +37,18 @@ def serve(
     for path, content in files.items():
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         with open(path, "wb") as file:
-            file.write(base64.b64decode(content))
-    feed(stdin)
+            file.write(binascii.a2b_base64(content))
+    if stdin:
+        feed(stdin)
     sys.stderr, real = io.StringIO(), sys.stderr
     limit(seconds, memory_bytes)
+    # Where pickle and dataclasses look for what the code defines.
+    main = sys.modules["__main__"] = types.ModuleType("__main__")
     report: dict[str, object] = {"return_code": 0, "timed_out": False}
     failure = None
     try:
         # Without `dont_inherit`, the code would get this file's `annotations` import.
-        exec(compile(code, "<code>", "exec", dont_inherit=True), {"__name__": "__main__"})
+        exec(compile(code, "<code>", "exec", dont_inherit=True), main.__dict__)
     except OutOfTime:
         report = {"return_code": None, "timed_out": True}
     except SystemExit as end:
@@ -59,7 +62,7 @@ def serve(
         traceback.print_exception(failure.with_traceback(failure.__traceback__ and failure.__traceback__.tb_next))
     written, sys.stderr = sys.stderr, real
     report["stderr"] = written.getvalue()[-STDERR_CHARACTERS:] if isinstance(written, io.StringIO) else ""
-    report["files"] = {path: base64.b64encode(content).decode() for path, content in fetched(fetch_files)}
+    report["files"] = fetched(fetch_files)
     print(mark + json.dumps(report))
     if failure is not None:
         raise failure
@@ -88,7 +91,7 @@ def limit(seconds: float, memory_bytes: int) -> None:
             resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, hard))
 
 
-def out_of_time(number: int, frame: FrameType | None) -> None:
+def out_of_time(number: int, frame: types.FrameType | None) -> None:
     """Handler of the timer."""
     raise OutOfTime
 
@@ -101,10 +104,10 @@ def exit_code(end: SystemExit) -> int:
     return 1
 
 
-def fetched(paths: list[str]) -> list[tuple[str, bytes]]:
-    """Path and content of those files that can be read."""
-    found = []
+def fetched(paths: list[str]) -> dict[str, str]:
+    """Those files that can be read, in base64."""
+    found = {}
     for path in paths:
         with contextlib.suppress(OSError), open(path, "rb") as file:
-            found.append((path, file.read()))
+            found[path] = binascii.b2a_base64(file.read(), newline=False).decode()
     return found

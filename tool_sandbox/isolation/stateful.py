@@ -160,7 +160,7 @@ class StatefulSession:
 
     def replay(self, snapshot: Snapshot) -> None:
         """Repeat the calls of a snapshot in this fresh session. Raises `ForkDiverged`."""
-        for source in json.loads(snapshot.data):
+        for source in _programs(snapshot):
             self._ask({"kind": "run", "code": source})
             self._programs.append(source)
         reached = self.state_hash()
@@ -180,3 +180,13 @@ class StatefulSession:
         if self._worker is None:
             raise LeaseLost("stateful session: it is closed")
         return self._worker.request(request)
+
+
+def _programs(snapshot: Snapshot) -> list[str]:
+    try:
+        return json.loads(snapshot.data)
+    except ValueError as error:
+        raise ForkDiverged(
+            f"stateful session: its snapshot of state {snapshot.state_hash[:12]} holds no calls ({error}); fork it in "
+            "the tier where it was taken"
+        ) from error
