@@ -33,7 +33,7 @@ from tool_sandbox.ledger.splits import (
     split_of,
     stable_hash,
 )
-from tool_sandbox.ledger.tools import RESERVED_FAMILY, TOOLS, Refusal, Value, family_of
+from tool_sandbox.ledger.tools import RESERVED_FAMILY, TOOLS, Refusal, family_of
 from tool_sandbox.ledger.variants import variant_name
 from tool_sandbox.ledger.world import Row, build_world
 from tool_sandbox.tasks import GroundTruth, Split, Task
