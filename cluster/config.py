@@ -42,11 +42,11 @@ class CurriculumMix(Settings):
 
     kind: Literal["curriculum"] = "curriculum"
     low: Share = 0.3
-    """Below this expected solved rate, tasks move to easier levels."""
     high: Share = 0.7
-    """Above it, they move to harder ones."""
-    margin: NonNegativeFloat = 0.05
-    """How far back inside the band the expected rate has to be before a move ends."""
+    """The band that the solved rate of the sampled episodes is to stay in."""
+    margin: NonNegativeFloat = 0.1
+    """How near to an edge of the band the expected rate may come before tasks move to other levels. They go on moving
+    until it is in the middle. The rate of one iteration scatters about the expected one."""
     window: PositiveInt = 3
     """Newest iterations with tasks of a level over which its solved rate is taken."""
     step: Share = 0.1

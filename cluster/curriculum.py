@@ -1,4 +1,4 @@
-"""Which levels the next tasks come from: shares that follow the policy, so that it solves some of them and fails at some.
+"""Which levels the next tasks come from: shares that follow the policy, so that it solves some and fails at some.
 
 Owns `Curriculum`, the state of one run, and its two steps: `draw` the levels of an iteration, `learn` what was solved.
 Pure: both give a new state, and a checkpoint holds it as JSON. There are no dice in it; the seed of a run decides the
@@ -104,12 +104,13 @@ def _remember(record: LevelRecord, outcome: tuple[float, int] | None, window: in
 
 
 def _course(before: int, rate: float | None, mix: CurriculumMix) -> int:
-    """Set out where the expected rate leaves the band; keep on until it is back inside by the margin (hysteresis)."""
+    """Set out where the expected rate comes near an edge of the band; keep on to its middle (hysteresis)."""
     if rate is None:
         return STILL
-    if rate > mix.high or (before == HARDER and rate > mix.high - mix.margin):
+    middle = (mix.low + mix.high) / 2
+    if rate > mix.high - mix.margin or (before == HARDER and rate > middle):
         return HARDER
-    if rate < mix.low or (before == EASIER and rate < mix.low + mix.margin):
+    if rate < mix.low + mix.margin or (before == EASIER and rate < middle):
         return EASIER
     return STILL
 
@@ -119,7 +120,7 @@ def _shift(records: Mapping[str, LevelRecord], course: int, mix: CurriculumMix) 
 
     That is the next level which is not beyond the band itself, and the last one where all are.
     """
-    names = list(records) if course == HARDER else list(reversed(records))
+    names = list(records)[::course]
     source = next((name for name in names if records[name].share - mix.floor > _ROUNDING), names[-1])
     further = names[names.index(source) + 1 :]
     if not further:

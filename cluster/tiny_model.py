@@ -26,8 +26,10 @@ from actors.recipes import tool_specs
 from cluster.models import CHATML_TEMPLATE, END_OF_TEXT, END_OF_TURN
 from tool_sandbox.demonstrations import Demonstration as Played
 from tool_sandbox.demonstrations import demonstrate
+from tool_sandbox.isolation.python_tool import PYTHON_SPEC
 from tool_sandbox.ledger.names import COLORS, MONTHS, POOLS, WEEKDAYS
 from tool_sandbox.ledger.policies import NoisyOraclePolicy
+from tool_sandbox.ledger.tools import TOOLS
 from tool_sandbox.registry import load_toolset
 from tool_sandbox.tasks import Split, Task
 
@@ -249,7 +251,8 @@ def _rendered(played: Iterable[Played]) -> Iterator[str]:
     names = [name for pool in POOLS.values() for name in pool]
     roles = ("Tools", "user", "system", "assistant")
     numbers = (f"{number:02d}" for number in range(100))
-    words = [*names, *COLORS, *WEEKDAYS, *(month for month, _ in MONTHS), *specs, *roles, *numbers]
+    # The tools of these levels only: a vocabulary with every other name of a tool would be another model.
+    words = [*names, *COLORS, *WEEKDAYS, *(month for month, _ in MONTHS), *TOOLS, PYTHON_SPEC.name, *roles, *numbers]
     yield from (" ".join(words) for _ in range(20))
 
 

@@ -52,7 +52,7 @@ class Player:
         truth = self.task.ground_truth
         if truth.state_hash is not None:
             return truth.state_hash == self.session.state_hash()
-        return truth.answer in map(str, self.known)
+        return any(str(value) == truth.answer for value in self.known)
 
     def calls(self) -> Iterator[ToolCall]:
         """Every call that could be made now by somebody who does not guess."""
@@ -61,10 +61,8 @@ class Player:
             fitting = [[v for v in self.known if accepts(d, self.world.kind_of(v))] for d in variant.tool.domains]
             for values in itertools.product(*fitting):
                 yield variant.call(values)
-                if variant.is_list:
-                    yield from (
-                        variant.call(values, c) for tool, row, c in self.cursors if (tool, row) == (name, values[0])
-                    )
+                heard = (cursor for tool, row, cursor in self.cursors if (tool, (row,)) == (name, values))
+                yield from (variant.call(values, cursor) for cursor in heard)
 
     def state(self) -> object:
         """Equal for players to whom the same calls do the same."""

@@ -17,7 +17,7 @@ from tool_sandbox.ledger.plans import Plan
 from tool_sandbox.ledger.policies import NoiseMix, NoisyOraclePolicy, OraclePolicy, RandomPolicy
 from tool_sandbox.ledger.setting import restore
 from tool_sandbox.ledger.tools import TOOLS, Refusal, Value, accepts
-from tool_sandbox.ledger.variants import VARIANTS
+from tool_sandbox.ledger.variants import VARIANTS, offered
 from tool_sandbox.tasks import Split, Task
 from tool_sandbox.tools import CallStatus
 
@@ -25,50 +25,42 @@ LEDGER = LedgerToolset()
 SPLITS = st.sampled_from(list(Split))
 
 
-def steps_between(task: Task) -> dict[Value, set[Value]]:
-    """Value → what one call makes of it, over everything within eleven calls of the world's names and the prompt's."""
-    world = restore(task.payload).world
-    tools = [VARIANTS[name].tool for name in task.tools]
-    names = [name for table in world.tables().values() for name in table]
-    frontier: set[Value] = {*names, *world.cities(), *(c.value for c in Plan.from_json(task.payload["plan"]).constants)}
-    graph: dict[Value, set[Value]] = {}
-    for _ in range(11):
-        for value in frontier - set(graph):
-            graph[value] = set()
-            for tool in tools:
-                if accepts(tool.domains[0], world.kind_of(value)):
-                    try:
-                        graph[value].add(tool.run(world, value))
-                    except Refusal:
-                        continue
-        frontier = {result for results in graph.values() for result in results}
-    return graph
+def made_of(task: Task, value: Value) -> set[Value]:
+    """What one call makes of a value."""
+    world, made = restore(task.payload).world, set[Value]()
+    for tool in offered(task.tools).values():
+        if accepts(tool.tool.domains[0], world.kind_of(value)):
+            try:
+                made.add(tool.tool.run(world, value))
+            except Refusal:
+                continue
+    return made
 
 
-def hops(graph: dict[Value, set[Value]], known: set[Value], answer: str) -> int:
-    """Fewest steps from any known value to the answer, by widening the known set a step at a time."""
+def hops(task: Task, known: set[Value], graph: dict[Value, set[Value]]) -> int:
+    """Fewest calls after which the answer is known, by widening what is known a call at a time. Fills `graph`."""
     for depth in range(12):
-        if answer in map(str, known):
+        if task.ground_truth.answer in {str(value) for value in known}:
             return depth
-        known = known | {result for value in known for result in graph.get(value, ())}
-    raise AssertionError("the answer is not within eleven steps")
+        graph |= {value: made_of(task, value) for value in known - set(graph)}
+        known = known.union(*(graph[value] for value in known))
+    raise AssertionError("the answer is not within eleven calls")
 
 
 @settings(max_examples=60, deadline=None)
 @given(SPLITS, st.integers(0, 10**6), st.integers(0, 10**6))
 def test_the_distance_of_a_chain_is_a_shortest_path_after_any_calls(split: Split, index: int, seed: int) -> None:
     task = LEDGER.sample_task(split, "L4", index)
-    graph, answer = steps_between(task), task.ground_truth.answer
-    assert answer is not None
+    graph: dict[Value, set[Value]] = {}
     known: set[Value] = {constant.value for constant in Plan.from_json(task.payload["plan"]).constants}
-    assert hops(graph, known, answer) == task.ground_truth.minimum_calls
+    assert hops(task, known, graph) == task.ground_truth.minimum_calls
     run = demonstrate(LEDGER, task, RandomPolicy(seed, answer_probability=0.0), 8)
     for call, outcome in zip(run.actions, run.outcomes, strict=True):
         if outcome.result.status is CallStatus.OK:
             content = outcome.result.content
             known |= {*call.arguments.values(), int(content) if content.isdigit() else content}
         assert outcome.progress is not None
-        assert outcome.progress.after == hops(graph, known, answer)
+        assert outcome.progress.after == hops(task, known, graph)
 
 
 def test_no_sequence_of_calls_ends_a_short_chain_sooner() -> None:

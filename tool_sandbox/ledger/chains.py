@@ -1,12 +1,13 @@
 """How far a session is from the end of a chain: a cheapest path over the values of its world.
 
 Owns `ChainTracker`. On the levels of chains every tool on offer has one parameter and only reads, so a call leads from
-a value that is known to one that may be new, and the exact distance is Dijkstra's, whatever was called before. The
-other levels have calls with two parameters and writes; their distance is `progress.Tracker`'s.
+a value that is known to one that may be new, and Dijkstra's algorithm gives the exact distance, whatever was called
+before. The other levels have calls with two parameters and writes; their distance is `progress.Tracker`'s.
 """
 
 from __future__ import annotations
 
+import copy
 import heapq
 import itertools
 from collections.abc import Collection, Iterable
@@ -27,13 +28,20 @@ class ChainTracker:
     """The distance of one session. Mutable: `observe` it after every call that told a result, in order."""
 
     def __init__(
-        self, world: World, told: Iterable[Value], answer: Value, tools: Collection[str], faults: Faults
+        self, world: World, told: Iterable[Value], answer: Value, tools: Collection[str], faults: Faults, most: int
     ) -> None:
-        """`told`: values that the prompt names. `faults` is the live state, seen but never changed."""
+        """`told`: values that the prompt names. `faults` is the live state, seen but never changed.
+
+        `most`: calls, once no tool is closed, within which the answer is known to be. Beyond it nothing is looked for:
+        numbers and words grow without end.
+        """
         self._finder = FactFinder(world, tools)
         self._known = tuple(told)
         self._answer = answer
         self._faults = faults
+        self._most = most
+        self._steps: dict[Value, list[tuple[Fact, Value]]] = {}
+        """Value → the calls that it allows, with their results."""
 
     @property
     def remaining(self) -> int:
@@ -54,23 +62,23 @@ class ChainTracker:
         return Move(chain[0].tool, chain[0].values, self._faults.next_cursor(chain[0]))
 
     def fork(self, world: World, faults: Faults) -> ChainTracker:
-        """An equal tracker that goes its own way. Nothing changes a world here, so the finder's results hold in both."""
-        twin = object.__new__(ChainTracker)
-        twin._finder, twin._known, twin._answer, twin._faults = self._finder, self._known, self._answer, faults
+        """An equal tracker that goes its own way. Nothing changes a world here, so known results hold in it."""
+        twin = copy.copy(self)
+        twin._faults = faults
         return twin
 
     def _cheapest(self) -> Chain:
         """The cheapest chain: a closed tool is opened only where going round it takes longer."""
         closed = self._faults.closed
-        through = self._search(frozenset(), None)
+        through = self._search(frozenset(), self._most)
         if through is None:
-            raise ValueError(f"the offered tools do not lead to the answer {self._answer!r}")
+            raise ValueError(f"the offered tools do not lead to the answer {self._answer!r} in {self._most} calls")
         if closed.isdisjoint(fact.tool for fact in through[1]):
             return through
         round_it = self._search(closed, through[0] + 1)
         return round_it or (through[0] + 1, through[1])
 
-    def _search(self, avoid: frozenset[str], limit: int | None) -> Chain | None:
+    def _search(self, avoid: frozenset[str], limit: int) -> Chain | None:
         """The chain of the fewest calls without the tools to avoid; None where more than `limit` would be needed.
 
         Among equally cheap chains the order of tools and known values decides, so that every process finds the same.
@@ -82,15 +90,20 @@ class ChainTracker:
             calls, _, value, fact = heapq.heappop(queue)
             if value in came_by:
                 continue
-            if limit is not None and calls > limit:
+            if calls > limit:
                 return None
             came_by[value] = fact
             if value == self._answer:
                 return calls, _walk_back(came_by, value)
-            for step, result in self._finder.available([value]):
+            for step, result in self._steps_from(value):
                 if step.tool not in avoid and result not in came_by:
                     heapq.heappush(queue, (calls + self._faults.calls_for(step), next(order), result, step))
         return None
+
+    def _steps_from(self, value: Value) -> list[tuple[Fact, Value]]:
+        if value not in self._steps:
+            self._steps[value] = list(self._finder.available([value]))
+        return self._steps[value]
 
 
 def _walk_back(came_by: dict[Value, Fact | None], value: Value) -> tuple[Fact, ...]:

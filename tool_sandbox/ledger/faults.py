@@ -6,6 +6,7 @@ fact takes and never what the fact is. The state is a few plain values: it is co
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -65,9 +66,8 @@ class Faults:
 
     def fork(self) -> Faults:
         """An equal state that shares nothing mutable with this one."""
-        twin = object.__new__(Faults)
-        twin._fault, twin._seed, twin._page_of = self._fault, self._seed, self._page_of
-        twin.closed, twin._looked = self.closed, dict(self._looked)
+        twin = copy.copy(self)
+        twin._looked = dict(self._looked)
         return twin
 
     def admit(self, tool: str) -> None:

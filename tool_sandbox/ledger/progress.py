@@ -9,6 +9,7 @@ which no offered tool leads back.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
@@ -67,8 +68,7 @@ class Tracker:
 
     def fork(self, world: World, faults: Faults) -> Tracker:
         """An equal tracker over `world` and `faults`, which are copies of the live state."""
-        twin = object.__new__(Tracker)
-        twin._calls, twin._target, twin._tools, twin.lost = self._calls, self._target, self._tools, self.lost
+        twin = copy.copy(self)
         twin._world, twin._faults, twin._known = world, faults, set(self._known)
         return twin
 

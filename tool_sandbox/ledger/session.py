@@ -31,16 +31,18 @@ class LedgerSession:
         self._offered = offered(task.tools)
         tools = [name for name in self._offered if name in TOOLS]
         self._tracker = setting.tracker(self._world, self._faults, tools)
+        self._remaining = self._tracker.remaining
 
     def call(self, call: ToolCall) -> CallOutcome:
         """Run one call and measure what it did to the distance."""
-        before = self._tracker.remaining
+        before = self._remaining
         wall, cpu = time.perf_counter(), time.thread_time()
         result = self._run(call)
         if call.name not in self._extra:
             seconds = {"wall_seconds": time.perf_counter() - wall, "cpu_seconds": time.thread_time() - cpu}
             result = replace(result, **seconds)
-        return CallOutcome(result, Progress(before, self._tracker.remaining))
+        self._remaining = self._tracker.remaining
+        return CallOutcome(result, Progress(before, self._remaining))
 
     def fork(self) -> LedgerSession:
         """A session of its own that continues from this state, by value: neither sees what the other does."""

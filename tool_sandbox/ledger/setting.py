@@ -37,9 +37,10 @@ class Setting:
     """Every tool has one parameter and only reads, so that the distance is a cheapest path."""
 
     def tracker(self, world: World, faults: Faults, tools: Collection[str]) -> Tracker | ChainTracker:
-        """The distance of a session whose live state is `world` and `faults`; `tools`: plain names of those on offer."""
+        """The distance of a session whose live state is `world` and `faults`; `tools`: plain names on offer."""
         if self.is_chain:
-            return ChainTracker(world, self.told, self.calls[-1].result, tools, faults)
+            most = sum(faults.calls_for(call.fact) for call in self.calls)
+            return ChainTracker(world, self.told, self.calls[-1].result, tools, faults, most)
         return Tracker(self.calls, self.target, world, tools, faults)
 
 
@@ -60,7 +61,7 @@ def restore(payload: Mapping[str, Any]) -> Setting:
 
 
 def build_setting(payload: Mapping[str, Any]) -> Setting:
-    """The setting of a payload that this generator made. Raises `Refusal` where the world refuses a call of the graph."""
+    """The setting of a payload of this generator. Raises `Refusal` where the world refuses a call of the graph."""
     seed, plan = payload["seed"], Plan.from_json(payload["plan"])
     fault = Fault.from_json(payload["fault"]) if "fault" in payload else None
     world = build_world(seed, plan.names, payload["patch"])

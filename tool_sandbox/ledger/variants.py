@@ -31,24 +31,27 @@ CURSOR = "cursor"
 MISS = "not here"
 """How a page begins that does not hold the row."""
 
-_RENAMED = dict(
-    pair.split("=")
-    for pair in """
+
+def _pairs(text: str) -> dict[str, str]:
+    return {old: new for old, _, new in (pair.partition("=") for pair in text.split())}
+
+
+_RENAMED = _pairs(
+    """
     price=cost weight=mass stock=inventory color=tint age=years_old city=hometown balance=savings room=hall
     date=placed_on item=goods buyer=customer boss=manager account=bank_account host=organizer maker=producer
     order=last_purchase add=plus minus=subtract times=multiply sales=units_sold funds=town_total spent=expenses
     cents=to_cents grams=to_grams months=to_months weekday=day_name month=month_name length=letter_count
     reverse=backwards initial=first_letter join=hyphenate pay=settle ship=dispatch refund=repay cancel=annul
     reopen=restore note=annotate deposit=put_in withdraw=take_out thaw=unfreeze login=sign_in
-    """.split()
+    """
 )
 """Plain name of a tool → its name in `TEST_TOOLS`."""
-_RENAMED_PARAMETERS = dict(
-    pair.split("=")
-    for pair in """
+_RENAMED_PARAMETERS = _pairs(
+    """
     item=product person=who order=reference account=iban event=occasion city=town a=x b=y dollars=usd kilos=kg
     years=duration date=day word=term text=message amount=sum cursor=after
-    """.split()
+    """
 )
 
 
