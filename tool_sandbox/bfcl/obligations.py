@@ -10,11 +10,11 @@ remaining distance is defined:
               + what earlier turns left undone when the model ended them, which can never be made up
 
 A ground-truth call is owed until a call of this turn gives its result; one that changes nothing is not owed either
-where an earlier turn gave its result. The distance of a turn that the package would call done is 0, and that of one that
-it would not is at least 1, so that 0 remain at the end exactly where the dialogue is solved. Whoever follows the ground
-truth comes nearer by exactly one with each call that is owed; a repetition changes nothing; a wrong write takes one away
-for each attribute that it spoils, and gives it back when repaired. Only calls are measured: what changes when the user
-speaks on is no step's merit.
+where an earlier turn gave its result. The distance of a turn that the package would call done is 0, and that of one
+that it would not is at least 1, so that 0 remain at the end exactly where the dialogue is solved. Whoever follows the
+ground truth comes nearer by exactly one with each call that is owed; a repetition changes nothing; a wrong write takes
+one away for each attribute that it spoils, and gives it back when repaired. Only calls are measured: what changes when
+the user speaks on is no step's merit.
 
 The number of ground-truth calls is how the benchmark's authors do it, not proved to be the fewest: where a shorter way
 exists, a call may bring the task nearer by more than one.

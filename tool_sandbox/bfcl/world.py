@@ -2,8 +2,8 @@
 
 Owns `World`. The package runs model text through `eval`, keeps its instances in module globals, and its classes share
 more than they should: default arguments that are lists, module tables that enter the state, the precision of `mpmath`
-and `decimal`. Here a call is the name of a documented function with JSON arguments, made on an instance that nobody else
-holds, with copies of whatever is handed over.
+and `decimal`. Here a call is the name of a documented function with JSON arguments, made on an instance that nobody
+else holds, with copies of whatever is handed over.
 """
 
 from __future__ import annotations

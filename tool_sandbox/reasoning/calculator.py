@@ -1,8 +1,8 @@
 """The `calculator` tool: exact arithmetic on one expression, within bounds.
 
 Owns the spec, the grammar and its evaluation. The expression is parsed as Python and walked; nothing in it is ever
-executed. Numbers are exact fractions, so that `0.1 + 0.2` is `0.3`; every intermediate result is bounded in size before it
-is computed, so that no expression takes longer than a few milliseconds.
+executed. Numbers are exact fractions, so that `0.1 + 0.2` is `0.3`. Operands are bounded, and what could grow fast is
+refused before it is computed, so that no expression takes longer than some milliseconds.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Questions of `reasoning-gym` as a toolset: a level is a dataset, an index is a seed.
 
-A question belongs to the split that a hash of its text says, so that no question of one split occurs in another, whatever
-seed makes it again: 80 % train, 10 % val, 10 % test_iid. An index tries seeds of its own until one gives a question of the
-wanted split.
+A question belongs to the split that a hash of its text says, so that no question of one split occurs in another,
+whatever seed makes it again: 80 % train, 10 % val, 10 % test_iid. An index tries seeds of its own until one gives a
+question of the wanted split.
 """
 
 from __future__ import annotations
