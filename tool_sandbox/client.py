@@ -59,7 +59,8 @@ class LocalSandbox:
 
     def __init__(self, config: PoolConfig, table: SessionTable | None = None) -> None:
         """`table`: sessions to share with others; None makes an own table."""
-        self._table = table or SessionTable(config.max_sessions, config.lease_seconds)
+        # An empty table is false, and still the one to use.
+        self._table = SessionTable(config.max_sessions, config.lease_seconds) if table is None else table
 
     async def open(self, task: Task) -> str:
         return await asyncio.to_thread(self._table.open, task)
