@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayTaskError
 from ray.rllib.utils.actor_manager import CallResult, FaultTolerantActorManager, RemoteCallResults
 
 from actors.config import RolloutConfig
@@ -26,6 +26,7 @@ from actors.revival import MAX_FAILURES, Revivals, load_arguments
 from actors.rollout_actor import RolloutActor
 from actors.scoring import ScoredTrajectory
 from actors.weights import PublishedWeights
+from tool_sandbox.ray_failures import ACTOR_LOST
 
 POLL_SECONDS = 0.25
 MAX_ATTEMPTS = 3
@@ -221,7 +222,7 @@ class RolloutPool:
                 raise error.cause from error
             if self._manager.is_actor_healthy(index):
                 ray.kill(self._manager.actors()[index], no_restart=False)
-        elif not isinstance(error, RayActorError):
+        elif not isinstance(error, ACTOR_LOST):
             raise error
         self._manager.set_actor_state(index, healthy=False)
 
@@ -237,7 +238,7 @@ def _answers(calls: Sequence[Any], deadline_seconds: float, purpose: str) -> lis
         return ray.get(list(calls), timeout=deadline_seconds)
     except GetTimeoutError as error:
         raise RolloutsLost(f"rollout actors: no answer to {purpose!r} within {deadline_seconds:g} s") from error
-    except RayActorError as error:
+    except ACTOR_LOST as error:
         raise RolloutsLost(f"rollout actors: one died when asked to {purpose}: {error}") from error
     except RayTaskError as error:
         raise error.cause from error

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayTaskError
 
 from actors.errors import EngineFailure
 from actors.weights import PublishedWeights
+from tool_sandbox.ray_failures import ACTOR_LOST
 
 _FETCH_SECONDS = 60.0
 """For a result that is known to be there."""
@@ -69,7 +70,7 @@ class Revivals:
     def _go_on(self, index: int, one: _Return, weights: PublishedWeights | None, back: list[int]) -> None:
         try:
             ray.get(one.pending, timeout=_FETCH_SECONDS)
-        except RayActorError:
+        except ACTOR_LOST:
             del self._returning[index]
         except RayTaskError as error:
             if not isinstance(error.cause, EngineFailure):

@@ -6,7 +6,8 @@ Owns the data cursor: task k of a run is the same task whether the run was inter
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from transformers import AutoTokenizer
 
@@ -15,7 +16,8 @@ from actors.demonstrations import encode
 from actors.episode import EpisodeRequest
 from actors.prompt import ChatFormat, build_chat_format
 from actors.recipes import tool_specs
-from cluster.config import RunConfig, TaskConfig
+from cluster.config import CurriculumMix, RunConfig, TaskConfig
+from cluster.curriculum import Curriculum
 from cluster.errors import BadConfiguration
 from learner.packing import Demonstration
 from tool_sandbox.demonstrations import Policy, demonstrate
@@ -28,10 +30,30 @@ _DEMONSTRATIONS_FROM = 500_000
 """Demonstrations come from task indices that training does not reach."""
 
 
-def training_tasks(config: RunConfig, cursor: int) -> list[Task]:
-    """The next `task.per_iteration` tasks from `cursor` on, the levels in turn."""
-    start = config.seed * _SEED_STRIDE
-    return [_task(config.task, start, cursor + k) for k in range(config.task.per_iteration)]
+def training_tasks(config: RunConfig, cursor: int, curriculum: Mapping[str, Any] | None = None) -> list[Task]:
+    """The next `task.per_iteration` tasks: from `cursor` on, the levels in turn, or as the curriculum draws them.
+
+    `curriculum` is what `next_curriculum` gave; None and an empty one stand for its start.
+    """
+    start, tasks = config.seed * _SEED_STRIDE, config.task
+    if isinstance(tasks.mix, CurriculumMix):
+        drawn, _ = Curriculum.restore(curriculum or {}, tasks.levels).draw(tasks.per_iteration)
+        toolset = load_toolset(tasks.toolset)
+        return [toolset.sample_task(tasks.split, level, start + index) for level, index in drawn]
+    return [_task(tasks, start, cursor + k) for k in range(tasks.per_iteration)]
+
+
+def next_curriculum(
+    config: TaskConfig, curriculum: Mapping[str, Any], outcomes: Mapping[str, tuple[float, int]]
+) -> dict[str, Any]:
+    """The curriculum after an iteration whose tasks it drew; `outcomes`: level → (solved, judged) episodes.
+
+    Empty where the levels take turns.
+    """
+    if not isinstance(config.mix, CurriculumMix):
+        return {}
+    _, drawn = Curriculum.restore(curriculum, config.levels).draw(config.per_iteration)
+    return drawn.learn(config.mix, outcomes).state()
 
 
 def training_requests(config: RunConfig, tasks: Sequence[Task], iteration: int) -> list[EpisodeRequest]:

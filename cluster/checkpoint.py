@@ -6,7 +6,7 @@ manifest of digests written last: what has a manifest is complete, and what does
 ```
 00005/learner/model/  Hugging Face safetensors, config, tokenizer: opens in any tool
       learner/...     master weights, optimiser, critic, RNG of every rank
-      state.json      iteration, policy version, data cursor, elapsed seconds, critic table
+      state.json      iteration, policy version, data cursor, elapsed seconds, critic table, curriculum
       manifest.json
 ```
 """
@@ -18,7 +18,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,8 @@ class RunState:
     """Seconds spent in iterations so far."""
     credit: Mapping[str, Any]
     """State of the estimator, where it has one."""
+    curriculum: Mapping[str, Any] = field(default_factory=dict)
+    """State of the curriculum; empty before the first iteration, and where the levels take turns."""
 
 
 def save_checkpoint(root: Path, state: RunState, write_files: Callable[[Path], None], keep: int) -> Path:

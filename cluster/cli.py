@@ -17,14 +17,17 @@ from rich.console import Console
 from rich.text import Text
 
 from actors.errors import BadInput, EngineFailure, RolloutsLost
+from cluster import serve_tools_cli
+from cluster.audit_cli import audit
 from cluster.environment import apply_process_defaults
 from cluster.errors import BadConfiguration, NotEnoughResources, RunError, Stopped
 from cluster.models import ModelError
+from cluster.tasks_cli import tasks
 from learner.errors import LearnerLost
 from reward_service.errors import ServiceNotStarted
-from tool_sandbox.errors import NoSuchTask, UnknownToolset
+from tool_sandbox.errors import InvalidTool, InvalidToolset, NoSuchTask, UnknownToolset
 
-_BAD_INPUT = (BadInput, UnknownToolset, NoSuchTask, ModelError)
+_BAD_INPUT = (BadInput, UnknownToolset, InvalidToolset, InvalidTool, NoSuchTask, ModelError)
 _LOST = (LearnerLost, RolloutsLost, EngineFailure)
 """A part of the run died: it goes on from its newest checkpoint when it is started again."""
 _SHORT = (ServiceNotStarted,)
@@ -42,6 +45,8 @@ app = typer.Typer(
 )
 models = typer.Typer(name="models", help="Models that ship as packages.", no_args_is_help=True)
 app.add_typer(models)
+app.add_typer(audit)
+app.add_typer(tasks)
 
 Preset = Annotated[str, typer.Option(help="Name of a preset in deploy/presets, or path of a YAML file.")]
 Overrides = Annotated[
@@ -162,6 +167,9 @@ def _exit_codes() -> Iterator[None]:
             raise
         _complain(f"disk full at {error.filename or 'an unnamed file'}; make room and run again to continue")
         raise typer.Exit(NotEnoughResources.exit_code) from error
+
+
+serve_tools_cli.mount(app, _exit_codes)
 
 
 def _complain(message: str) -> None:

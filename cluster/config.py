@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -28,15 +28,62 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class FixedMix(Settings):
+    """The levels take turns."""
+
+    kind: Literal["fixed"] = "fixed"
+
+
+class CurriculumMix(Settings):
+    """The shares of the levels follow what the policy solves, so that it solves some of its tasks and fails at some."""
+
+    kind: Literal["curriculum"] = "curriculum"
+    low: Share = 0.3
+    """Below this expected solved rate, tasks move to easier levels."""
+    high: Share = 0.7
+    """Above it, they move to harder ones."""
+    margin: NonNegativeFloat = 0.05
+    """How far back inside the band the expected rate has to be before a move ends."""
+    window: PositiveInt = 3
+    """Newest iterations with tasks of a level over which its solved rate is taken."""
+    step: Share = 0.1
+    """Largest share of the tasks that moves in an iteration."""
+    floor: Share = 0.05
+    """Share that every level keeps, so that none is forgotten and each goes on being measured."""
+
+    @model_validator(mode="after")
+    def _a_band(self) -> Self:
+        if self.low + self.margin >= self.high - self.margin:
+            raise ValueError(
+                f"task.mix: low {self.low:g} and high {self.high:g} leave no band inside a margin of {self.margin:g}; "
+                "raise high, or lower low or margin"
+            )
+        return self
+
+
 class TaskConfig(Settings):
     """Which tasks are trained on."""
 
     toolset: str = "ledger"
     levels: tuple[str, ...] = ("L0", "L1", "L2")
+    """Easiest first."""
+    mix: Annotated[FixedMix | CurriculumMix, Field(discriminator="kind")] = FixedMix()
     split: Split = Split.TRAIN
     per_iteration: PositiveInt = 6
     group_size: PositiveInt = 8
     """Trajectories of each task in an iteration."""
+
+    @model_validator(mode="after")
+    def _room_above_the_floors(self) -> Self:
+        if isinstance(self.mix, CurriculumMix) and self.mix.floor * len(self.levels) >= 1:
+            raise ValueError(
+                f"task.mix.floor is {self.mix.floor:g} for each of {len(self.levels)} levels, which leaves nothing to "
+                f"move; expected less than {1 / len(self.levels):g}"
+            )
+        return self
 
     @property
     def trajectories_per_iteration(self) -> int:

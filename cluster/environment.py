@@ -35,6 +35,8 @@ def process_defaults() -> dict[str, str]:
         "GOMP_SPINCOUNT": "20000",
         "KMP_BLOCKTIME": "0",
         "OMP_WAIT_POLICY": "PASSIVE",
+        # Learner, engine and Serve start together; five seconds are little for a proxy that shares two cores with them.
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
         "RAY_USAGE_STATS_ENABLED": "0",
         # Forked tokenizer threads deadlock, and episodes tokenise little at a time.
         "TOKENIZERS_PARALLELISM": "false",

@@ -6,6 +6,7 @@ loop returns; nothing else in the house records any.
 
 from __future__ import annotations
 
+from collections import Counter as Counts
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -52,6 +53,10 @@ class IterationReport:
     """Mean over action tokens of (learner version − version that sampled the token) at the update."""
     learner: Mapping[str, float]
     """What the update reported: loss, ratio, clip share, KL …"""
+    level_solved: Mapping[str, float]
+    """Solved rate of the sampled training episodes by level; a level without a verdict is left out."""
+    level_share: Mapping[str, float]
+    """Share of the training episodes by level."""
     seconds: Mapping[str, float]
     """Wall seconds by phase."""
     canary_gap: float
@@ -85,6 +90,22 @@ def mean_signals(scored: Sequence[ScoredTrajectory]) -> dict[str, float]:
                 if value is not None:
                     sums.setdefault(name, []).append(value)
     return {name: sum(values) / len(values) for name, values in sorted(sums.items())}
+
+
+def count_solved(scored: Sequence[ScoredTrajectory]) -> dict[str, tuple[float, int]]:
+    """Level → (solved, judged) episodes; an episode that infrastructure ended without a verdict is not judged."""
+    verdicts: dict[str, list[float]] = {}
+    for one in scored:
+        found = verdicts.setdefault(one.trajectory.task.level, [])
+        if one.reward.solved is not None:
+            found.append(one.reward.solved)
+    return {level: (sum(found), len(found)) for level, found in sorted(verdicts.items())}
+
+
+def level_shares(scored: Sequence[ScoredTrajectory]) -> dict[str, float]:
+    """Share of the episodes by level."""
+    counts = Counts(one.trajectory.task.level for one in scored)
+    return {level: counts[level] / len(scored) for level in sorted(counts)}
 
 
 class MetricSink:
@@ -145,6 +166,13 @@ def _scalars(report: IterationReport) -> Iterator[tuple[str, float]]:
     yield "rollout/steps", report.steps
     yield "rollout/staleness", report.staleness
     yield "weights/canary_gap", report.canary_gap
-    for group, values in (("signal", report.signals), ("learner", report.learner), ("seconds", report.seconds)):
+    groups = {
+        "signal": report.signals,
+        "learner": report.learner,
+        "seconds": report.seconds,
+        "level_solved": report.level_solved,
+        "level_share": report.level_share,
+    }
+    for group, values in groups.items():
         for name, value in values.items():
             yield f"{group}/{name}", value

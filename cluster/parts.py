@@ -18,8 +18,9 @@ from actors.recipes import RewardRecipe, SandboxRecipe
 from cluster.config import RunConfig
 from cluster.placement import Placement, place, plan
 from learner.group import LearnerGroup
-from reward_service.auth import KEYS_FILE_VARIABLE, KEYS_VARIABLE, ApiKeys
+from reward_service.config import KEYS_FILE_VARIABLE, KEYS_VARIABLE
 from reward_service.serve_app import RewardEndpoint, choose_address, start_rewards, stop_rewards
+from tool_sandbox.http.keys import ApiKeys
 from tool_sandbox.pool import start_sandboxes, stop_sandboxes
 
 REWARD_TIMEOUT_SECONDS = 60.0
@@ -106,5 +107,5 @@ def _keys() -> tuple[ApiKeys, str]:
     """A fresh key for the trainer, beside those that the environment names for other callers."""
     issued, secret = ApiKeys.issue("trainer")
     named = {KEYS_VARIABLE, KEYS_FILE_VARIABLE} & os.environ.keys()
-    others = ApiKeys.load(os.environ).digests if named else {}
+    others = ApiKeys.load(os.environ, KEYS_VARIABLE).digests if named else {}
     return ApiKeys({**others, **issued.digests}), secret

@@ -15,14 +15,20 @@ from pathlib import Path
 from actors.episode import EpisodeRequest
 from actors.scoring import ScoredTrajectory
 from actors.storage import write_trajectories
-from cluster.batch import canary_sequences, training_requests, training_tasks, warm_start_demonstrations
+from cluster.batch import (
+    canary_sequences,
+    next_curriculum,
+    training_requests,
+    training_tasks,
+    warm_start_demonstrations,
+)
 from cluster.checkpoint import RunState, copy_tokenizer, list_checkpoints, load_checkpoint, save_checkpoint
 from cluster.config import RunConfig
 from cluster.display import Display
 from cluster.errors import Stopped
 from cluster.evaluation import Evaluation, evaluation_requests, heldout_tasks, summarise
 from cluster.interrupt import StopFlag
-from cluster.metrics import IterationReport, MetricSink, count_staleness, mean_signals
+from cluster.metrics import IterationReport, MetricSink, count_solved, count_staleness, level_shares, mean_signals
 from cluster.parts import Parts
 from cluster.run_directory import RunDirectory
 from learner.credit import CreditedTrajectory
@@ -95,7 +101,7 @@ class Trainer:
         with watch.phase("store"):
             self._store(iteration, scored, credited)
         self.last_batch = scored
-        after = self._next(state, sum(watch.seconds.values()), published is not None)
+        after = self._next(state, scored, sum(watch.seconds.values()), published is not None)
         gap = published.mean_gap if published else 0.0
         return after, _report(after, state.version, scored, update, watch.seconds, gap)
 
@@ -168,7 +174,7 @@ class Trainer:
         self._stop.check()
 
     def _collect(self, state: RunState, iteration: int) -> list[ScoredTrajectory]:
-        tasks = training_tasks(self._config, state.cursor)
+        tasks = training_tasks(self._config, state.cursor, state.curriculum)
         requests = training_requests(self._config, tasks, iteration)
         return self._play(requests, f"iteration {iteration}")
 
@@ -221,13 +227,14 @@ class Trainer:
         saved = list_checkpoints(self._directory.checkpoints)
         return int(saved[-1].name) if saved else -1
 
-    def _next(self, state: RunState, seconds: float, updated: bool) -> RunState:
+    def _next(self, state: RunState, scored: Sequence[ScoredTrajectory], seconds: float, updated: bool) -> RunState:
         return RunState(
             iteration=state.iteration + 1,
             version=state.version + updated,
             cursor=state.cursor + self._config.task.per_iteration,
             train_seconds=state.train_seconds + seconds,
             credit=self._credit.state(),
+            curriculum=next_curriculum(self._config.task, state.curriculum, count_solved(scored)),
         )
 
     def _is_finished(self, state: RunState) -> bool:
@@ -253,6 +260,7 @@ def _report(
     rewards = [reward.value for one in scored for reward in one.reward.steps]
     known = [value for value in rewards if value is not None]
     verdicts = [one.reward.solved for one in scored if one.reward.solved is not None]
+    levels = count_solved(scored)
     return IterationReport(
         iteration=state.iteration,
         version=state.version,
@@ -265,6 +273,8 @@ def _report(
         action_tokens=sum(len(step.action_ids) for one in scored for step in one.trajectory.steps),
         staleness=count_staleness(scored, sampled_from),
         learner=update.summary(),
+        level_solved={level: solved / judged for level, (solved, judged) in levels.items() if judged},
+        level_share=level_shares(scored),
         seconds=dict(seconds),
         canary_gap=canary_gap,
     )

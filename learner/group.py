@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayTaskError
 from torch import Tensor
 
 from actors.trajectory import Trajectory
@@ -24,6 +24,7 @@ from learner.errors import LearnerError, LearnerLost
 from learner.losses import LossStats
 from learner.packing import Demonstration
 from learner.rank import LearnerRank, SftReport, UpdateReport
+from tool_sandbox.ray_failures import ACTOR_LOST
 
 Result = TypeVar("Result")
 
@@ -186,7 +187,7 @@ class LearnerGroup:
     def _result(ref: ray.ObjectRef[Result]) -> Result:
         try:
             return ray.get(ref, timeout=60.0)
-        except RayActorError as error:
+        except ACTOR_LOST as error:
             message = f"learner: a rank died ({error}); start the gang again from the last checkpoint"
             raise LearnerLost(message) from error
         except RayTaskError as error:

@@ -9,6 +9,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
+KEYS_VARIABLE = "STEPTOOL_REWARD_KEYS"
+KEYS_FILE_VARIABLE = f"{KEYS_VARIABLE}_FILE"
+"""The service's keys come from one of these two variables of the environment."""
+
 Weight = Annotated[float, Field(ge=0, le=1000)]
 OutcomeWeight = Annotated[float, Field(gt=0, le=1000)]
 """Never zero: a final reward with the weight 0 trains nothing (the published code multiplies it by 0)."""

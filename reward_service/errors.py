@@ -1,7 +1,6 @@
 """Everything that can go wrong with rewards. Each error pickles, so it survives the way between Ray processes.
 
 RewardError
-├── InvalidKeys            the list of API keys cannot be read, or is missing where it is needed
 ├── ServiceNotStarted      Ray Serve did not bring the service up
 ├── UnscorableTrajectory   the trajectory lacks what the shaping needs: the caller's bug
 ├── ScorerUnavailable      a scorer was lost: infrastructure; the trajectory abstains
@@ -18,10 +17,6 @@ from __future__ import annotations
 
 class RewardError(Exception):
     """Root of all errors of this package."""
-
-
-class InvalidKeys(RewardError):
-    """The API keys cannot be read, or are missing where they are needed."""
 
 
 class ServiceNotStarted(RewardError):

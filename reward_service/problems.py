@@ -1,45 +1,21 @@
-"""Every error of the HTTP API as a problem document (RFC 9457, `application/problem+json`)."""
+"""The errors of the reward service as problem documents; those of any service are in `tool_sandbox.http.problems`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from http import HTTPStatus
-from typing import Any
-
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
 
 from reward_service.errors import RewardVersionMismatch, ScorerUnavailable
 from reward_service.wire import VERSION_MISMATCH
+from tool_sandbox.http import problems
+from tool_sandbox.http.problems import problem
 
 RETRY_AFTER_SECONDS = 1
-_MAX_LISTED_ERRORS = 20
-
-
-def problem(
-    status: int, detail: str, *, kind: str = "about:blank", headers: Mapping[str, str] | None = None, **members: Any
-) -> JSONResponse:
-    """One problem document; `members` are its extension members."""
-    document = {"type": kind, "title": HTTPStatus(status).phrase, "status": status, "detail": detail, **members}
-    return JSONResponse(document, status, headers, media_type="application/problem+json")
 
 
 def install(app: FastAPI) -> None:
     """Let every error of `app` leave as a problem document."""
-
-    @app.exception_handler(HTTPException)
-    async def refused(request: Request, error: HTTPException) -> JSONResponse:
-        return problem(error.status_code, error.detail, headers=error.headers)
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        # The input itself is left out: it may be large, and it may hold what JSON cannot carry.
-        found = [{"pointer": _pointer(item), "detail": _reason(item)} for item in error.errors()]
-        summary = "; ".join(f"{item['pointer'] or 'body'}: {item['detail']}" for item in found[:3])
-        detail = f"{len(found)} errors in the request: {summary}"
-        return problem(422, detail, errors=found[:_MAX_LISTED_ERRORS])
+    problems.install(app, "the reward service")
 
     @app.exception_handler(RewardVersionMismatch)
     async def mismatch(request: Request, error: RewardVersionMismatch) -> JSONResponse:
@@ -48,18 +24,3 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(ScorerUnavailable)
     async def unavailable(request: Request, error: ScorerUnavailable) -> JSONResponse:
         return problem(503, str(error), headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
-
-    @app.exception_handler(Exception)
-    async def failed(request: Request, error: Exception) -> JSONResponse:
-        return problem(500, "the reward service failed on this request; its log has the cause")
-
-
-def _pointer(item: Mapping[str, Any]) -> str:
-    """JSON pointer (RFC 6901) into the body; empty, the whole of it, where the body is no JSON."""
-    path = () if item["type"] == "json_invalid" else item["loc"][1:]
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
-
-
-def _reason(item: Mapping[str, Any]) -> str:
-    cause = item.get("ctx", {}).get("error")
-    return f"{item['msg']}: {cause}" if item["type"] == "json_invalid" else str(item["msg"])

@@ -6,7 +6,7 @@ Consumes a `RewardConfig` and the keys; produces a Serve application. `build` is
 
 from __future__ import annotations
 
-import ipaddress
+import functools
 import logging
 import os
 import socket
@@ -19,16 +19,17 @@ import httpx
 import ray
 from fastapi import FastAPI
 from ray import serve
+from ray.exceptions import RayActorError
 from ray.serve.config import HTTPOptions, ProxyLocation
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus, LoggingConfig
 
 from reward_service.api import build_app
-from reward_service.auth import ApiKeys
-from reward_service.config import RewardConfig
-from reward_service.errors import InvalidKeys, ServiceNotStarted
+from reward_service.config import KEYS_VARIABLE, RewardConfig
+from reward_service.errors import ServiceNotStarted
 from reward_service.service import RewardService, RuleScorer
 from reward_service.shaping import reward_version
+from tool_sandbox.http.keys import ApiKeys, is_loopback, refuse_open_door
 
 _ONGOING_REQUESTS = 32
 """Per replica. Serve's default of 5 would queue a training job behind itself."""
@@ -90,7 +91,7 @@ def build(args: dict[str, Any]) -> serve.Application:
     Raises:
         InvalidKeys: there are none; a YAML may bind to any address, so this way never runs without.
     """
-    return _application(RewardConfig.model_validate(args), ApiKeys.load(os.environ))
+    return _application(RewardConfig.model_validate(args), ApiKeys.load(os.environ, KEYS_VARIABLE))
 
 
 def choose_address(application: str, host: str = "127.0.0.1") -> RewardAddress:
@@ -121,7 +122,7 @@ def start_rewards(
     running = _running_serve()
     asked = _Address(host, port)
     for address in (asked, running or asked):
-        _refuse_open_door(address.host, keys)
+        refuse_open_door("reward service", address.host, keys)
     if running is not None and not _serves(running, asked):
         raise ServiceNotStarted(
             f"reward service: asked for {host}:{port}, but Serve already listens on {running.host}:{running.port} of "
@@ -171,27 +172,26 @@ def _running_serve() -> _Address | None:
 
 def _serves(running: _Address, asked: _Address) -> bool:
     """Whether a Serve at `running` can be used by who asked for `asked`: loopback and port 0 take what there is."""
-    return asked.port in (0, running.port) and (_is_loopback(asked.host) or asked.host == running.host)
+    return asked.port in (0, running.port) and (is_loopback(asked.host) or asked.host == running.host)
 
 
 def _start_serve(address: _Address) -> _Address:
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     options = HTTPOptions(host=address.host, port=address.port, request_timeout_s=_REQUEST_SECONDS)
-    serve.start(proxy_location=ProxyLocation.HeadOnly, http_options=options, logging_config=_quiet())
+    start = functools.partial(
+        serve.start, proxy_location=ProxyLocation.HeadOnly, http_options=options, logging_config=_quiet()
+    )
+    try:
+        start()
+    except RayActorError:
+        # Serve ends a proxy that is slow to start, as on a busy machine, and starts another. Connect to what it is
+        # doing, and leave the waiting to the deadline of the service.
+        start()
     return address
 
 
 def _quiet() -> LoggingConfig:
     return LoggingConfig(log_level="WARNING", enable_access_log=False)
-
-
-def _refuse_open_door(host: str, keys: ApiKeys) -> None:
-    if not keys.digests and not _is_loopback(host):
-        raise InvalidKeys(f"reward service: no API keys, and {host} can be reached from elsewhere; issue a key")
-
-
-def _is_loopback(host: str) -> bool:
-    return host == "localhost" or ipaddress.ip_address(host).is_loopback
 
 
 def _free_port(host: str) -> int:

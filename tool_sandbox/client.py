@@ -7,13 +7,39 @@ the other implementation; episodes cannot tell them apart.
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
+from tool_sandbox.admission import WaitingRoom
+from tool_sandbox.call_metrics import CallCosts, ToolCosts
 from tool_sandbox.config import PoolConfig
-from tool_sandbox.errors import LeaseLost
-from tool_sandbox.leases import SessionTable
+from tool_sandbox.errors import LeaseLost, SandboxFull
+from tool_sandbox.leases import Recorder, SessionTable, open_session
+from tool_sandbox.session import Session
 from tool_sandbox.tasks import Task
 from tool_sandbox.tools import CallOutcome, CallStatus, ToolCall, ToolResult
+
+CALL_THREADS = 32
+"""Calls that run at once in one process; isolated code holds its thread until it ends."""
+EXPIRY_SECONDS = 1.0
+"""How often one who waits looks for leases that ran out."""
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Occupancy:
+    """How full a sandbox is."""
+
+    sessions: Mapping[str, int]
+    """Open sessions by owner."""
+    waiting: int
+
+    @property
+    def open(self) -> int:
+        return sum(self.sessions.values())
 
 
 class SandboxClient(Protocol):
@@ -23,8 +49,17 @@ class SandboxClient(Protocol):
         """Open a session and return its lease.
 
         Raises:
-            SandboxFull: every session is taken.
+            SandboxFull: every session stayed taken until the deadline.
             SandboxUnavailable: no sandbox answered before the deadline.
+        """
+        ...
+
+    async def fork(self, lease: str) -> str:
+        """A session of its own that continues from the state of this one; returns its lease.
+
+        Raises:
+            ForkDiverged: the session cannot be repeated to the same state.
+            LeaseLost, SandboxFull: as for calls and for opening.
         """
         ...
 
@@ -55,30 +90,86 @@ def infrastructure_failure(call: ToolCall, reason: str) -> CallOutcome:
 
 
 class LocalSandbox:
-    """Sessions in this process: for tests, for evaluation without Ray, and for users who want only the environment."""
+    """Sessions in this process: what an actor of the pool holds, and what tests and users without Ray hold directly."""
 
-    def __init__(self, config: PoolConfig, table: SessionTable | None = None) -> None:
-        """`table`: sessions to share with others; None makes an own table."""
-        # An empty table is false, and still the one to use.
-        self._table = SessionTable(config.max_sessions, config.lease_seconds) if table is None else table
+    def __init__(
+        self, config: PoolConfig, opener: Callable[[Task], Session] = open_session, recorders: Sequence[Recorder] = ()
+    ) -> None:
+        """`recorders` are told of each call that ended, beside the costs that are always added up."""
+        self._config = config
+        self._costs = CallCosts()
+        self._recorders = (self._costs.record, *recorders)
+        self._room = WaitingRoom(config.max_sessions)
+        self._table = SessionTable(
+            config.max_sessions, config.lease_seconds, opener, record=self._record, closed=self._room.release
+        )
+        self._threads = ThreadPoolExecutor(CALL_THREADS, thread_name_prefix="sandbox-call")
 
-    async def open(self, task: Task) -> str:
-        return await asyncio.to_thread(self._table.open, task)
+    async def open(self, task: Task, owner: str = "", wait_seconds: float | None = None) -> str:
+        """`wait_seconds` for a free place; None is what the configuration says."""
+        return await self._admitted(owner, wait_seconds, lambda: self._table.open(task, owner))
+
+    async def fork(self, lease: str) -> str:
+        owner = await self._run(self._table.owner, lease)
+        return await self._admitted(owner, None, lambda: self._table.fork(lease))
 
     async def call(self, lease: str, call: ToolCall) -> CallOutcome:
         try:
-            return await asyncio.to_thread(self._table.call, lease, call)
+            return await self._run(self._table.call, lease, call)
         except LeaseLost as lost:
             return infrastructure_failure(call, str(lost))
 
     async def state_hash(self, lease: str) -> str | None:
-        return await asyncio.to_thread(self._table.state_hash, lease)
+        return await self._run(self._table.state_hash, lease)
 
     async def user_turn(self, lease: str) -> str | None:
-        return await asyncio.to_thread(self._table.user_turn, lease)
+        return await self._run(self._table.user_turn, lease)
 
     async def verdict(self, lease: str, answer: str | None) -> bool | None:
-        return await asyncio.to_thread(self._table.verdict, lease, answer)
+        return await self._run(self._table.verdict, lease, answer)
 
     async def close(self, lease: str) -> None:
-        await asyncio.to_thread(self._table.close, lease)
+        await self._run(self._table.close, lease)
+
+    def occupancy(self) -> Occupancy:
+        """Sessions by owner, and how many wait for one."""
+        self._table.expire()
+        return Occupancy(self._room.held(), self._room.waiting())
+
+    def costs(self) -> Mapping[tuple[str, CallStatus], ToolCosts]:
+        """Costs of the calls so far, by tool and status."""
+        return self._costs.snapshot()
+
+    async def _admitted(self, owner: str, wait_seconds: float | None, enter: Callable[[], str]) -> str:
+        await self._wait_for_place(owner, self._config.queue_seconds if wait_seconds is None else wait_seconds)
+        try:
+            return await self._run(enter)
+        except BaseException:
+            self._room.release(owner)
+            raise
+
+    async def _wait_for_place(self, owner: str, seconds: float) -> None:
+        granted = self._room.ask(owner)
+        deadline = time.monotonic() + seconds
+        try:
+            while not granted.done():
+                # Leases run out while we wait, and nobody else may look.
+                await self._run(self._table.expire)
+                left = deadline - time.monotonic()
+                await asyncio.wait([asyncio.wrap_future(granted)], timeout=min(EXPIRY_SECONDS, max(0.0, left)))
+                if left <= 0 and not granted.done():
+                    raise SandboxFull(
+                        f"sandbox: all {self._config.max_sessions} sessions stayed open for {seconds:g} s; close some, "
+                        f"wait for leases to run out ({self._config.lease_seconds:g} s), or raise sandbox.max_sessions"
+                    )
+        except BaseException:
+            self._room.give_up(owner, granted)
+            raise
+
+    def _record(self, lease: str, task: Task, call: ToolCall, result: ToolResult) -> None:
+        for recorder in self._recorders:
+            recorder(lease, task, call, result)
+
+    async def _run(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        # A pool of its own: isolated code holds a thread until it ends, and the loop's default pool has only a few.
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)

@@ -7,8 +7,12 @@ SandboxError
 ├── CorruptTask             a task whose payload this version cannot rebuild
 ├── IsolationUnavailable    the machine cannot run isolated code
 ├── InvalidTool             a tool, its schema or a file that declares it cannot be used
+├── InvalidKeys             the list of API keys cannot be read, or is missing where it is needed
 ├── LeaseLost               the session behind a lease is gone
 ├── ForkDiverged            a forked session did not reach the state of its snapshot
+├── AuditFailed             a call could not be recorded
+├── AuditTampered           an audit log is not as it was left
+├── AuditUnreadable         an audit log or its key cannot be read
 ├── SandboxFull             (retryable) every session is taken
 └── SandboxUnavailable      (retryable) no sandbox answered
 
@@ -54,8 +58,24 @@ class InvalidTool(SandboxError, ValueError):
     """A tool, its schema, or the file or server that declares it cannot be used as it is."""
 
 
+class InvalidKeys(SandboxError, ValueError):
+    """The API keys of a service cannot be read, or are missing where they are needed."""
+
+
 class ForkDiverged(SandboxError, RuntimeError):
     """A session that was forked by repeating its calls came to another state: something in it is not deterministic."""
+
+
+class AuditFailed(SandboxError, RuntimeError):
+    """The audit log cannot be written: the disk is full, or another writer holds the file."""
+
+
+class AuditTampered(SandboxError, RuntimeError):
+    """The audit log that should be continued is not as it was left."""
+
+
+class AuditUnreadable(SandboxError, ValueError):
+    """An audit log or its key cannot be read."""
 
 
 class SandboxFull(SandboxError, Retryable):

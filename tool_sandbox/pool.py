@@ -12,47 +12,80 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayTaskError
+from ray.util.metrics import Counter, Histogram
 
-from tool_sandbox.client import infrastructure_failure
+from tool_sandbox.client import LocalSandbox, Occupancy, infrastructure_failure
 from tool_sandbox.config import PoolConfig
 from tool_sandbox.errors import LeaseLost, SandboxFull, SandboxUnavailable
-from tool_sandbox.leases import SessionTable
+from tool_sandbox.ray_failures import ACTOR_LOST
 from tool_sandbox.tasks import Task
-from tool_sandbox.tools import CallOutcome, ToolCall
+from tool_sandbox.tools import CallOutcome, CallStatus, ToolCall, ToolResult
 
-ACTOR_THREADS = 16
-"""Calls that one actor runs at once; isolated code blocks its thread until it ends."""
-_LOST = (RayActorError, TimeoutError)
+ACTOR_SPARE = 64
+"""Requests that an actor takes beside one for each session: those who wait for a place keep nobody from closing."""
+_LOST = (*ACTOR_LOST, TimeoutError)
+_TAGS = ("tool", "status")
 
 
 class SandboxActor:
-    """A `SessionTable` behind Ray. A plain class: `start_sandboxes` makes it an actor."""
+    """A `LocalSandbox` behind Ray. A plain class: `start_sandboxes` makes it an actor."""
 
     def __init__(self, config: PoolConfig) -> None:
-        self._table = SessionTable(config.max_sessions, config.lease_seconds)
+        self._sandbox = LocalSandbox(config, recorders=[RayCallMetrics().record])
 
-    def open(self, task: Task) -> str:
-        return self._table.open(task)
+    async def open(self, task: Task, owner: str, wait_seconds: float) -> str:
+        return await self._sandbox.open(task, owner, wait_seconds)
 
-    def call(self, lease: str, call: ToolCall) -> CallOutcome:
-        return self._table.call(lease, call)
+    async def fork(self, lease: str) -> str:
+        return await self._sandbox.fork(lease)
 
-    def state_hash(self, lease: str) -> str | None:
-        return self._table.state_hash(lease)
+    async def call(self, lease: str, call: ToolCall) -> CallOutcome:
+        return await self._sandbox.call(lease, call)
 
-    def user_turn(self, lease: str) -> str | None:
-        return self._table.user_turn(lease)
+    async def state_hash(self, lease: str) -> str | None:
+        return await self._sandbox.state_hash(lease)
 
-    def verdict(self, lease: str, answer: str | None) -> bool | None:
-        return self._table.verdict(lease, answer)
+    async def user_turn(self, lease: str) -> str | None:
+        return await self._sandbox.user_turn(lease)
 
-    def close(self, lease: str) -> None:
-        self._table.close(lease)
+    async def verdict(self, lease: str, answer: str | None) -> bool | None:
+        return await self._sandbox.verdict(lease, answer)
 
-    def ready(self) -> int:
-        """Open sessions; answered once the actor has started."""
-        return len(self._table)
+    async def close(self, lease: str) -> None:
+        await self._sandbox.close(lease)
+
+    async def ready(self) -> Occupancy:
+        """How full the actor is; answered once it has started."""
+        return self._sandbox.occupancy()
+
+
+class RayCallMetrics:
+    """Tool calls at Ray's metrics endpoint. Exists only inside a Ray worker."""
+
+    def __init__(self) -> None:
+        self._calls = Counter("steptool_tool_calls_total", "Tool calls that ended.", _TAGS)
+        self._seconds = {
+            name: Histogram(f"steptool_tool_{name}_seconds", text, boundaries=_SECONDS, tag_keys=_TAGS)
+            for name, text in _HISTOGRAMS.items()
+        }
+
+    def record(self, lease: str, task: Task, call: ToolCall, result: ToolResult) -> None:
+        """One more call. A tool that does not exist has no name here: the model invents as many as it likes."""
+        unknown = result.status is CallStatus.UNKNOWN_TOOL
+        tags = {"tool": "unknown" if unknown else call.name, "status": result.status.value}
+        self._calls.inc(1.0, tags)
+        for name, histogram in self._seconds.items():
+            # Ray's histogram has no place for zero.
+            histogram.observe(max(getattr(result, f"{name}_seconds"), 1e-9), tags)
+
+
+_SECONDS = [0.0001, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0]
+_HISTOGRAMS = {
+    "cpu": "CPU seconds of a tool call.",
+    "wall": "Wall seconds of a tool call.",
+    "queue": "Seconds that a tool call waited for a free sandbox.",
+}
 
 
 def start_sandboxes(
@@ -71,14 +104,14 @@ def start_sandboxes(
     """
     remote = ray.remote(SandboxActor)
     own = [options] * count if isinstance(options, Mapping) else options
-    shared = {"max_concurrency": ACTOR_THREADS, "max_restarts": -1}
+    shared = {"max_concurrency": config.max_sessions + ACTOR_SPARE, "max_restarts": -1}
     handles = [
         remote.options(**{**shared, **each, "name": f"sandbox-{index}"}).remote(config)
         for index, each in zip(range(count), own, strict=True)
     ]
     try:
         ray.get([handle.ready.remote() for handle in handles], timeout=deadline_seconds)
-    except (GetTimeoutError, RayActorError) as error:
+    except (GetTimeoutError, *ACTOR_LOST) as error:
         stop_sandboxes(handles)
         raise SandboxUnavailable(
             f"sandbox pool: {count} actors did not all start in {deadline_seconds:g} s ({error}); "
@@ -99,20 +132,21 @@ class RaySandboxPool:
     A lease reads `<actor>/<lease in that actor>`, so that any process may use it.
     """
 
-    def __init__(self, actors: Mapping[str, Any], config: PoolConfig) -> None:
-        """`actors`: handles by name; see `connect`."""
+    def __init__(self, actors: Mapping[str, Any], config: PoolConfig, owner: str = "") -> None:
+        """`actors`: handles by name; see `connect`. `owner`: the run for which sessions are opened."""
         if not actors:
             raise ValueError("sandbox pool: 0 actors; expected at least one")
         self._actors = dict(actors)
         self._config = config
+        self._owner = owner
         self._turn = itertools.count()
 
     @classmethod
-    def connect(cls, count: int, config: PoolConfig, namespace: str | None = None) -> RaySandboxPool:
+    def connect(cls, count: int, config: PoolConfig, namespace: str | None = None, owner: str = "") -> RaySandboxPool:
         """The pool of the actors `sandbox-0` … of a namespace. Raises `SandboxUnavailable` where one is missing."""
         names = [f"sandbox-{index}" for index in range(count)]
         try:
-            return cls({name: ray.get_actor(name, namespace) for name in names}, config)
+            return cls({name: ray.get_actor(name, namespace) for name in names}, config, owner)
         except ValueError as error:
             raise SandboxUnavailable(
                 f"sandbox pool: not all of {names} exist in namespace {namespace!r}; start them with start_sandboxes"
@@ -121,16 +155,32 @@ class RaySandboxPool:
     async def open(self, task: Task) -> str:
         names = list(self._actors)
         first = next(self._turn) % len(names)
+        names = names[first:] + names[:first]
+        try:
+            return await self._open_at_one_of(names, task, 0.0)
+        except SandboxFull:
+            # Nobody has room at once: wait in one line instead of running from one to the next.
+            return await self._open_at_one_of(names, task, self._config.queue_seconds)
+
+    async def _open_at_one_of(self, names: Sequence[str], task: Task, wait_seconds: float) -> str:
         failures: list[Exception] = []
-        for name in names[first:] + names[:first]:
+        seconds = self._config.open_seconds + wait_seconds
+        for name in names:
             try:
-                return f"{name}/{await self._ask(name, 'open', self._config.open_seconds, task)}"
+                return f"{name}/{await self._ask(name, 'open', seconds, task, self._owner, wait_seconds)}"
             except (SandboxFull, *_LOST) as error:
                 failures.append(error)
+                if wait_seconds and isinstance(error, SandboxFull):
+                    break
         full = next((error for error in failures if isinstance(error, SandboxFull)), None)
         if full is not None:
             raise SandboxFull(f"sandbox pool: none of {len(names)} actors has room; the last full one said: {full}")
         raise SandboxUnavailable(f"sandbox pool: none of {names} answered; the last failure was {failures[-1]!r}")
+
+    async def fork(self, lease: str) -> str:
+        name, _ = _split(lease)
+        seconds = self._config.open_seconds + self._config.queue_seconds
+        return f"{name}/{await self._ask_session(lease, 'fork', seconds=seconds)}"
 
     async def call(self, lease: str, call: ToolCall) -> CallOutcome:
         name, inner = _split(lease)
@@ -156,11 +206,11 @@ class RaySandboxPool:
             # The session died with its actor, or its lease will run out: either way it goes back.
             return
 
-    async def _ask_session(self, lease: str, method: str, *arguments: Any) -> Any:
+    async def _ask_session(self, lease: str, method: str, *arguments: Any, seconds: float | None = None) -> Any:
         """Ask the session of a lease; one that died with its actor is a lost lease."""
         name, inner = _split(lease)
         try:
-            return await self._ask(name, method, self._config.call_seconds, inner, *arguments)
+            return await self._ask(name, method, seconds or self._config.call_seconds, inner, *arguments)
         except _LOST as error:
             raise LeaseLost(f"lease {lease!r}: {name} is gone or silent ({type(error).__name__})") from error
 

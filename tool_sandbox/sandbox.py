@@ -1,8 +1,8 @@
 """The seam between a tool and the place where it runs.
 
-Owns two protocols. A `Sandbox` is one tier: the place where the calls of one `Trust` run; an actor holds one of each kind
-that its tools need. A `SandboxSession` is what one trajectory holds there. Toolsets put their sessions together from these
-and from state of their own; one test suite runs over every tier.
+Owns two protocols. A `Sandbox` is one tier: the place where the calls of one `Trust` run; an actor holds one of each
+kind that its tools need. A `SandboxSession` is what one trajectory holds there. Toolsets put their sessions together
+from these and from state of their own; one test suite runs over every tier.
 """
 
 from __future__ import annotations

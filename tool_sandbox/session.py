@@ -1,15 +1,14 @@
 """The seam between an episode and the world: sessions, and the toolsets that open them.
 
 Owns the protocols. `Session` is one trajectory's private world: open, call, close. `Toolset` is a factory of tasks and
-sessions; third parties add one through the entry-point group `steptool.toolsets` (see `registry`). What only some worlds
-can do is a protocol of its own, which a session has or has not: `Dialogue`, `Judged`, `Forkable`.
+sessions; third parties add one through the entry-point group `steptool.toolsets` (see `registry`). What only some
+worlds can do is a protocol of its own, which a session has or has not: `Dialogue`, `Judged`, `Forkable`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from tool_sandbox.sandbox import Snapshot
 from tool_sandbox.tasks import Split, Task
 from tool_sandbox.tools import CallOutcome, ToolCall, ToolSpec
 

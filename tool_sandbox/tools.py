@@ -108,6 +108,8 @@ class ToolResult:
     wall_seconds: float = 0.0
     isolation: IsolationLevel = IsolationLevel.NONE
     """What the call ran behind."""
+    queue_seconds: float = 0.0
+    """Waiting for a free sandbox, before the call began; in no other figure."""
 
 
 @dataclass(frozen=True, slots=True)

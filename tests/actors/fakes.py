@@ -21,7 +21,6 @@ from cluster.environment import home
 from reward_service.rewards import StepReward, TrajectoryReward
 from tool_sandbox.client import LocalSandbox, SandboxClient
 from tool_sandbox.config import PoolConfig
-from tool_sandbox.leases import SessionTable
 from tool_sandbox.ledger import LedgerToolset
 from tool_sandbox.ledger.session import LedgerSession
 from tool_sandbox.tasks import GroundTruth, Split, StopReason, Task
@@ -121,7 +120,7 @@ def conversation(*said: str) -> LocalSandbox:
     """A sandbox whose sessions are conversations."""
     config = PoolConfig()
     opener = functools.partial(Conversation, said=said)
-    return LocalSandbox(config, SessionTable(config.max_sessions, config.lease_seconds, opener))
+    return LocalSandbox(config, opener)
 
 
 def request(task: Task, id: str = "t-1", max_turn_tokens: int = 48, seed: int | None = None) -> EpisodeRequest:

@@ -165,7 +165,7 @@ async def test_a_lost_sandbox_ends_the_episode_and_keeps_the_good_prefix() -> No
 
 
 async def test_a_sandbox_without_room_is_infrastructure_and_not_the_models_failure() -> None:
-    full = LocalSandbox(PoolConfig(max_sessions=1))
+    full = LocalSandbox(PoolConfig(max_sessions=1, queue_seconds=0.1))
     await full.open(CHAIN)
     played = await play(said(ANSWER), sandbox=full)
     assert (played.stop, played.steps) == (StopReason.INFRASTRUCTURE, ())

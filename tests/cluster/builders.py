@@ -55,6 +55,8 @@ REPORT = IterationReport(
     action_tokens=120,
     staleness=0.25,
     learner={"loss": 0.125, "grad_norm": 0.5},
+    level_solved={"L0": 0.75, "L1": 0.25},
+    level_share={"L0": 0.5, "L1": 0.5},
     seconds={"rollout": 4.0, "update": 2.0},
     canary_gap=0.03,
 )

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from reward_service.auth import KEYS_FILE_VARIABLE
-from reward_service.config import RewardConfig
+from reward_service.config import KEYS_FILE_VARIABLE, RewardConfig
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import ray
 import torch
+from ray.exceptions import OutOfMemoryError
 
 from learner.config import GroupStepConfig, LearnerConfig, StepGaeConfig, ValueHeadConfig
 from learner.errors import LearnerLost
@@ -67,8 +68,12 @@ def test_ranks_and_zero_stages_make_the_same_update(path: str, ray_local: str) -
         ray.kill(actor)
 
 
+def out_of_memory(*_: Any, **__: Any) -> Any:
+    raise OutOfMemoryError("6 workers were killed due to the node running low on memory")
+
+
 def test_a_group_of_two_trains_reads_saves_resumes_and_notices_a_lost_rank(
-    path: str, ray_local: str, tmp_path: Path
+    path: str, ray_local: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = settings(path, ranks=2, zero_stage=2)
     group = LearnerGroup(config, StepGaeConfig(critic=SHARED))
@@ -91,6 +96,11 @@ def test_a_group_of_two_trains_reads_saves_resumes_and_notices_a_lost_rank(
         assert group.update(batch()).stats.loss == pytest.approx(straight.stats.loss, abs=1e-7)
         found = group.full_parameters()
         assert all(torch.equal(found[name], expected[name]) for name in expected)
+        # What Ray raises for a worker that it ended because the machine ran out of memory is no `RayActorError`.
+        with monkeypatch.context() as patch:
+            patch.setattr(ray, "get", out_of_memory)
+            with pytest.raises(LearnerLost, match="a rank died"):
+                group.update(batch())
         ray.kill(group.actors[1])
         with pytest.raises(LearnerLost, match="a rank died"):
             group.update(batch())

@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from reward_service.api import build_app
-from reward_service.auth import ApiKeys
 from reward_service.config import RewardConfig
 from reward_service.service import RewardService, RuleScorer
+from tool_sandbox.http.keys import ApiKeys
 
 
 @dataclass(frozen=True, slots=True)

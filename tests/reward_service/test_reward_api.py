@@ -8,7 +8,6 @@ import httpx
 import pytest
 
 from reward_service.api import build_app
-from reward_service.auth import ApiKeys
 from reward_service.client import RewardClient
 from reward_service.config import LinearShaping
 from reward_service.errors import RewardRejected, RewardUnauthorized, RewardVersionMismatch, ScorerUnavailable
@@ -16,6 +15,7 @@ from reward_service.service import RewardService, RuleScorer
 from reward_service.shaping import reward_version
 from reward_service.wire import MAX_BODY_BYTES, ScoredItem, ScoreRequest
 from tests.reward_service.builders import call_step, item, trajectory
+from tool_sandbox.http.keys import ApiKeys
 
 VERSION = reward_version(LinearShaping())
 JSON = {"Content-Type": "application/json"}

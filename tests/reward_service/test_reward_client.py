@@ -188,7 +188,6 @@ ERRORS = [
     errors.RewardProtocolError("what?"),
     errors.UnscorableTrajectory("t-1", "no record"),
     errors.ScorerUnavailable("gone"),
-    errors.InvalidKeys("none"),
     errors.ServiceNotStarted("no room"),
 ]
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import httpx
 import pytest
 from ray import serve
+from ray.exceptions import RayActorError
 
-from reward_service.auth import KEYS_VARIABLE, ApiKeys, digest
-from reward_service.config import OutcomeShaping, RewardConfig
-from reward_service.errors import InvalidKeys, ServiceNotStarted
+from reward_service import serve_app
+from reward_service.config import KEYS_VARIABLE, OutcomeShaping, RewardConfig
+from reward_service.errors import ServiceNotStarted
 from reward_service.serve_app import build, choose_address, start_rewards, stop_rewards
 from reward_service.shaping import reward_version
+from tool_sandbox.errors import InvalidKeys
+from tool_sandbox.http.keys import ApiKeys, digest
 
 
 @pytest.mark.usefixtures("ray_local")
@@ -61,6 +64,23 @@ def test_a_second_service_has_its_own_shaping_and_leaves_the_first_alone(served)
     stop_rewards(endpoint)
     assert httpx.get(f"{endpoint.url}/readyz").status_code == 404
     assert httpx.get(f"{served.url}/readyz").status_code == 200
+
+
+def test_a_proxy_that_serve_ends_and_replaces_while_it_starts_is_waited_for(served, monkeypatch):
+    real, deaths = serve.start, [RayActorError()]
+
+    def start(**options):
+        if deaths:
+            raise deaths.pop()
+        return real(**options)
+
+    monkeypatch.setattr(serve, "start", start)
+    monkeypatch.setattr(serve_app, "_running_serve", lambda: None)
+    port = httpx.URL(served.url).port
+    endpoint = start_rewards(RewardConfig(), ApiKeys.nobody_asked(), port=port, application="second")
+    assert httpx.get(f"{endpoint.url}/readyz").status_code == 200
+    assert not deaths
+    stop_rewards(endpoint)
 
 
 def test_a_service_that_ray_has_no_room_for_gives_up_at_its_deadline_and_cleans_up(served):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tool_sandbox.errors import LeaseLost, SandboxFull, UnknownToolset
+from tool_sandbox.errors import ForkDiverged, LeaseLost, SandboxFull, UnknownToolset
 from tool_sandbox.leases import SessionTable, open_session
 from tool_sandbox.ledger import LedgerToolset
 from tool_sandbox.session import Session
@@ -131,3 +131,86 @@ def test_a_lost_lease_neither_talks_nor_judges(bench: _Bench) -> None:
         bench.table.user_turn(lease)
     with pytest.raises(LeaseLost, match="unused for 10 s"):
         bench.table.verdict(lease, "7")
+
+
+class _Adding(_Counted):
+    """A session that adds, or with a fault adds something else the second time it is built."""
+
+    built = 0
+
+    def __init__(self, faulty: bool) -> None:
+        super().__init__()
+        type(self).built += 1
+        self.total = 100 if faulty and self.built > 1 else 0
+
+    def call(self, call: ToolCall) -> CallOutcome:
+        self.total += call.arguments["n"]
+        return super().call(call)
+
+    def state_hash(self) -> str | None:
+        return str(self.total)
+
+
+class _Copied(_Adding):
+    def fork(self) -> Session:
+        copy = _Copied(faulty=False)
+        copy.total = self.total
+        return copy
+
+
+def add(n: int) -> ToolCall:
+    return ToolCall("c", "add", {"n": n})
+
+
+@pytest.mark.parametrize("kind", [_Adding, _Copied])
+def test_a_fork_continues_from_the_state_and_leaves_the_original_alone(kind: type[_Adding]) -> None:
+    table = SessionTable(3, 10.0, opener=lambda _: kind(faulty=False))
+    first = table.open(TASK, "run-1")
+    table.call(first, add(3))
+    table.call(first, add(4))
+    second = table.fork(first)
+    table.call(second, add(1))
+    assert (table.state_hash(first), table.state_hash(second)) == ("7", "8")
+    third = table.fork(second)
+    assert (table.state_hash(third), table.owner(third)) == ("8", "run-1")
+    with pytest.raises(SandboxFull):
+        table.fork(first)
+
+
+def test_a_fork_that_comes_out_otherwise_is_closed_and_refused() -> None:
+    class Faulty(_Adding):
+        built = 0
+
+    made: list[Faulty] = []
+
+    def opener(_: Task) -> Session:
+        made.append(Faulty(faulty=True))
+        return made[-1]
+
+    table = SessionTable(3, 10.0, opener=opener)
+    lease = table.open(TASK)
+    table.call(lease, add(3))
+    with pytest.raises(ForkDiverged, match="1 repeated calls led to the state 103, expected 3"):
+        table.fork(lease)
+    assert [session.closed for session in made] == [0, 1]
+    assert len(table) == 1
+
+
+def test_a_fork_of_a_dialogue_repeats_what_the_user_said() -> None:
+    class Counting(_Talking):
+        def state_hash(self) -> str | None:
+            return str(len(self._left))
+
+    table = SessionTable(2, 10.0, opener=lambda _: Counting())
+    lease = table.open(TASK)
+    assert table.user_turn(lease) == "and the lamp?"
+    assert table.user_turn(table.fork(lease)) == "thanks"
+
+
+def test_whoever_opened_a_session_is_told_of_its_end_once() -> None:
+    told: list[str] = []
+    table = SessionTable(2, 10.0, opener=lambda _: _Counted(), closed=told.append)
+    lease = table.open(TASK, "run-1")
+    table.close(lease)
+    table.close(lease)
+    assert told == ["run-1"]

@@ -15,7 +15,7 @@ from tool_sandbox.ledger import LedgerToolset
 from tool_sandbox.ledger.plans import Plan
 from tool_sandbox.ledger.policies import OraclePolicy, RandomPolicy
 from tool_sandbox.ledger.progress import planned_call
-from tool_sandbox.ledger.sampling import restore
+from tool_sandbox.ledger.setting import restore
 from tool_sandbox.ledger.tools import TOOLS, Value, accepts
 from tool_sandbox.tasks import Split, Task
 from tool_sandbox.tools import CallStatus, Progress, ToolCall, ToolResult
@@ -30,6 +30,10 @@ def constants_of(task: Task) -> list[Value]:
 
 def planned_calls(task: Task) -> list[ToolCall]:
     return [planned_call(call.tool, call.values) for call in restore(task.payload).calls]
+
+
+def is_transient(task: Task) -> bool:
+    return task.payload.get("fault", {}).get("kind") == "transient"
 
 
 def first_task(level: str, tools: set[str]) -> Task:
@@ -280,7 +284,7 @@ def test_the_distance_telescopes_whatever_is_called(place: tuple[Split, str], in
         assert outcome.progress is not None
         assert outcome.progress.before == distances[-1]
         assert 0 <= outcome.progress.after <= minimum + 3
-        if outcome.result.status is not CallStatus.OK:
+        if outcome.result.status is not CallStatus.OK and "busy" not in outcome.result.content:
             assert outcome.progress.after == outcome.progress.before
         distances.append(outcome.progress.after)
     gains = sum(outcome.progress.before - outcome.progress.after for outcome in run.outcomes if outcome.progress)
@@ -291,8 +295,9 @@ def test_the_distance_telescopes_whatever_is_called(place: tuple[Split, str], in
 @given(st.sampled_from(PLACES), st.integers(0, 10**9))
 def test_the_oracle_solves_every_task_with_the_fewest_calls(place: tuple[Split, str], index: int) -> None:
     task = LEDGER.sample_task(*place, index)
-    run = demonstrate(LEDGER, task, OraclePolicy(), max_steps=8)
+    run = demonstrate(LEDGER, task, OraclePolicy(), max_steps=20)
     assert run.solved is True
     assert len(run.actions) == task.ground_truth.minimum_calls
-    assert all(outcome.result.status is CallStatus.OK for outcome in run.outcomes)
+    failed = [outcome.result.content for outcome in run.outcomes if outcome.result.status is not CallStatus.OK]
+    assert failed == (["error: busy, call again"] if is_transient(task) else [])
     assert [o.progress.before - o.progress.after for o in run.outcomes if o.progress] == [1] * len(run.actions)

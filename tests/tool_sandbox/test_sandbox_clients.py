@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -17,7 +18,7 @@ from tool_sandbox.ledger.policies import OraclePolicy
 from tool_sandbox.tasks import Split, Task
 from tool_sandbox.tools import CallStatus, ToolCall
 
-CONFIG = PoolConfig(max_sessions=2, lease_seconds=60.0, open_seconds=20.0, call_seconds=20.0)
+CONFIG = PoolConfig(max_sessions=2, lease_seconds=60.0, queue_seconds=0.2, open_seconds=20.0, call_seconds=20.0)
 LEDGER = LedgerToolset()
 OPTIONS = {"num_cpus": 0}
 
@@ -68,6 +69,29 @@ async def test_a_full_sandbox_is_a_typed_error_until_a_session_is_closed(client:
     await client.close(leases[0])
     await client.close(leases[0])
     await client.close(await client.open(task(2)))
+    await client.close(leases[1])
+
+
+async def test_a_session_is_forked_at_any_step(client: SandboxClient) -> None:
+    plan = demonstrate(LEDGER, task(), OraclePolicy(), max_steps=8)
+    lease = await client.open(task())
+    await client.call(lease, plan.actions[0])
+    fork = await client.fork(lease)
+    assert await client.state_hash(fork) == await client.state_hash(lease)
+    for call in plan.actions[1:]:
+        await client.call(fork, call)
+    assert await client.state_hash(fork) == task().ground_truth.state_hash
+    assert await client.state_hash(lease) != task().ground_truth.state_hash
+    await client.close(fork)
+    await client.close(lease)
+
+
+async def test_whoever_waits_gets_the_session_that_another_gives_back(client: SandboxClient) -> None:
+    leases = [await client.open(task(index)) for index in range(2)]
+    waiting = asyncio.create_task(client.open(task(2)))
+    await asyncio.sleep(0.05)
+    await client.close(leases[0])
+    await client.close(await waiting)
     await client.close(leases[1])
 
 
@@ -127,6 +151,38 @@ async def test_new_sessions_go_round_the_actors_and_skip_the_dead(ray_local: str
         stop_sandboxes(handles)
 
 
+async def test_a_worker_that_ray_ended_for_want_of_memory_is_an_infrastructure_failure(ray_local: str) -> None:
+    import ray
+    from ray.exceptions import OutOfMemoryError
+
+    from tool_sandbox.pool import RaySandboxPool
+
+    class Starved:
+        def call(self, lease: str, call: ToolCall) -> None:
+            raise OutOfMemoryError("1 worker(s) were killed due to the node running low on memory")
+
+    starved: Any = ray.remote(num_cpus=0)(Starved).remote()
+    try:
+        pool = RaySandboxPool({"sandbox-0": starved}, CONFIG)
+        outcome = await pool.call("sandbox-0/x", ToolCall("c", "pay", {}))
+        assert outcome.result.status is CallStatus.INFRA_ERROR
+    finally:
+        ray.kill(starved)
+
+
+async def test_calls_are_counted_by_tool_and_status() -> None:
+    sandbox = LocalSandbox(CONFIG)
+    lease = await sandbox.open(task(), "run-1")
+    plan = demonstrate(LEDGER, task(), OraclePolicy(), max_steps=8)
+    await sandbox.call(lease, plan.actions[0])
+    for invented in ("frobnicate", "defenestrate"):
+        await sandbox.call(lease, ToolCall("c", invented, {}))
+    counted = {key: costs.calls for key, costs in sandbox.costs().items()}
+    assert counted == {(plan.actions[0].name, CallStatus.OK): 1, ("", CallStatus.UNKNOWN_TOOL): 2}
+    assert (sandbox.occupancy().sessions, sandbox.occupancy().waiting) == ({"run-1": 1}, 0)
+    await sandbox.close(lease)
+
+
 async def test_a_silent_actor_costs_one_deadline(ray_local: str) -> None:
     import time
 
@@ -135,7 +191,7 @@ async def test_a_silent_actor_costs_one_deadline(ray_local: str) -> None:
     from tool_sandbox.pool import RaySandboxPool
 
     class Sleeper:
-        def open(self, task: Task) -> str:
+        def open(self, task: Task, owner: str, wait_seconds: float) -> str:
             time.sleep(30)
             return "late"
 

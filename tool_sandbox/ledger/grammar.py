@@ -7,10 +7,10 @@ of dollars and kilos would be a legal call and a silly question.
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from tool_sandbox.ledger.names import POOLS
 from tool_sandbox.ledger.plans import Argument, Constant, Plan, PlannedCall, Ref
 from tool_sandbox.ledger.tools import RESERVED_FAMILY, family_of
 
@@ -102,9 +102,11 @@ class Dice:
 
     shape: random.Random
     names: random.Random
+    pools: Mapping[str, tuple[str, ...]]
+    """Names by kind: `POOLS` or `LONG_POOLS`."""
 
     def constant(self, kind: str) -> Constant:
-        return Constant(kind, self.names.choice(FACTORS if kind == "factor" else POOLS[kind]))
+        return Constant(kind, self.names.choice(FACTORS if kind == "factor" else self.pools[kind]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,3 +78,12 @@ POOLS: dict[str, tuple[str, ...]] = {
     "city": tuple(city for city in CITIES if city not in PEOPLE),
 }
 """Kind of entity → every name it may have. No name belongs to two kinds."""
+
+LONG_POOLS: dict[str, tuple[str, ...]] = {
+    "person": _words("abel bella cora doris edith felix grace helen iris judy kurt lucas mona neil otis pia quinn ruben"),
+    "item": _words("anvil broom candy dish easel funnel globe hook iron jar kayak lens mop net oar paddle quilt rake"),
+    "order": _numbered("JKLM"),
+    "event": _words("auction bakeoff choir demo exam forum hackathon hunt jubilee keynote luncheon memorial outing premiere"),
+    "city": _words("bergen cork dakar essen faro ghent haifa izmir jena kiel leeds malmo nantes omaha pisa quito riga"),
+}
+"""The same for the names that the questions of long chains start from, and no other question does."""

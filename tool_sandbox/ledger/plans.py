@@ -57,6 +57,11 @@ class Plan:
         return tuple(dict.fromkeys(found))
 
     @property
+    def names(self) -> list[tuple[str, str]]:
+        """Kind and name of every constant: what a world around this plan must contain."""
+        return [(constant.kind, str(constant.value)) for constant in self.constants]
+
+    @property
     def pairs(self) -> frozenset[tuple[str, str]]:
         """Adjacent tools: (the tool that uses a result, the tool that gave it)."""
         return frozenset(

@@ -12,10 +12,11 @@ from dataclasses import fields as dataclass_fields
 
 from tool_sandbox.demonstrations import Exchange
 from tool_sandbox.ledger.plans import Plan
-from tool_sandbox.ledger.progress import planned_call
-from tool_sandbox.ledger.sampling import DONE, restore
+from tool_sandbox.ledger.sampling import DONE
 from tool_sandbox.ledger.session import LedgerSession
-from tool_sandbox.ledger.tools import TOOLS, Value, accepts
+from tool_sandbox.ledger.setting import restore
+from tool_sandbox.ledger.tools import Value, accepts
+from tool_sandbox.ledger.variants import VARIANTS
 from tool_sandbox.ledger.world import World
 from tool_sandbox.tasks import Task
 from tool_sandbox.tools import CallStatus, ToolCall
@@ -112,7 +113,7 @@ def _replayed(task: Task, history: tuple[Exchange, ...]) -> LedgerSession:
     """A session in the state that the history led to; calls of isolated tools change nothing and are left out."""
     session = LedgerSession(task, {})
     for exchange in history:
-        if exchange.call.name in TOOLS:
+        if exchange.call.name in VARIANTS:
             session.call(exchange.call)
     return session
 
@@ -126,18 +127,21 @@ def _numbered(call: ToolCall, history: tuple[Exchange, ...]) -> ToolCall:
 
 
 def _own_tools(task: Task) -> list[str]:
-    return [name for name in task.tools if name in TOOLS]
+    return [name for name in task.tools if name in VARIANTS]
 
 
 def _seen(task: Task, history: tuple[Exchange, ...], world: World) -> list[Value]:
     """Values that stand in the prompt or in observations."""
     constants = [constant.value for constant in Plan.from_json(task.payload["plan"]).constants]
-    observed = [exchange.outcome.result.content for exchange in history if _succeeded(exchange)]
+    observed = _observed(history)
     return list(dict.fromkeys([*constants, *(int(text) if text.lstrip("-").isdigit() else text for text in observed)]))
 
 
-def _succeeded(exchange: Exchange) -> bool:
-    return exchange.outcome.result.status is CallStatus.OK
+def _observed(history: tuple[Exchange, ...]) -> list[str]:
+    """Results that successful calls told, in order."""
+    results = ((exchange.call.name, exchange.outcome.result) for exchange in history)
+    told = ((VARIANTS.get(name), result.content) for name, result in results if result.status is CallStatus.OK)
+    return [content for variant, content in told if variant is None or variant.tells(content)]
 
 
 def _random_call(rng: random.Random, task: Task, history: tuple[Exchange, ...], tool: str) -> ToolCall:
@@ -145,22 +149,25 @@ def _random_call(rng: random.Random, task: Task, history: tuple[Exchange, ...], 
     seen = _seen(task, history, world)
     values = [
         rng.choice([value for value in seen if accepts(domain, world.kind_of(value))] or _values(world, domain))
-        for domain in TOOLS[tool].domains
+        for domain in VARIANTS[tool].tool.domains
     ]
-    return planned_call(tool, tuple(values))
+    return VARIANTS[tool].call(values)
 
 
 def _wrong_argument(rng: random.Random, task: Task, history: tuple[Exchange, ...], right: ToolCall) -> ToolCall | None:
     """The right call with one value replaced: by one that was seen, or by another of the same domain."""
     world = restore(task.payload).world
-    tool = TOOLS[right.name]
-    index = rng.randrange(len(tool.domains))
-    values = [right.arguments[name] for name in tool.parameters]
-    numeric = tool.domains[index] in ("number", "amount")
+    variant = VARIANTS[right.name]
+    domains = variant.tool.domains
+    if not domains:
+        return None
+    index = rng.randrange(len(domains))
+    values = list(variant.values(right.arguments))
+    numeric = domains[index] in ("number", "amount")
     seen = [value for value in _seen(task, history, world) if isinstance(value, int) is numeric]
-    choices = [value for value in [*seen, *_values(world, tool.domains[index])] if value != values[index]]
+    choices = [value for value in [*seen, *_values(world, domains[index])] if value != values[index]]
     values[index] = rng.choice(choices)
-    return planned_call(right.name, tuple(values))
+    return variant.call(values)
 
 
 def _values(world: World, domain: str) -> list[Value]:
@@ -181,7 +188,7 @@ def _early_answer(rng: random.Random, task: Task, history: tuple[Exchange, ...])
     """The last observation; a value of the world where there is none."""
     if task.ground_truth.answer is None:
         return DONE
-    observed = [exchange.outcome.result.content for exchange in history if _succeeded(exchange)]
+    observed = _observed(history)
     if observed:
         return observed[-1]
     world = restore(task.payload).world

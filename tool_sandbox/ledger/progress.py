@@ -1,17 +1,22 @@
 """How far a session is from solving its task: the exact minimum number of calls still needed.
 
 Owns `Tracker`. A question is as far as there are facts of its call graph missing; knowing a result makes all below it
-needless. A target state is as far as the writes that every touched row still needs, plus the facts that these writes
-need. Distances are capped at `lost`, which also stands for states from which no offered tool leads back.
+needless. (Whoever wanders off may come upon another way, which is not looked for: see `chains` for levels where it is.)
+A target state is as far as the writes that every touched row still needs, plus the facts that these writes
+need. A faulty tool adds the calls that `Faults` says. Distances are capped at `lost`, which also stands for states from
+which no offered tool leads back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from functools import cache
 
+from tool_sandbox.ledger.faults import Faults
 from tool_sandbox.ledger.plans import EvaluatedCall, Fact
 from tool_sandbox.ledger.tools import NOTABLE, STATUS_MOVES, TOOLS, Value
+from tool_sandbox.ledger.variants import LOGIN
 from tool_sandbox.ledger.world import World
 from tool_sandbox.tools import ToolCall
 
@@ -22,17 +27,36 @@ RowState = tuple[str | bool, int]
 """What matters of a row: (status, 0 if the note is right else 1), or (frozen, sign of the balance still missing)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A call to make, by the plain name of its tool."""
+
+    tool: str
+    values: tuple[Value, ...]
+    cursor: str = ""
+    """Where to go on in a list; empty at its start, and for every other tool."""
+
+
 class Tracker:
     """The distance of one session. Mutable: `observe` it after every successful call, in order."""
 
     def __init__(
-        self, calls: tuple[EvaluatedCall, ...], target: World | None, world: World, tools: Collection[str]
+        self,
+        calls: tuple[EvaluatedCall, ...],
+        target: World | None,
+        world: World,
+        tools: Collection[str],
+        faults: Faults,
     ) -> None:
-        """`target` is the state to reach; None for a question. `world` is the live state, seen but never changed."""
+        """`target` is the state to reach; None for a question. `tools`: plain names of those on offer.
+
+        `world` and `faults` are the live state, seen but never changed.
+        """
         self._calls = calls
         self._target = target
         self._world = world
         self._tools = frozenset(tools)
+        self._faults = faults
         self._known: set[int] = set()
         self.lost = self._distance(cap=None) + LOST_MARGIN
 
@@ -41,33 +65,59 @@ class Tracker:
         """Fewest calls that still solve the task, at most `lost`."""
         return self._distance(cap=self.lost)
 
-    def observe(self, tool: str, values: tuple[Value, ...]) -> None:
-        """Take note of a call that succeeded."""
+    def fork(self, world: World, faults: Faults) -> Tracker:
+        """An equal tracker over `world` and `faults`, which are copies of the live state."""
+        twin = object.__new__(Tracker)
+        twin._calls, twin._target, twin._tools, twin.lost = self._calls, self._target, self._tools, self.lost
+        twin._world, twin._faults, twin._known = world, faults, set(self._known)
+        return twin
+
+    def observe(self, tool: str, values: tuple[Value, ...], result: Value) -> None:
+        """Take note of a call that succeeded, and told its result."""
         fact = Fact.of(tool, values)
         for index, call in enumerate(self._calls):
             if call.fact == fact:
                 self._known.add(index)
-                if tool in TOOLS and not TOOLS[tool].spec.read_only:
+                if not TOOLS[tool].spec.read_only:
                     # Whoever wrote with a value has it, wherever it came from.
                     self._known.update(call.needs)
 
-    def next_call(self) -> ToolCall | None:
+    def next_move(self) -> Move | None:
         """A call that brings the task one nearer; None where nothing is left to do or nothing helps."""
         missing = self._missing()
         if missing:
             first = self._calls[min(missing)]
-            return planned_call(first.tool, first.values)
-        writes = (self._next_write(*row) for row in self._rows())
-        return next((write for write in writes if write is not None), None)
+            return self._through(Move(first.tool, first.values, self._faults.next_cursor(first.fact)))
+        writes = (self._next_write(*row, self._best()[1]) for row in self._rows())
+        return next((self._through(write) for write in writes if write is not None), None)
+
+    def _through(self, move: Move) -> Move:
+        """The move, or the login that it needs first."""
+        return Move(LOGIN.spec.name, ()) if self._faults.is_behind_login(move.tool) else move
 
     def _distance(self, cap: int | None) -> int:
-        steps = [self._path(kind, name) for kind, name in self._rows()]
-        if any(path is None for path in steps):
+        distance = self._best()[0]
+        if distance is None:
             if cap is None:
                 raise ValueError(f"the offered tools {sorted(self._tools)} do not lead to the target state")
             return cap
-        distance = len(self._missing()) + sum(len(path) for path in steps if path is not None)
         return distance if cap is None else min(distance, cap)
+
+    def _best(self) -> tuple[int | None, frozenset[str]]:
+        """Fewest calls, and the tools with which: a closed tool is opened only where going round it takes longer."""
+        missing, rows, closed = self._missing(), self._rows(), self._faults.closed
+        reads = sum(self._faults.calls_for(self._calls[index].fact) for index in missing)
+        is_needed = not closed.isdisjoint(self._calls[index].tool for index in missing)
+        round_it = None if is_needed else self._writes(rows, self._tools - closed)
+        through = self._writes(rows, self._tools)
+        if round_it is not None and (through is None or round_it <= through + len(closed)):
+            return reads + round_it, self._tools - closed
+        return (None if through is None else reads + through + len(closed)), self._tools
+
+    def _writes(self, rows: list[tuple[str, str]], tools: frozenset[str]) -> int | None:
+        """Fewest writes that put all rows right with these tools alone; None where they do not."""
+        paths = [self._path(kind, name, tools) for kind, name in rows]
+        return None if None in paths else sum(len(path) for path in paths if path is not None)
 
     def _missing(self) -> set[int]:
         """Reads that are still needed: from what is wanted backwards, stopping at what is known."""
@@ -105,14 +155,14 @@ class Tracker:
             (kind, name) for kind in ("order", "account") for name in now[kind] if now[kind][name] != then[kind][name]
         ]
 
-    def _path(self, kind: str, name: str) -> tuple[str, ...] | None:
+    def _path(self, kind: str, name: str, tools: frozenset[str]) -> tuple[str, ...] | None:
         assert self._target is not None, "only a target state has rows to repair"
         start = _row_state(kind, name, self._world, self._target)
         goal = _row_state(kind, name, self._target, self._target)
-        return shortest_writes(kind, start, goal, self._tools)
+        return shortest_writes(kind, start, goal, tools)
 
-    def _next_write(self, kind: str, name: str) -> ToolCall | None:
-        path = self._path(kind, name)
+    def _next_write(self, kind: str, name: str, tools: frozenset[str]) -> Move | None:
+        path = self._path(kind, name, tools)
         if not path:
             return None
         assert self._target is not None
@@ -122,7 +172,7 @@ class Tracker:
             values = (name, then["note"])
         elif path[0] in ("deposit", "withdraw"):
             values = (name, abs(then["balance"] - now["balance"]))
-        return planned_call(path[0], values)
+        return Move(path[0], values)
 
 
 def planned_call(tool: str, values: tuple[Value, ...]) -> ToolCall:

@@ -2,50 +2,57 @@
 
 Draws a call graph, keeps it if it belongs to the split, draws a world around its constants, and rejects it where the
 prompt gives the answer away or anything else solves it in as few calls. Pure: the same arguments give the same task.
+The draws of levels L0 to L3 are pinned by a test: models that were trained on them ship with the project.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from tool_sandbox.arguments import check_arguments
-from tool_sandbox.errors import CorruptTask, NoSuchTask
+from tool_sandbox.errors import NoSuchTask
+from tool_sandbox.ledger.faults import Fault, FaultKind, draw_fault, extra_tools
 from tool_sandbox.ledger.goals import draw_goal
 from tool_sandbox.ledger.grammar import Dice, draw_expression, plan_of, question
-from tool_sandbox.ledger.plans import Constant, Draft, EvaluatedCall, Plan, evaluate
-from tool_sandbox.ledger.progress import Tracker, planned_call
-from tool_sandbox.ledger.search import FactFinder, has_rival
-from tool_sandbox.ledger.splits import CALLS, DEEP_CALLS, GENERATOR, HASHED_SPLITS, has_tasks, split_of, stable_hash
+from tool_sandbox.ledger.names import LONG_POOLS, POOLS
+from tool_sandbox.ledger.plans import Constant, Draft, EvaluatedCall, Fact, Plan, evaluate
+from tool_sandbox.ledger.progress import planned_call
+from tool_sandbox.ledger.search import FAULTY_SEARCH_STATES, FactFinder, has_rival
+from tool_sandbox.ledger.setting import Setting, build_setting
+from tool_sandbox.ledger.splits import (
+    CALLS,
+    CHAIN_LEVELS,
+    DEEP_CALLS,
+    FAULTY_LEVELS,
+    GENERATOR,
+    HASHED_SPLITS,
+    LONG_LEVEL,
+    has_tasks,
+    split_of,
+    stable_hash,
+)
 from tool_sandbox.ledger.tools import RESERVED_FAMILY, TOOLS, Refusal, Value, family_of
-from tool_sandbox.ledger.world import Row, World, build_world
+from tool_sandbox.ledger.variants import variant_name
+from tool_sandbox.ledger.world import Row, build_world
 from tool_sandbox.tasks import GroundTruth, Split, Task
 
 TOOLSET = "ledger"
 LEVELS = tuple(CALLS)
 WRITE_LEVEL = "L3"
+RENAMING_LEVELS = (LONG_LEVEL, *FAULTY_LEVELS)
+"""Levels whose `TEST_TOOLS` also gives every tool and parameter a name that training never shows."""
 DONE = "done"
 """The final answer to a task whose ground truth is a state."""
 PROMPT_WORDS = 25
+LONG_PROMPT_WORDS = 40
+"""On the long level, where each call takes three words."""
 ATTEMPTS = 5000
 NAMINGS = 60
 """Times that new names are put into one graph in search of the right split."""
 
 Patch = dict[str, dict[str, Row]]
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """A draft in a world: what a session starts from and what it is measured against."""
-
-    world: World
-    """Initial state. Take a snapshot before changing it."""
-    calls: tuple[EvaluatedCall, ...]
-    target: World | None
-    """State to reach; None for a question."""
 
 
 def sample_task(split: Split, level: str, index: int) -> Task:
@@ -66,22 +73,6 @@ def sample_task(split: Split, level: str, index: int) -> Task:
     raise NoSuchTask(f"ledger: no task {index} of {split.value}/{level} in {ATTEMPTS} attempts; use another index")
 
 
-def restore(payload: Mapping[str, Any]) -> Setting:
-    """Rebuild the setting of a task from its payload.
-
-    Raises:
-        CorruptTask: another generator made it, or it does not describe a world.
-    """
-    if payload.get("generator") != GENERATOR:
-        raise CorruptTask(
-            f"ledger task: made by generator {payload.get('generator')!r}, this is {GENERATOR!r}; sample the task again"
-        )
-    try:
-        return _setting(payload["seed"], Plan.from_json(payload["plan"]), payload["patch"])
-    except (KeyError, TypeError, Refusal) as error:
-        raise CorruptTask(f"ledger task: the payload does not describe a world ({error!r}); sample it again") from error
-
-
 def _draw(rng: random.Random, split: Split, level: str) -> Draft | None:
     """A draft that belongs to the split, or None.
 
@@ -89,8 +80,9 @@ def _draw(rng: random.Random, split: Split, level: str) -> Draft | None:
     names, would differ in how often a graph occurs.
     """
     shape, names = rng.getrandbits(48), random.Random(rng.getrandbits(48))
+    pools = LONG_POOLS if level == LONG_LEVEL else POOLS
     for _ in range(NAMINGS):
-        draft = _compose(Dice(random.Random(shape), names), split, level)
+        draft = _compose(Dice(random.Random(shape), names, pools), split, level)
         if draft is None:
             return None
         found = split_of(draft.plan)
@@ -104,46 +96,53 @@ def _draw(rng: random.Random, split: Split, level: str) -> Draft | None:
 def _compose(dice: Dice, split: Split, level: str) -> Draft | None:
     calls = dice.shape.choice((DEEP_CALLS if split is Split.TEST_DEPTH else CALLS)[level])
     text = split is Split.TEST_TOOLS
-    if level == WRITE_LEVEL:
+    if FAULTY_LEVELS.get(level, level) == WRITE_LEVEL:
         draft = draw_goal(dice, calls, text=text)
     else:
         expression = draw_expression(dice, calls, text=text)
         draft = Draft(question(expression, dice.shape), plan_of(expression))
     # Equal branches of an expression merge into one call, which makes the graph smaller than asked for.
-    if draft is None or len(draft.plan.calls) != calls or len(draft.prompt.split()) > PROMPT_WORDS:
+    if draft is None or len(draft.plan.calls) != calls:
         return None
-    return draft
+    if level in CHAIN_LEVELS and any(len(call.arguments) > 1 for call in draft.plan.calls):
+        return None
+    words = LONG_PROMPT_WORDS if level == LONG_LEVEL else PROMPT_WORDS
+    return draft if len(draft.prompt.split()) <= words else None
 
 
 def _settle(rng: random.Random, draft: Draft, split: Split, level: str, index: int) -> Task | None:
     """The draft as a task in a fresh world; None where that world does not make it a good one."""
-    seed = rng.getrandbits(48)
+    payload: dict[str, Any] = {"generator": GENERATOR, "seed": rng.getrandbits(48), "plan": draft.plan.to_json()}
     try:
-        patch = _patch(seed, draft)
-        setting = _setting(seed, draft.plan, patch)
+        payload["patch"] = _patch(payload["seed"], draft)
+        if level in CHAIN_LEVELS:
+            payload["chain"] = True
+        setting = build_setting(payload)
+        if level in FAULTY_LEVELS:
+            fault = draw_fault(rng, setting.calls, setting.world)
+            if fault is None:
+                return None
+            payload["fault"] = fault.to_json()
+            setting = build_setting(payload)
     except Refusal:
         return None
-    tools = _offer(rng, draft.plan, split)
-    if not _is_sound(draft, setting, tools):
+    tools = _offer(rng, draft.plan, split, level)
+    minimum = _minimum(draft, setting, tools)
+    if minimum is None:
         return None
     answer = None if setting.target else str(setting.calls[-1].result)
     target = setting.target.hash() if setting.target else None
-    payload = {"generator": GENERATOR, "seed": seed, "plan": draft.plan.to_json(), "patch": patch}
-    truth = GroundTruth(answer=answer, state_hash=target, minimum_calls=len(setting.calls))
+    renamed = split is Split.TEST_TOOLS and level in RENAMING_LEVELS
     return Task(
         id=f"{TOOLSET}/{level}/{split.value}/{index}",
         toolset=TOOLSET,
         prompt=draft.prompt,
-        tools=tools,
-        ground_truth=truth,
+        tools=_names(rng, tools, setting.fault, renamed=renamed),
+        ground_truth=GroundTruth(answer=answer, state_hash=target, minimum_calls=minimum),
         level=level,
         split=split,
         payload=payload,
     )
-
-
-def _constants(plan: Plan) -> list[tuple[str, str]]:
-    return [(constant.kind, str(constant.value)) for constant in plan.constants]
 
 
 def _patch(seed: int, draft: Draft) -> Patch:
@@ -151,22 +150,18 @@ def _patch(seed: int, draft: Draft) -> Patch:
     if not draft.kind:
         return {}
     reads = Plan(tuple(call for call in draft.plan.calls if TOOLS[call.tool].spec.read_only))
-    world = build_world(seed, _constants(draft.plan), {})
+    world = build_world(seed, draft.plan.names, {})
     last = draft.plan.calls[-1].arguments[0]
     results = evaluate(reads, world)
     row = last.value if isinstance(last, Constant) else results[last.index].result
     return {draft.kind: {str(row): dict(draft.initial)}}
 
 
-def _setting(seed: int, plan: Plan, patch: Patch) -> Setting:
-    world = build_world(seed, _constants(plan), patch)
-    state = world.snapshot() if any(not TOOLS[tool].spec.read_only for tool in plan.tools) else world
-    calls = evaluate(plan, state)
-    return Setting(world, calls, None if state is world else state)
+def _offer(rng: random.Random, plan: Plan, split: Split, level: str) -> tuple[str, ...]:
+    """Plain names of the needed tools and two or three others, in random order.
 
-
-def _offer(rng: random.Random, plan: Plan, split: Split) -> tuple[str, ...]:
-    """The needed tools and two or three others, in random order. Questions are never offered a write."""
+    Questions are never offered a write, chains no tool with two parameters.
+    """
     writing = any(family_of(tool) == "write" for tool in plan.tools)
     others = [
         name
@@ -174,31 +169,63 @@ def _offer(rng: random.Random, plan: Plan, split: Split) -> tuple[str, ...]:
         if name not in plan.tools
         and (writing or family_of(name) != "write")
         and (split is Split.TEST_TOOLS or family_of(name) != RESERVED_FAMILY)
+        and (level not in CHAIN_LEVELS or len(TOOLS[name].domains) == 1)
     ]
     tools = [*plan.tools, *rng.sample(others, rng.choice((2, 3)))]
     rng.shuffle(tools)
     return tuple(tools)
 
 
-def _is_sound(draft: Draft, setting: Setting, tools: tuple[str, ...]) -> bool:
-    """Whether the task cannot be had for less than its plan."""
-    told = frozenset[Value](constant.value for constant in draft.plan.constants)
-    reads = [call for call in setting.calls if TOOLS[call.tool].spec.read_only]
+def _names(rng: random.Random, tools: tuple[str, ...], fault: Fault | None, *, renamed: bool) -> tuple[str, ...]:
+    """What the model calls the tools, and the tools that only the fault makes necessary."""
+    listed = fault.tool if fault is not None and fault.kind is FaultKind.PAGES else None
+    names = [variant_name(tool, renamed=renamed, listed=tool == listed) for tool in tools]
+    for tool in extra_tools(fault):
+        names.insert(rng.randrange(len(names) + 1), variant_name(tool, renamed=renamed, listed=False))
+    return tuple(names)
+
+
+def _minimum(draft: Draft, setting: Setting, tools: tuple[str, ...]) -> int | None:
+    """Fewest calls that solve the task; None where that is not its plan, or the prompt gives the answer away."""
     if setting.target is None:
         answer = setting.calls[-1].result
         if (isinstance(answer, int) and answer <= 0) or str(answer).casefold() in _words(draft.prompt):
-            return False
-        goals = frozenset([answer])
-    else:
-        if not _is_writable(setting.calls):
-            return False
-        if Tracker(setting.calls, setting.target, setting.world, tools).remaining != len(setting.calls):
-            return False
-        goals = frozenset(value for call in setting.calls if call not in reads for value in call.values)
+            return None
+    elif not _is_writable(setting.calls):
+        return None
+    minimum = setting.tracker(setting.world, setting.faults, tools).remaining
+    if minimum != _calls_of_plan(setting):
+        return None
+    # The distance of a chain has looked at every other way already.
+    return minimum if setting.is_chain or not _has_rival(setting, tools) else None
+
+
+def _calls_of_plan(setting: Setting) -> int:
+    """Calls that the plan takes, with what its fault adds."""
+    facts = [call.fact for call in setting.calls]
+    return sum(map(setting.faults.calls_for, facts)) + setting.faults.toll({fact.tool for fact in facts})
+
+
+def _has_rival(setting: Setting, tools: tuple[str, ...]) -> bool:
+    reads = [call for call in setting.calls if TOOLS[call.tool].spec.read_only]
     if not reads:
-        return True
-    finder = FactFinder(setting.world, tools)
-    return not has_rival(finder, told, goals, frozenset(call.fact for call in reads))
+        return False
+    writes = [call for call in setting.calls if call not in reads]
+    if setting.target is None:
+        goals = frozenset([setting.calls[-1].result])
+    else:
+        goals = frozenset(value for call in writes for value in call.values)
+    written = {call.tool for call in writes}
+
+    def calls(facts: frozenset[Fact]) -> int:
+        toll = setting.faults.toll(written | {fact.tool for fact in facts})
+        return toll + sum(map(setting.faults.calls_for, facts))
+
+    plan = frozenset(call.fact for call in reads)
+    finder, told = FactFinder(setting.world, tools), frozenset(setting.told)
+    if setting.fault is None:
+        return has_rival(finder, told, goals, plan)
+    return has_rival(finder, told, goals, plan, calls, FAULTY_SEARCH_STATES)
 
 
 def _is_writable(calls: tuple[EvaluatedCall, ...]) -> bool:

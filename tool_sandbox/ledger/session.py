@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from tool_sandbox.arguments import check_arguments, invalid_arguments
-from tool_sandbox.ledger.progress import Tracker
-from tool_sandbox.ledger.sampling import restore
-from tool_sandbox.ledger.tools import TOOLS, LedgerTool, Refusal, Value
+from tool_sandbox.ledger.setting import restore
+from tool_sandbox.ledger.tools import TOOLS, Refusal
+from tool_sandbox.ledger.variants import LOGIN, VARIANTS, Variant, offered
 from tool_sandbox.tasks import Task
 from tool_sandbox.tools import CallOutcome, CallStatus, Progress, ToolCall, ToolResult
 
@@ -19,15 +19,18 @@ Runner = Callable[[ToolCall], ToolResult]
 
 
 class LedgerSession:
-    """Open, call, close. In-process and deterministic but for the seconds that it reports."""
+    """Open, call, fork, close. In-process and deterministic but for the seconds that it reports."""
 
     def __init__(self, task: Task, extra: dict[str, Runner]) -> None:
-        """`extra`: tools that are not the ledger's own, by name; they cannot touch its state."""
+        """`extra`: tools that are not the ledger's own, by name; they keep nothing and cannot touch its state."""
         setting = restore(task.payload)
         self._world = setting.world
-        self._offered = task.tools
+        self._faults = setting.faults
+        self._names = task.tools
         self._extra = extra
-        self._tracker = Tracker(setting.calls, setting.target, self._world, task.tools)
+        self._offered = offered(task.tools)
+        tools = [name for name in self._offered if name in TOOLS]
+        self._tracker = setting.tracker(self._world, self._faults, tools)
 
     def call(self, call: ToolCall) -> CallOutcome:
         """Run one call and measure what it did to the distance."""
@@ -39,35 +42,48 @@ class LedgerSession:
             result = replace(result, **seconds)
         return CallOutcome(result, Progress(before, self._tracker.remaining))
 
+    def fork(self) -> LedgerSession:
+        """A session of its own that continues from this state, by value: neither sees what the other does."""
+        twin = copy.copy(self)
+        twin._world, twin._faults = self._world.snapshot(), self._faults.fork()
+        twin._tracker = self._tracker.fork(twin._world, twin._faults)
+        return twin
+
     def state_hash(self) -> str:
         return self._world.hash()
 
     def next_call(self) -> ToolCall | None:
         """What an oracle would call now; None where the task is done or lost."""
-        return self._tracker.next_call()
+        move = self._tracker.next_move()
+        return None if move is None else self._offered[move.tool].call(move.values, move.cursor)
 
     def close(self) -> None:
         """Nothing to free: the world goes with the session."""
 
     def _run(self, call: ToolCall) -> ToolResult:
-        if call.name not in self._offered:
+        if call.name not in self._names:
             return ToolResult(call.id, CallStatus.UNKNOWN_TOOL, f"error: no tool {call.name[:20]}")
         if call.name in self._extra:
             return self._extra[call.name](call)
-        tool = TOOLS[call.name]
-        complaint = check_arguments(tool.spec, call)
-        return self._execute(tool, call) if complaint is None else invalid_arguments(call, complaint)
-
-    def _execute(self, tool: LedgerTool, call: ToolCall) -> ToolResult:
-        values = tuple(_plain(call.arguments[name]) for name in tool.parameters)
+        variant = VARIANTS[call.name]
+        complaint = check_arguments(variant.spec, call)
+        if complaint is not None:
+            return invalid_arguments(call, complaint)
         try:
-            content = tool.run(self._world, *values)
+            return ToolResult(call.id, CallStatus.OK, self._execute(variant, call))
         except Refusal as refusal:
             return ToolResult(call.id, CallStatus.TOOL_ERROR, f"error: {refusal}")
-        self._tracker.observe(call.name, values)
-        return ToolResult(call.id, CallStatus.OK, str(content))
 
-
-def _plain(value: Any) -> Value:
-    # JSON Schema counts 12.0 as an integer; the tools must not turn it into a float.
-    return int(value) if isinstance(value, float) else value
+    def _execute(self, variant: Variant, call: ToolCall) -> str:
+        """The observation. Raises `Refusal` where the tool says no."""
+        self._faults.admit(variant.base)
+        if variant.tool is LOGIN:
+            self._faults.log_in()
+        values = variant.values(call.arguments)
+        result = variant.tool.run(self._world, *values)
+        page = self._faults.page(values[0], variant.cursor(call.arguments)) if variant.is_list else None
+        if page is not None:
+            return page
+        if variant.tool is not LOGIN:
+            self._tracker.observe(variant.base, values, result)
+        return str(result)

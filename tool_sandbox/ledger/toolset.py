@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from tool_sandbox.demonstrations import Policy
 from tool_sandbox.errors import CorruptTask
-from tool_sandbox.isolation.python_tool import PYTHON_SPEC, default_python_tool
+from tool_sandbox.isolation.python_tool import PYTHON_SPEC, run_python
 from tool_sandbox.ledger.policies import NoisyOraclePolicy
 from tool_sandbox.ledger.sampling import LEVELS, TOOLSET, sample_task
 from tool_sandbox.ledger.session import LedgerSession, Runner
 from tool_sandbox.ledger.splits import has_tasks
 from tool_sandbox.ledger.tools import TOOLS
+from tool_sandbox.ledger.variants import VARIANTS
 from tool_sandbox.tasks import Split, Task
 from tool_sandbox.tools import ToolSpec
 
@@ -21,13 +20,14 @@ class LedgerToolset:
 
     name = TOOLSET
 
-    def __init__(self, python: Callable[[], Runner] = default_python_tool) -> None:
-        """`python` builds the runner of the `python` tool, when a task first names that tool."""
+    def __init__(self, python: Runner = run_python) -> None:
+        """`python` runs calls of the `python` tool, which any task may be given."""
         self._python = python
 
     def specs(self) -> tuple[ToolSpec, ...]:
-        """The ledger's own tools, and `python`, which no sampled task names but any task may be given."""
-        return (*(tool.spec for tool in TOOLS.values()), PYTHON_SPEC)
+        """The ledger's own tools, `python`, which no sampled task names but any task may be given, and the variants."""
+        variants = (variant.spec for name, variant in VARIANTS.items() if name not in TOOLS)
+        return (*(tool.spec for tool in TOOLS.values()), PYTHON_SPEC, *variants)
 
     def levels(self) -> tuple[str, ...]:
         return LEVELS
@@ -49,12 +49,11 @@ class LedgerToolset:
 
         Raises:
             CorruptTask: the payload is not this generator's, or a tool does not exist.
-            IsolationUnavailable: the task names `python` and this machine cannot isolate it.
         """
-        unknown = [name for name in task.tools if name not in TOOLS and name != PYTHON_SPEC.name]
+        unknown = [name for name in task.tools if name not in VARIANTS and name != PYTHON_SPEC.name]
         if unknown:
             raise CorruptTask(
                 f"task {task.id!r}: names the tools {unknown}, which the ledger does not have; sample it again"
             )
-        extra = {PYTHON_SPEC.name: self._python()} if PYTHON_SPEC.name in task.tools else {}
+        extra = {PYTHON_SPEC.name: self._python} if PYTHON_SPEC.name in task.tools else {}
         return LedgerSession(task, extra)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tool_sandbox.ledger.names import ACCOUNTS, COLORS, MONTHS, ORDERS, POOLS, WEEKDAYS
+from tool_sandbox.ledger.names import ACCOUNTS, COLORS, LONG_POOLS, MONTHS, ORDERS, POOLS, WEEKDAYS
 
 ENTITIES = 8
 """People, items and events in a world; there are two orders more than people."""
@@ -57,7 +57,7 @@ class World:
         for kind, table in self.tables().items():
             if text in table:
                 return kind
-        if text in POOLS["city"]:
+        if text in POOLS["city"] or text in LONG_POOLS["city"]:
             return "city"
         return "date" if len(text) == 5 and text[2] == "-" else "word"
 

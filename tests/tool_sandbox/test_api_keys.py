@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from reward_service.auth import KEYS_FILE_VARIABLE, KEYS_VARIABLE, ApiKeys, digest
-from reward_service.errors import InvalidKeys
+from tool_sandbox.errors import InvalidKeys
+from tool_sandbox.http.keys import ApiKeys, digest, refuse_open_door
+
+KEYS_VARIABLE = "STEPTOOL_TEST_KEYS"
+KEYS_FILE_VARIABLE = "STEPTOOL_TEST_KEYS_FILE"
 
 TWO = f"anna:{digest('secret-a')},\n# the second team\nbert:{digest('secret-b')}\n"
 
@@ -49,7 +52,8 @@ def test_a_name_that_occurs_twice_is_refused():
 def test_keys_come_from_the_environment_or_from_a_file(tmp_path):
     path = tmp_path / "keys"
     path.write_text(TWO)
-    assert ApiKeys.load({KEYS_VARIABLE: TWO}) == ApiKeys.load({KEYS_FILE_VARIABLE: str(path)})
+    assert ApiKeys.load({KEYS_VARIABLE: TWO}, KEYS_VARIABLE) == ApiKeys.parse(TWO)
+    assert ApiKeys.load({KEYS_FILE_VARIABLE: str(path)}, KEYS_VARIABLE) == ApiKeys.parse(TWO)
 
 
 @pytest.mark.parametrize(
@@ -63,4 +67,17 @@ def test_keys_come_from_the_environment_or_from_a_file(tmp_path):
 )
 def test_a_service_does_not_start_with_unclear_keys(environment, message):
     with pytest.raises(InvalidKeys, match=message):
-        ApiKeys.load(environment)
+        ApiKeys.load(environment, KEYS_VARIABLE)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7"])
+def test_a_service_without_keys_is_not_shown_to_other_machines(host):
+    keys, _ = ApiKeys.issue("anna")
+    with pytest.raises(InvalidKeys, match=r"shop: no API keys, and .* can be reached from elsewhere; issue a key"):
+        refuse_open_door("shop", host, ApiKeys.nobody_asked())
+    refuse_open_door("shop", host, keys)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.0.0.9", "::1"])
+def test_loopback_needs_no_keys(host):
+    refuse_open_door("shop", host, ApiKeys.nobody_asked())

@@ -1,12 +1,14 @@
 """Named API keys. Only their SHA-256 is kept, so neither a process list nor a Ray state dump shows a usable key.
 
 Owns the format `name:sha256`, one key each, separated by commas or lines; a line that begins with `#` is a comment.
+Owns the rule that a service without keys listens on loopback only.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 import re
 import secrets
 from collections.abc import Mapping
@@ -14,10 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from reward_service.errors import InvalidKeys
-
-KEYS_VARIABLE = "STEPTOOL_REWARD_KEYS"
-KEYS_FILE_VARIABLE = "STEPTOOL_REWARD_KEYS_FILE"
+from tool_sandbox.errors import InvalidKeys
 
 _ENTRY = re.compile(r"([A-Za-z0-9._-]{1,64}):([0-9a-f]{64})", re.ASCII)
 _SECRET_BYTES = 32
@@ -30,7 +29,7 @@ def digest(secret: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ApiKeys:
-    """Who may ask for scores."""
+    """Who may use a service."""
 
     digests: Mapping[str, str]
     """SHA-256 by name."""
@@ -66,17 +65,18 @@ class ApiKeys:
         return cls(digests)
 
     @classmethod
-    def load(cls, environment: Mapping[str, str]) -> Self:
-        """Keys from `STEPTOOL_REWARD_KEYS`, or from the file that `STEPTOOL_REWARD_KEYS_FILE` names.
+    def load(cls, environment: Mapping[str, str], variable: str) -> Self:
+        """Keys from the environment variable, or from the file that `<variable>_FILE` names.
 
         Raises:
             InvalidKeys: both or neither are set, the file cannot be read, or there is no key in it.
         """
-        inline, path = environment.get(KEYS_VARIABLE), environment.get(KEYS_FILE_VARIABLE)
+        file_variable = f"{variable}_FILE"
+        inline, path = environment.get(variable), environment.get(file_variable)
         if (inline is None) == (path is None):
             found = "neither" if inline is None else "both"
-            raise InvalidKeys(f"API keys: found {found} of {KEYS_VARIABLE} and {KEYS_FILE_VARIABLE}; set exactly one")
-        keys = cls.parse(inline if inline is not None else _read(Path(path or "")))
+            raise InvalidKeys(f"API keys: found {found} of {variable} and {file_variable}; set exactly one")
+        keys = cls.parse(inline if inline is not None else _read(Path(path or ""), file_variable))
         if not keys.digests:
             raise InvalidKeys("API keys: the list is empty; add at least one 'name:sha256'")
         return keys
@@ -92,8 +92,19 @@ class ApiKeys:
         return matches[0] if matches and scheme.lower() == "bearer" else None
 
 
-def _read(path: Path) -> str:
+def refuse_open_door(service: str, host: str, keys: ApiKeys) -> None:
+    """Raise `InvalidKeys` where a service without keys could be reached from another machine."""
+    if not keys.digests and not is_loopback(host):
+        raise InvalidKeys(f"{service}: no API keys, and {host} can be reached from elsewhere; issue a key")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches `host`, an IP address or `localhost`."""
+    return host == "localhost" or ipaddress.ip_address(host).is_loopback
+
+
+def _read(path: Path, variable: str) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise InvalidKeys(f"API keys: cannot read {path} ({error.strerror}); check {KEYS_FILE_VARIABLE}") from error
+        raise InvalidKeys(f"API keys: cannot read {path} ({error.strerror}); check {variable}") from error

@@ -1,0 +1,115 @@
+"""`steptool serve-tools`: the sandbox pool over HTTP, for other trainers.
+
+Owns the command, its settings file and where its keys come from; the service itself is `tool_sandbox.http`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cluster.errors import BadConfiguration, NotEnoughResources
+from tool_sandbox.client import LocalSandbox, SandboxClient
+from tool_sandbox.config import HttpConfig, PoolConfig
+from tool_sandbox.errors import InvalidKeys, SandboxUnavailable
+from tool_sandbox.http.keys import ApiKeys, refuse_open_door
+
+KEYS_VARIABLE = "STEPTOOL_SANDBOX_KEYS"
+_SERVICE = "sandbox service"
+
+
+class ServeToolsConfig(BaseModel):
+    """Everything that the service is started with."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    http: HttpConfig = HttpConfig()
+    pool: PoolConfig = PoolConfig()
+
+
+def mount(app: typer.Typer, exit_codes: Callable[[], AbstractContextManager[None]]) -> None:
+    """Add the command to `app`; `exit_codes` turns errors into messages."""
+
+    @app.command("serve-tools")
+    def serve_tools(
+        host: Annotated[str, typer.Option(help="Address to listen at; beyond loopback only with keys.")] = "127.0.0.1",
+        port: Annotated[int, typer.Option(help="Port to listen at; 0 takes a free one.", min=0, max=65535)] = 8090,
+        config: Annotated[
+            Path | None, typer.Option(help="YAML file with the sections [bold]http[/] and [bold]pool[/].")
+        ] = None,
+        actors: Annotated[
+            int, typer.Option(help="Sandbox actors to use on the Ray that runs here; 0 keeps sessions here.", min=0)
+        ] = 0,
+        namespace: Annotated[str | None, typer.Option(help="Ray namespace of the sandbox actors.")] = None,
+    ) -> None:
+        """Serve tools to other trainers: SandboxFusion's /run_code and OpenEnv's reset, step and state.
+
+        Keys come from [bold]STEPTOOL_SANDBOX_KEYS[/] or from the file that [bold]STEPTOOL_SANDBOX_KEYS_FILE[/] names:
+        one name:sha256-of-the-key a line. Without keys, only this machine is let in.
+        """
+        with exit_codes():
+            _serve(_settings(config), host, port, actors, namespace)
+
+
+def _serve(config: ServeToolsConfig, host: str, port: int, actors: int, namespace: str | None) -> None:
+    keys = _keys(host)
+    from tool_sandbox.http.app import build_app
+    from tool_sandbox.http.server import listen, serve
+
+    try:
+        listener = listen(host, port)
+    except OSError as error:
+        raise BadConfiguration(f"--host {host} --port {port}: cannot listen there ({error.strerror})") from error
+    with listener, _client(config.pool, actors, namespace) as client:
+        address = f"http://{host}:{listener.getsockname()[1]}"
+        typer.echo(f"serving tools at {address} with {len(keys.digests)} keys; stop with Ctrl-C")
+        serve(build_app(config.http, client, keys), config.http, listener)
+
+
+def _settings(path: Path | None) -> ServeToolsConfig:
+    if path is None:
+        return ServeToolsConfig()
+    try:
+        return ServeToolsConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    except (OSError, yaml.YAMLError, ValidationError) as error:
+        raise BadConfiguration(f"--config {path}: {error}") from error
+
+
+def _keys(host: str) -> ApiKeys:
+    named = {KEYS_VARIABLE, f"{KEYS_VARIABLE}_FILE"} & os.environ.keys()
+    try:
+        keys = ApiKeys.load(os.environ, KEYS_VARIABLE) if named else ApiKeys.nobody_asked()
+        refuse_open_door(_SERVICE, host, keys)
+    except InvalidKeys as error:
+        raise BadConfiguration(f"{error} (variable {KEYS_VARIABLE} or {KEYS_VARIABLE}_FILE)") from error
+    except ValueError as error:
+        raise BadConfiguration(f"--host {host}: expected an IP address or localhost ({error})") from error
+    return keys
+
+
+@contextmanager
+def _client(config: PoolConfig, actors: int, namespace: str | None) -> Iterator[SandboxClient]:
+    """Where the episodes' sessions are: in this process, or in the sandbox actors of a running Ray."""
+    if actors == 0:
+        yield LocalSandbox(config)
+        return
+    import ray
+
+    from tool_sandbox.pool import RaySandboxPool
+
+    try:
+        ray.init(address="auto", namespace=namespace, log_to_driver=False)
+        pool = RaySandboxPool.connect(actors, config, namespace)
+    except (ConnectionError, SandboxUnavailable) as error:
+        raise NotEnoughResources(f"--actors {actors}: {error}") from error
+    try:
+        yield pool
+    finally:
+        ray.shutdown()

@@ -1,0 +1,53 @@
+"""Every error of an HTTP service as a problem document (RFC 9457, `application/problem+json`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+_MAX_LISTED_ERRORS = 20
+
+
+def problem(
+    status: int, detail: str, *, kind: str = "about:blank", headers: Mapping[str, str] | None = None, **members: Any
+) -> JSONResponse:
+    """One problem document; `members` are its extension members."""
+    document = {"type": kind, "title": HTTPStatus(status).phrase, "status": status, "detail": detail, **members}
+    return JSONResponse(document, status, headers, media_type="application/problem+json")
+
+
+def install(app: FastAPI, service: str) -> None:
+    """Let every error of `app` leave as a problem document; `service` names it, as in `the reward service`."""
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> JSONResponse:
+        return problem(error.status_code, error.detail, headers=error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        # The input itself is left out: it may be large, and it may hold what JSON cannot carry.
+        found = [{"pointer": _pointer(item), "detail": _reason(item)} for item in error.errors()]
+        summary = "; ".join(f"{item['pointer'] or 'body'}: {item['detail']}" for item in found[:3])
+        detail = f"{len(found)} errors in the request: {summary}"
+        return problem(422, detail, errors=found[:_MAX_LISTED_ERRORS])
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> JSONResponse:
+        return problem(500, f"{service} failed on this request; its log has the cause")
+
+
+def _pointer(item: Mapping[str, Any]) -> str:
+    """JSON pointer (RFC 6901) into the body; empty, the whole of it, where the body is no JSON."""
+    path = () if item["type"] == "json_invalid" else item["loc"][1:]
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
+
+
+def _reason(item: Mapping[str, Any]) -> str:
+    cause = item.get("ctx", {}).get("error")
+    return f"{item['msg']}: {cause}" if item["type"] == "json_invalid" else str(item["msg"])

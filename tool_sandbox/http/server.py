@@ -1,0 +1,59 @@
+"""Runs an application of this house with uvicorn until it is told to stop; requests at work may end first."""
+
+from __future__ import annotations
+
+import math
+import signal
+import socket
+from contextlib import suppress
+from types import FrameType
+from typing import NoReturn
+
+import uvicorn
+from fastapi import FastAPI
+
+from tool_sandbox.config import HttpConfig
+
+_CONNECTIONS_PER_REQUEST = 8
+"""Open connections for each request at work: clients keep some, and a flood is cut off before its bodies are read."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Raises `OSError` where the address cannot be had."""
+    return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+
+
+def server(app: FastAPI, config: HttpConfig) -> uvicorn.Server:
+    """A server that is not yet started; `run` takes the sockets that it listens at."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            lifespan="on",
+            ws="websockets-sansio",
+            ws_max_size=config.max_body_bytes,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            limit_concurrency=_CONNECTIONS_PER_REQUEST * config.max_requests,
+            timeout_graceful_shutdown=math.ceil(config.shutdown_seconds),
+        )
+    )
+
+
+def serve(app: FastAPI, config: HttpConfig, listener: socket.socket) -> None:
+    """Serve until SIGINT or SIGTERM, then return. In the main thread only."""
+    # uvicorn raises the signal again when it is done: without a handler, SIGTERM would skip the caller's own clean-up.
+    before = signal.signal(signal.SIGTERM, _leave)
+    try:
+        with suppress(KeyboardInterrupt, _Left):
+            server(app, config).run([listener])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Left(BaseException):
+    """SIGTERM came."""
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    raise _Left

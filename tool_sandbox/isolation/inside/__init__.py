@@ -1,0 +1,4 @@
+"""What runs inside the sandbox, under the system's own Python: standard library only, nothing else of this package.
+
+The modules reach the sandbox as source text (see `worker`), because its user cannot read this package's files.
+"""

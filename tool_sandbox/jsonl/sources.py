@@ -1,0 +1,185 @@
+"""Where the tools of a task come from: `@tool` functions, a toolset, or an MCP server; one interface over the three.
+
+Owns `ToolSource` and the resolution of `module:object`. Consumes the `toolset` of a line; produces specs and sessions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import pkgutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
+
+from tool_sandbox.errors import InvalidTool
+from tool_sandbox.functions import FunctionTool, SessionState
+from tool_sandbox.in_process import InProcessSandbox, InProcessSession, state_digest, state_type
+from tool_sandbox.session import Session, Toolset
+from tool_sandbox.tasks import Task
+from tool_sandbox.tools import CallOutcome, ToolCall, ToolSpec
+
+Values = Mapping[str, Any]
+"""Fields of a state, as JSON."""
+
+
+class ToolSource(Protocol):
+    """Tools, and sessions in which they run."""
+
+    def specs(self) -> tuple[ToolSpec, ...]: ...
+
+    def check_state(self, initial: Values | None) -> None:
+        """Raise `InvalidTool` where a session cannot begin like that; what only `open` can tell passes."""
+        ...
+
+    def state_hash(self, values: Values) -> str:
+        """Hash of the state with these fields, as a session that is in it gives it. Raises `InvalidTool`."""
+        ...
+
+    def open(self, task: Task, initial: Values | None) -> Session:
+        """A session in the initial state; None is the state that the tools begin with by themselves."""
+        ...
+
+
+class FunctionSession:
+    """A session over `@tool` functions; forked by value."""
+
+    def __init__(self, sandbox: InProcessSandbox, inner: InProcessSession) -> None:
+        self._sandbox = sandbox
+        self._inner = inner
+
+    @property
+    def state(self) -> SessionState | None:
+        """The live state, for a checker; None where the tools have none."""
+        return self._inner.state
+
+    def call(self, call: ToolCall) -> CallOutcome:
+        return CallOutcome(self._inner.call(call))
+
+    def state_hash(self) -> str | None:
+        return None if self._inner.state is None else self._inner.state_hash()
+
+    def fork(self) -> FunctionSession:
+        return FunctionSession(self._sandbox, self._sandbox.fork(self._inner.snapshot()))
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+class FunctionSource:
+    """A list of `@tool` functions that share one class of state, or have none."""
+
+    def __init__(self, tools: tuple[FunctionTool, ...]) -> None:
+        """Raises `InvalidTool` where the functions cannot stand in one session."""
+        self._tools = tools
+        self._specs = InProcessSandbox(tools).specs()
+        self._type = state_type(tools)
+
+    def specs(self) -> tuple[ToolSpec, ...]:
+        return self._specs
+
+    def check_state(self, initial: Values | None) -> None:
+        if initial is not None or self._type is not None:
+            self._state(initial or {})
+
+    def state_hash(self, values: Values) -> str:
+        return state_digest(self._state(values))
+
+    def open(self, task: Task, initial: Values | None) -> FunctionSession:
+        stateless = self._type is None and initial is None
+        sandbox = InProcessSandbox(self._tools, None if stateless else partial(self._state, initial or {}))
+        return FunctionSession(sandbox, sandbox.open())
+
+    def _state(self, values: Values) -> SessionState:
+        if self._type is None:
+            raise InvalidTool("its tools have no state; leave it out, or let them take one as first parameter")
+        unknown = sorted(set(values) - _field_names(self._type))
+        if unknown:
+            raise InvalidTool(f"does not fit {self._type.__name__}: it has no field {', '.join(unknown)}")
+        try:
+            return TypeAdapter(self._type).validate_python(dict(values))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or self._type.__name__
+            raise InvalidTool(f"does not fit {self._type.__name__}: {where}: {first['msg']}") from error
+        except PydanticUserError as error:
+            raise InvalidTool(
+                f"{self._type.__name__} cannot be made of JSON ({error}); give its fields types"
+            ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class ToolsetSource:
+    """Another toolset, whose sessions get the initial state as the payload of their task."""
+
+    toolset: Toolset
+
+    def specs(self) -> tuple[ToolSpec, ...]:
+        return self.toolset.specs()
+
+    def check_state(self, initial: Values | None) -> None:
+        return
+
+    def state_hash(self, values: Values) -> str:
+        raise InvalidTool(f"the toolset {self.toolset.name!r} does not say its states; use `calls` or `checker`")
+
+    def open(self, task: Task, initial: Values | None) -> Session:
+        return self.toolset.open(replace(task, toolset=self.toolset.name, payload=dict(initial or {})))
+
+
+def tool_source(named: str | BaseModel, folder: Path) -> ToolSource:
+    """The source that a line names; modules and relative paths are looked up in `folder` too.
+
+    Raises:
+        InvalidTool: there is no such object, or it is no source of tools.
+    """
+    if not isinstance(named, str):
+        # Only tasks with an MCP server need the package `mcp`, which is an extra.
+        return ToolsetSource(importlib.import_module("tool_sandbox.mcp.toolset").McpToolset(named, folder))
+    found = resolve(named, folder)
+    if isinstance(found, list | tuple) and found and all(isinstance(each, FunctionTool) for each in found):
+        return FunctionSource(tuple(found))
+    if callable(getattr(found, "specs", None)) and callable(getattr(found, "open", None)):
+        return ToolsetSource(cast("Toolset", found))
+    raise InvalidTool(f"{named!r} is a {type(found).__name__}; expected a list of @tool functions or a toolset")
+
+
+def resolve(reference: str, folder: Path) -> Any:
+    """The object that `module:object` names, where the module may lie in `folder`.
+
+    Raises:
+        InvalidTool: it cannot be imported, or another module of that name is loaded already.
+    """
+    # Last, so that a file beside the tasks never takes the place of an installed module.
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+    try:
+        found = pkgutil.resolve_name(reference)
+    except (ImportError, AttributeError, ValueError, SyntaxError) as error:
+        raise InvalidTool(
+            f"{reference!r} cannot be imported ({error}); install its package, or put the module beside the tasks"
+        ) from error
+    _check_module(reference.partition(":")[0], folder)
+    return found
+
+
+def _field_names(kind: type[SessionState]) -> set[str]:
+    """Pydantic would let a misspelt field of a dataclass pass, and the task would start in another state."""
+    if dataclasses.is_dataclass(kind):
+        return {field.name for field in dataclasses.fields(kind) if field.init}
+    if issubclass(kind, BaseModel):
+        return {field.alias or name for name, field in kind.model_fields.items()}
+    raise InvalidTool(f"{kind.__name__} cannot be made of fields; make it a dataclass or a pydantic model")
+
+
+def _check_module(name: str, folder: Path) -> None:
+    beside = folder / f"{name}.py"
+    loaded = getattr(sys.modules[name], "__file__", None)
+    if beside.exists() and loaded is not None and Path(loaded).resolve() != beside.resolve():
+        raise InvalidTool(f"module {name!r} is loaded from {loaded}, not from {beside}; rename the latter")
