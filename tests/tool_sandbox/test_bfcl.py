@@ -18,6 +18,7 @@ from tool_sandbox.bfcl.calls import parse_call
 from tool_sandbox.bfcl.documents import tool_specs
 from tool_sandbox.bfcl.package import CLASSES, LEVELS, entries, entry
 from tool_sandbox.bfcl.session import BfclSession
+from tool_sandbox.demonstrations import demonstrate
 from tool_sandbox.errors import CorruptTask, InvalidToolset, NoSuchTask
 from tool_sandbox.registry import load_toolset
 from tool_sandbox.session import Dialogue, Forkable, Judged
@@ -285,3 +286,23 @@ def _task(id: str) -> Task:
 
 def _with(class_name: str) -> package.Entry:
     return next(one for one in entries("base").values() if class_name in one.classes)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.5])
+def test_the_demonstrator_solves_every_dialogue_whatever_its_noise(noise: float) -> None:
+    tasks = [BFCL.sample_task(Split.TEST_IID, level, index) for level in LEVELS for index in range(51)]
+    runs = [demonstrate(BFCL, task, BFCL.demonstrator(noise, 1), max_steps=99) for task in tasks]
+    assert all(run.solved for run in runs)
+    assert [len(run.turns) + 1 for run in runs] == [len(entry(task.payload["entry"]).turns) for task in tasks]
+    statuses = Counter(outcome.result.status for run in runs for outcome in run.outcomes)
+    owed = sum(task.ground_truth.minimum_calls or 0 for task in tasks)
+    assert statuses[CallStatus.OK] == owed
+    share = statuses[CallStatus.INVALID_ARGUMENTS] / owed
+    # Some calls need no argument, and are never preceded by an error.
+    assert 0.3 < share < 0.5 if noise else share == 0.0
+
+
+def test_a_demonstration_that_runs_out_of_steps_in_the_middle_of_a_dialogue_is_unsolved() -> None:
+    run = demonstrate(BFCL, _task("multi_turn_base_147"), BFCL.demonstrator(0.0, 0), max_steps=3)
+    assert (len(run.actions), len(run.turns), run.answer, run.solved) == (2, 1, None, False)
+    assert (run.turns[0].calls, run.turns[0].said) == (2, TWEETS.turns[1])
