@@ -1,7 +1,7 @@
 """`steptool bench sandbox`: what a tool call costs in each tier, beside the plain thing that it is built on, in one run.
 
-Owns the measurement. The ratios to a bare subprocess and to a fresh bubblewrap are taken in alternating blocks on the same
-machine; each is reported with the spread over the blocks. Nothing here is used by training.
+Owns the measurement. The ratios to a bare subprocess and to a fresh bubblewrap are taken in alternating blocks on the
+same machine; each is reported with the spread over the blocks. Nothing here is used by training.
 """
 
 from __future__ import annotations

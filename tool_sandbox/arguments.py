@@ -21,7 +21,10 @@ COMPLAINT_CHARACTERS = 60
 def check_arguments(spec: ToolSpec, call: ToolCall) -> str | None:
     """The complaint about the arguments of `call`, such as `price needs item`; None where they fit the schema."""
     validator = _validator(json.dumps(dict(spec.parameters), sort_keys=True))
-    errors = list(validator.iter_errors(dict(call.arguments)))
+    try:
+        errors = list(validator.iter_errors(dict(call.arguments)))
+    except RecursionError:
+        return f"{spec.name}: arguments are nested too deep"
     # What is missing helps the model more than what is too much.
     error = best_match([error for error in errors if error.validator == "required"] or errors)
     return None if error is None else _complaint(spec, error)[:COMPLAINT_CHARACTERS]

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Self
 
 from tool_sandbox.attacks.verdicts import Sightings
-from tool_sandbox.isolation.launcher import PYTHON
+from tool_sandbox.isolation.command import PYTHON
 
 BANNER = b"steptool-listener"
 """What every listener answers: an attack that reads it has reached the host."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tool_sandbox.attacks.attack import Attack, NoControl
 from tool_sandbox.attacks.fixtures import Fixtures
-from tool_sandbox.isolation.launcher import PYTHON
+from tool_sandbox.isolation.command import PYTHON
 from tool_sandbox.tools import CallStatus, ToolResult
 
 _DEADLINE_SECONDS = 20.0

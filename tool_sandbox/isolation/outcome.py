@@ -18,7 +18,7 @@ _STOPPED = {
     CPU: (CallStatus.TIMEOUT, "out of time"),
     WALL: (CallStatus.TIMEOUT, "out of time"),
     MEMORY: (CallStatus.OUT_OF_MEMORY, "out of memory"),
-    FILES: (CallStatus.TOOL_ERROR, "out of disk"),
+    FILES: (CallStatus.DENIED, "out of disk"),
     BROKEN: (CallStatus.TOOL_ERROR, "the interpreter broke"),
     STARVED: (CallStatus.INFRA_ERROR, "the sandbox got no CPU"),
 }

@@ -128,5 +128,11 @@ SUPERVISOR = Policy("supervisor", {**_CODE, **_CHILDREN, **_SUPERVISION}, prctl=
 """The process that forks the others and locks them down."""
 CODE = Policy("code", {**_CODE, **_CHILDREN})
 """The model's code in namespaces of its own: it may start processes, which all end with the call."""
-LONE_CODE = Policy("lone code", _CODE, clone_needs=CLONE_THREAD)
-"""The model's code where there is no process namespace: threads, but no process that could outlive the call."""
+_UNSEEN_BY_LANDLOCK = ("chmod", "fchmodat", "utime", "utimes", "futimesat", "utimensat")
+LONE_CODE = Policy(
+    "lone code",
+    {name: numbers for name, numbers in _CODE.items() if name not in _UNSEEN_BY_LANDLOCK},
+    clone_needs=CLONE_THREAD,
+)
+"""The model's code where Landlock alone stands between it and the files of its user: no process that could outlive the
+call, and none of the calls that change a file by its path and that Landlock does not control."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import selectors
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -24,6 +23,7 @@ from tool_sandbox.config import MIB, SandboxConfig
 from tool_sandbox.errors import IsolationUnavailable, SandboxUnavailable
 from tool_sandbox.isolation.command import PYTHON, as_user, bubblewrap, memory_file
 from tool_sandbox.isolation.inside.frames import BrokenFrame, FrameReader, frame
+from tool_sandbox.isolation.inside.trees import empty
 from tool_sandbox.isolation.seccomp import assemble
 from tool_sandbox.isolation.syscalls import CODE, LONE_CODE, SUPERVISOR
 from tool_sandbox.tools import IsolationLevel
@@ -38,7 +38,7 @@ PRELOAD = (
 )
 """What programs import most: loaded once in the zygote, so that no call pays for it."""
 _INSIDE = "tool_sandbox.isolation.inside"
-_MODULES = ("", "frames", "kernel", "supervision", "code", "lockdown", "zygote")
+_MODULES = ("", "frames", "kernel", "trees", "supervision", "code", "lockdown", "zygote")
 """In the order in which they need each other; the first is the package itself."""
 _CHUNK_BYTES = 65536
 _ENVIRONMENT = {"PYTHONHASHSEED": "0"}
@@ -99,7 +99,8 @@ class Worker:
                 pipe.close()
         os.close(self._errors)
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            empty(self._folder)
+            os.rmdir(self._folder)
 
     def _start(self, level: IsolationLevel) -> subprocess.Popen[bytes]:
         boot = [PYTHON, "-s", "-S", "-P", "-B", "-c", _boot_source()]

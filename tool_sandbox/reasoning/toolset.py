@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable
 
 from tool_sandbox.errors import CorruptTask, NoSuchTask
-from tool_sandbox.isolation.python_tool import PYTHON_SPEC, default_python_tool
+from tool_sandbox.isolation.python_tool import PYTHON_SPEC, run_python
 from tool_sandbox.reasoning.calculator import CALCULATOR_SPEC
 from tool_sandbox.reasoning.package import DATASETS, installed_version, question
 from tool_sandbox.reasoning.session import ReasoningSession, Runner
@@ -31,8 +31,8 @@ class ReasoningToolset:
 
     name = TOOLSET
 
-    def __init__(self, python: Callable[[], Runner] = default_python_tool) -> None:
-        """`python` builds the runner of the `python` tool, when a session first needs it.
+    def __init__(self, python: Runner = run_python) -> None:
+        """`python` runs calls of the `python` tool.
 
         Raises:
             InvalidToolset: the package is not installed.
@@ -67,14 +67,13 @@ class ReasoningToolset:
 
         Raises:
             CorruptTask: the task was sampled with another version of the package.
-            IsolationUnavailable: the task names `python` and this machine cannot isolate it.
         """
         if task.payload.get("version") != self._version:
             raise CorruptTask(
                 f"task {task.id!r}: made with reasoning-gym {task.payload.get('version')}, installed is "
                 f"{self._version}; sample it again, or install that version"
             )
-        isolated = {PYTHON_SPEC.name: self._python()} if PYTHON_SPEC.name in task.tools else {}
+        isolated = {PYTHON_SPEC.name: self._python} if PYTHON_SPEC.name in task.tools else {}
         dataset, seed = task.payload["dataset"], task.payload["seed"]
         return ReasoningSession(dataset, question(dataset, seed), isolated)
 

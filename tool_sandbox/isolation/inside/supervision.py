@@ -174,29 +174,6 @@ def interrupt(pid: int) -> None:
     os.kill(pid, signal.SIGINT)
 
 
-def disk_of_own(folder: str) -> tuple[int, int]:
-    """Files and bytes on the file system of `folder`, where it belongs to the sandbox alone."""
-    usage = os.statvfs(folder)
-    return usage.f_files - usage.f_ffree, (usage.f_blocks - usage.f_bfree) * usage.f_frsize
-
-
-def disk_of_shared(folder: str) -> tuple[int, int]:
-    """Files and bytes beneath `folder`, counted one by one."""
-    files = size = 0
-    for where, folders, names in os.walk(folder):
-        files += len(folders) + len(names)
-        for name in names:
-            size += _allocated(os.path.join(where, name))
-    return files, size
-
-
-def _allocated(path: str) -> int:
-    try:
-        return os.lstat(path).st_blocks * 512
-    except OSError:
-        return 0
-
-
 def _available(pipe: int) -> bytes:
     try:
         return os.read(pipe, CHUNK_BYTES)

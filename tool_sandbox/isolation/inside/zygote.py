@@ -11,11 +11,10 @@ import importlib
 import os
 import signal
 import traceback
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tool_sandbox.isolation.inside import code, kernel, lockdown, supervision
+from tool_sandbox.isolation.inside import code, kernel, lockdown, supervision, trees
 from tool_sandbox.isolation.inside.frames import read_frame, write_frame
 from tool_sandbox.isolation.inside.supervision import Ended, Pipes, Watch
 
@@ -50,7 +49,7 @@ class Zygote:
         self._filter = bytes.fromhex(settings["filter"])
         self._folder = settings["folder"]
         self._own = self._limits["own_namespaces"]
-        self._disk = supervision.disk_of_own if self._own else supervision.disk_of_shared
+        self._disk = trees.disk_of_own if self._own else trees.disk_of_shared
         self._interpreter: _Child | None = None
         self._caged = False
 
@@ -67,7 +66,7 @@ class Zygote:
         watch.ended.exit_status = self._end(child.pid)
         watch.settle()
         child.close()
-        return _reply(watch.ended, clean=_empty(self._folder), alive=None)
+        return _reply(watch.ended, clean=trees.empty(self._folder), alive=None)
 
     def _in_session(self, request: dict[str, Any]) -> dict[str, Any]:
         if self._interpreter is None:
@@ -115,7 +114,7 @@ class Zygote:
         watch.settle()
         child.close()
         self._interpreter = None
-        return _reply(watch.ended, clean=_empty(self._folder), alive=False)
+        return _reply(watch.ended, clean=trees.empty(self._folder), alive=False)
 
     def _fork(self, body: Any, limits: dict[str, Any]) -> _Child:
         ours, theirs = zip(*(os.pipe2(os.O_CLOEXEC) for _ in range(3)), strict=True)
@@ -207,24 +206,6 @@ def _reply(ended: Ended, *, clean: bool, alive: bool | None) -> dict[str, Any]:
         "clean": clean,
         "alive": alive,
     }
-
-
-def _empty(folder: str) -> bool:
-    """Remove all that is in the folder. Whether it is empty now: hostile trees may resist, and cost the sandbox."""
-    for where, folders, files in os.walk(folder, topdown=False):
-        for name in files:
-            _attempt(os.unlink, f"{where}/{name}")
-        for name in folders:
-            path = f"{where}/{name}"
-            _attempt(os.unlink if os.path.islink(path) else os.rmdir, path)
-    return not os.listdir(folder)
-
-
-def _attempt(remove: Callable[[str], None], path: str) -> None:
-    try:
-        remove(path)
-    except OSError:
-        return
 
 
 def _kill(pid: int) -> None:
