@@ -1,7 +1,7 @@
 """Demonstrations: what a scripted policy did on a task, for warm starts and for baselines.
 
-Owns the `Policy` protocol, `Exchange`, `UserTurn` and `Demonstration`. Works with any toolset. In a dialogue every turn of
-the user is a task of its own to the policy, so that a policy need not know that there are dialogues.
+Owns the `Policy` protocol, `Exchange`, `UserTurn` and `Demonstration`. Works with any toolset. In a dialogue every turn
+of the user is a task of its own to the policy, so that a policy need not know that there are dialogues.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tool_sandbox.tools import CallOutcome, ToolCall
 from tool_sandbox.verdict import solved
 
 TURN = "turn"
-"""Key of a task's payload under which a policy finds how often the user of a dialogue has spoken on; absent at first."""
+"""Key of a task's payload under which a policy finds how often the user has spoken on; absent at first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,8 @@ class UserTurn:
 class Policy(Protocol):
     """A scripted agent. Pure: the same task and history give the same action.
 
-    When the user of a dialogue speaks on, the task's prompt becomes what was said, its payload tells under `TURN` how often
-    that has happened, and the history begins anew.
+    When the user of a dialogue speaks on, the task's prompt becomes what was said, its payload tells under `TURN` how
+    often that has happened, and the history begins anew.
     """
 
     def act(self, task: Task, history: tuple[Exchange, ...]) -> ToolCall | str:

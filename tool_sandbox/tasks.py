@@ -46,7 +46,7 @@ class GroundTruth:
     answer: str | None = None
     state_hash: str | None = None
     minimum_calls: int | None = None
-    """Fewest successful calls that solve the task; None where unknown."""
+    """Fewest successful calls that solve the task, as far as the toolset knows; None where it does not."""
 
 
 @dataclass(frozen=True, slots=True)

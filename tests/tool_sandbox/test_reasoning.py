@@ -25,7 +25,7 @@ def echo(call: ToolCall) -> ToolResult:
     return ToolResult(call.id, CallStatus.OK, "7")
 
 
-TOOLSET = ReasoningToolset(python=lambda: echo)
+TOOLSET = ReasoningToolset(python=echo)
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
@@ -68,8 +68,7 @@ def test_a_session_calculates_and_runs_python() -> None:
 
 def test_python_is_there_only_for_tasks_that_name_it() -> None:
     task = replace(TOOLSET.sample_task(Split.TRAIN, "gcd", 0), tools=("calculator",))
-    without = ReasoningToolset(python=lambda: pytest.fail("nobody asked for python"))
-    assert without.open(task).call(CODE).result.status is CallStatus.UNKNOWN_TOOL
+    assert TOOLSET.open(task).call(CODE).result.status is CallStatus.UNKNOWN_TOOL
 
 
 def test_an_unknown_dataset_or_split_names_those_there_are() -> None:

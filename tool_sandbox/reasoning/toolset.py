@@ -8,7 +8,6 @@ question of the wanted split.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 
 from tool_sandbox.errors import CorruptTask, NoSuchTask
 from tool_sandbox.isolation.python_tool import PYTHON_SPEC, run_python
