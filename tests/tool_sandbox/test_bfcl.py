@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 
 pytest.importorskip("bfcl_eval", reason="the extra `bfcl` is not installed")
 
-from tests.tool_sandbox.bfcl_trajectories import KINDS, corrupted, dialogues, package_verdict, play, truth
+from tests.tool_sandbox.bfcl_trajectories import KINDS, cluttered, corrupted, dialogues, package_verdict, play, truth
 from tool_sandbox.bfcl import BfclToolset, package
 from tool_sandbox.bfcl.calls import parse_call
 from tool_sandbox.bfcl.documents import tool_specs
@@ -69,6 +69,18 @@ def test_the_verdict_on_800_corrupted_trajectories_is_the_packages_own() -> None
         passed[kind] += verdict
     assert kinds == {"alter": 316, "drop": 267, "swap": 217}
     assert passed == {"swap": 114, "alter": 24, "drop": 0}
+
+
+def test_the_verdict_on_200_trajectories_full_of_strange_calls_is_the_packages_own() -> None:
+    verdicts = []
+    for dialogue in entries("base").values():
+        turns = cluttered(dialogue, random.Random(f"clutter {dialogue.id}"))
+        session, outcomes = play(dialogue, turns)
+        verdicts.append(session.verdict(None))
+        assert verdicts[-1] == package_verdict(dialogue, turns, "cluttered"), dialogue.id
+        assert outcomes[-1].progress is not None
+        assert (outcomes[-1].progress.after == 0) == verdicts[-1], dialogue.id
+    assert 50 < sum(verdicts) < 150
 
 
 def test_all_eight_classes_and_their_128_functions_are_tools_with_valid_schemas() -> None:
@@ -259,7 +271,9 @@ def test_the_registry_has_it_and_says_which_extra_is_missing(monkeypatch: pytest
     assert load_toolset("bfcl").name == "bfcl"
     package.installed_version.cache_clear()
     monkeypatch.setattr(package, "DISTRIBUTION", "no-such-distribution")
-    with pytest.raises(InvalidToolset, match=r"no-such-distribution is not installed.*steptool\[bfcl\].*--no-deps: bfcl-eval=="):
+    with pytest.raises(
+        InvalidToolset, match=r"no-such-distribution is not installed.*steptool\[bfcl\].*--no-deps: bfcl-eval=="
+    ):
         BfclToolset()
     package.installed_version.cache_clear()
 
