@@ -1,4 +1,4 @@
-"""`steptool bench sandbox`: what a tool call costs in each tier, beside the plain thing that it is built on, in one run.
+"""`steptool bench sandbox`: what a tool call costs in each tier, beside the plain thing that it is built on.
 
 Owns the measurement. The ratios to a bare subprocess and to a fresh bubblewrap are taken in alternating blocks on the
 same machine; each is reported with the spread over the blocks. Nothing here is used by training.
@@ -21,7 +21,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from tool_sandbox.config import PoolConfig, SandboxConfig
+from tool_sandbox.config import LanguageConfig, PoolConfig, SandboxConfig
 from tool_sandbox.demonstrations import demonstrate
 from tool_sandbox.isolation.command import PYTHON, as_user, bubblewrap, memory_file
 from tool_sandbox.isolation.isolated import IsolatedSandbox
@@ -31,6 +31,8 @@ from tool_sandbox.isolation.python_tool import PYTHON as PYTHON_TOOL
 from tool_sandbox.isolation.seccomp import assemble
 from tool_sandbox.isolation.stateful import StatefulSandbox
 from tool_sandbox.isolation.syscalls import SUPERVISOR
+from tool_sandbox.language import CODE as CODE_TOOL
+from tool_sandbox.language import LanguageSandbox
 from tool_sandbox.ledger import LedgerToolset
 from tool_sandbox.ledger.policies import OraclePolicy
 from tool_sandbox.pool import RaySandboxPool, start_sandboxes, stop_sandboxes
@@ -87,6 +89,24 @@ async def _trusted_calls(pool: RaySandboxPool) -> float:
         await pool.call(lease, call)
         seconds.append(time.perf_counter() - started)
     return _milliseconds(statistics.median(seconds))
+
+
+def _language(console: Console) -> Mapping[str, float]:
+    """T1: programs in an interpreter without a system; the first call of a session, and the next ones."""
+    console.print("T1: programs in the language tier")
+    sandbox = LanguageSandbox(LanguageConfig(), [CODE_TOOL])
+    call = ToolCall("bench", CODE_TOOL.spec.name, {"code": "6 * 7"})
+    try:
+        sandbox.open().call(call)
+        fresh = [_seconds(lambda: sandbox.open().call(call)) for _ in range(BLOCKS * CALLS_IN_BLOCK)]
+        session = sandbox.open()
+        warm = [_seconds(lambda: session.call(call)) for _ in range(BLOCKS * CALLS_IN_BLOCK)]
+    finally:
+        sandbox.close()
+    return {
+        "t1_p50_ms": _milliseconds(statistics.median(warm)),
+        "t1_first_call_p50_ms": _milliseconds(statistics.median(fresh)),
+    }
 
 
 def _isolated(config: SandboxConfig, level: IsolationLevel, console: Console) -> Mapping[str, Any]:

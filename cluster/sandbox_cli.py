@@ -18,11 +18,12 @@ from rich.text import Text
 from cluster.exit_codes import exit_codes
 from tool_sandbox.attacks import Attack, Fixtures, Outcome, all_attacks
 from tool_sandbox.attacks.campaign import Attempt, attempts
-from tool_sandbox.config import MIB, SandboxConfig
+from tool_sandbox.config import MIB, LanguageConfig, SandboxConfig
 from tool_sandbox.isolation.isolated import IsolatedSandbox
 from tool_sandbox.isolation.level import reach
 from tool_sandbox.isolation.python_tool import NOTEBOOK, PYTHON
 from tool_sandbox.isolation.stateful import StatefulSandbox
+from tool_sandbox.language import CODE, LanguageSandbox
 from tool_sandbox.sandbox import Sandbox
 from tool_sandbox.tools import IsolationLevel
 
@@ -75,7 +76,10 @@ def _campaign(levels: Sequence[IsolationLevel], attacks: Sequence[Attack], conso
     config = SandboxConfig(cpu_seconds=1, wall_seconds=1.5, workers=1, memory_bytes=256 * MIB)
     found: list[Attempt] = []
     with ExitStack() as stack:
-        tiers = [tier for level in dict.fromkeys(levels) for tier in _tiers(config, level, stack)]
+        language = LanguageSandbox(LanguageConfig(cpu_seconds=1, wall_seconds=1.5), [CODE])
+        stack.callback(language.close)
+        tiers: list[Sandbox] = [language]
+        tiers += [tier for level in dict.fromkeys(levels) for tier in _tiers(config, level, stack)]
         fixtures = stack.enter_context(Fixtures(uid=config.uid))
         progress = stack.enter_context(Progress(console=Console(stderr=True)))
         for tier in tiers:

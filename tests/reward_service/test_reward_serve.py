@@ -77,6 +77,7 @@ def test_a_proxy_that_serve_ends_and_replaces_while_it_starts_is_waited_for(serv
     monkeypatch.setattr(serve, "start", start)
     monkeypatch.setattr(serve_app, "_running_serve", lambda: None)
     port = httpx.URL(served.url).port
+    assert port is not None
     endpoint = start_rewards(RewardConfig(), ApiKeys.nobody_asked(), port=port, application="second")
     assert httpx.get(f"{endpoint.url}/readyz").status_code == 200
     assert not deaths

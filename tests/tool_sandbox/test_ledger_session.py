@@ -171,7 +171,7 @@ def test_python_runs_only_where_the_task_names_it_and_moves_nothing() -> None:
     def runner(call: ToolCall) -> ToolResult:
         return ToolResult(call.id, CallStatus.OK, "ran " + str(call.arguments["code"]), cpu_seconds=1.5)
 
-    ledger = LedgerToolset(python=lambda: runner)
+    ledger = LedgerToolset(python=runner)
     task = ledger.sample_task(Split.TRAIN, "L2", 3)
     call = ToolCall("c", "python", {"code": "1"})
     assert ledger.open(task).call(call).result.status is CallStatus.UNKNOWN_TOOL

@@ -129,14 +129,13 @@ async def test_a_corrupt_task_is_an_error_of_its_own_type(client: SandboxClient)
 
 
 async def test_an_actor_publishes_its_level_and_keeps_a_log_of_its_own(ray_local: str, tmp_path: Path) -> None:
-    import ray
 
-    from tool_sandbox.pool import RaySandboxPool, start_sandboxes, stop_sandboxes
+    from tool_sandbox.pool import RaySandboxPool, await_sandboxes, create_sandboxes, stop_sandboxes
 
     config = CONFIG.model_copy(update={"audit": FileAudit(path=tmp_path / "audit.jsonl", sync_seconds=0)})
-    handles = start_sandboxes(1, config, OPTIONS)
+    handles = create_sandboxes(1, config, OPTIONS)
     try:
-        health = ray.get(handles[0].ready.remote(), timeout=60)
+        (health,) = await_sandboxes(handles)
         assert (health.level, health.canaries > 20, health.occupancy.open) == (IsolationLevel.NAMESPACES, True, 0)
         pool = RaySandboxPool.connect(1, config, ray_local, owner="run-7")
         isolated = replace(task(), tools=(*task().tools, "python"))

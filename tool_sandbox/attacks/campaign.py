@@ -13,10 +13,10 @@ from tool_sandbox.attacks.attack import Attack, Theme
 from tool_sandbox.attacks.fixtures import Fixtures
 from tool_sandbox.attacks.verdicts import Outcome, Verdict, judge
 from tool_sandbox.sandbox import Sandbox
-from tool_sandbox.tools import CallStatus, IsolationLevel, ToolCall, ToolResult, Trust
+from tool_sandbox.tools import IsolationLevel, ToolCall, ToolResult, Trust
 
 HARMLESS = "x = 6 * 7"
-_NEVER_RAN = (CallStatus.TOOL_ERROR, CallStatus.DENIED, CallStatus.INVALID_ARGUMENTS)
+_ABOUT_THE_ENDING = ("status ", "forged cost")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +52,12 @@ def _try(sandbox: Sandbox, attack: Attack, fixtures: Fixtures) -> Verdict:
 def _without_a_system(verdict: Verdict, result: ToolResult) -> Verdict:
     """Where the language has no files or processes, a program that asks for them ends at its first line: it was held.
 
-    Evidence from outside and claims of success stay what they are.
+    Evidence from outside and claims of success stay what they are; how the program should have ended does not count.
     """
-    by_status = verdict.by.startswith("status ")
-    if by_status and result.status in _NEVER_RAN:
-        return replace(verdict, outcome=Outcome.HELD, by=f"the language: {result.content.splitlines()[-1][:120]}")
-    return verdict
+    if not verdict.by.startswith(_ABOUT_THE_ENDING):
+        return verdict
+    last = (result.content.splitlines() or [""])[-1]
+    return replace(verdict, outcome=Outcome.HELD, by=f"the language: {result.status.value} {last[:100]}".rstrip())
 
 
 def _call(sandbox: Sandbox, arguments: Callable[[], object]) -> ToolResult:

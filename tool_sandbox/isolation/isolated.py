@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from tool_sandbox.arguments import check_arguments, invalid_arguments
+from tool_sandbox.code_tools import admit, by_name
 from tool_sandbox.config import SandboxConfig
 from tool_sandbox.errors import ForkDiverged, IsolationUnavailable, LeaseLost, SandboxUnavailable
 from tool_sandbox.isolation import outcome
@@ -36,10 +36,11 @@ class IsolatedSandbox:
         """`level`: how to isolate; see `attacks.canaries.verify`. Workers start when they are first needed.
 
         Raises:
+            InvalidTool: a tool declares another trust, or two have one name.
             IsolationUnavailable: the level is weaker than what may run the model's code.
         """
         refuse_weak(level)
-        self._tools = {tool.spec.name: tool for tool in tools}
+        self._tools = by_name(tools, self.trust)
         self._config = config
         self._level = level
         self._closed = False
@@ -65,12 +66,9 @@ class IsolatedSandbox:
 
     def run(self, call: ToolCall) -> ToolResult:
         """Run one call; blocks until it ended, or until no worker came free in time."""
-        tool = self._tools.get(call.name)
-        if tool is None:
-            return ToolResult(call.id, CallStatus.UNKNOWN_TOOL, f"error: no tool {call.name[:20]}")
-        complaint = check_arguments(tool.spec, call)
-        if complaint is not None:
-            return invalid_arguments(call, complaint)
+        tool = admit(self._tools, call)
+        if isinstance(tool, ToolResult):
+            return tool
         try:
             return self._attempt(call, tool.source(call))
         except (SandboxUnavailable, IsolationUnavailable) as error:

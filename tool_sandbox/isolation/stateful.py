@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from tool_sandbox.arguments import check_arguments, invalid_arguments
+from tool_sandbox.code_tools import admit, by_name
 from tool_sandbox.config import SandboxConfig
 from tool_sandbox.errors import ForkDiverged, LeaseLost, SandboxFull, SandboxUnavailable
 from tool_sandbox.isolation import outcome
@@ -32,10 +32,11 @@ class StatefulSandbox:
         """`level`: how to isolate; see `attacks.canaries.verify`. Starts `warm_sessions` ahead, in the background.
 
         Raises:
+            InvalidTool: a tool declares another trust, or two have one name.
             IsolationUnavailable: the level is weaker than what may run the model's code.
         """
         refuse_weak(level)
-        self._tools = {tool.spec.name: tool for tool in tools}
+        self._tools = by_name(tools, self.trust)
         self._config = config
         self._level = level
         self._slots = threading.BoundedSemaphore(config.max_stateful_sessions)
@@ -131,12 +132,9 @@ class StatefulSession:
         self._programs: list[str] = []
 
     def call(self, call: ToolCall) -> ToolResult:
-        tool = self._tools.get(call.name)
-        if tool is None:
-            return ToolResult(call.id, CallStatus.UNKNOWN_TOOL, f"error: no tool {call.name[:20]}")
-        complaint = check_arguments(tool.spec, call)
-        if complaint is not None:
-            return invalid_arguments(call, complaint)
+        tool = admit(self._tools, call)
+        if isinstance(tool, ToolResult):
+            return tool
         source = tool.source(call)
         try:
             reply = self._ask({"kind": "run", "code": source})

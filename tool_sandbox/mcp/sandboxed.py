@@ -84,7 +84,7 @@ def server_command(server: McpStdio, folder: Path, filter_fd: int) -> list[str]:
     places = {package: f"/packages/{index}" for index, package in enumerate(packages)}
     interpreter, prefix = _interpreter()
     program = (interpreter, *_FLAGS, *server.command[1:]) if server.command[0] == "python" else server.command
-    binds = places | prefix
+    binds = {**places, **prefix}
     for path in binds:
         _check_readable(path)
     environment = {"PYTHONPATH": ":".join(places.values()), **server.environment}

@@ -1,4 +1,4 @@
-"""Counting and removing what hostile code left in a folder: trees deeper than a path may be long, closed folders, links.
+"""Counting and removing what hostile code left in a folder: trees deeper than a path is long, closed folders, links.
 
 The standard library's walks recurse once for each level, and address files by their whole path; both end at depths
 that a program reaches in a second.
