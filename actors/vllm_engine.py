@@ -18,6 +18,7 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.inputs import TokensPrompt
 from vllm.logprobs import Logprob
 from vllm.outputs import RequestOutput
+from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
@@ -31,6 +32,8 @@ from actors.trajectory import VersionSpan
 from actors.weight_transfer import BACKEND, register, update_info
 from actors.weights import WeightManifest
 
+PREFILL_TOKENS = 2048
+"""Prefilled at once on a CPU, at least; more is slower there, and profiled at the start."""
 SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -157,6 +160,7 @@ def _engine_args(model: str, config: EngineConfig) -> AsyncEngineArgs:
         gpu_memory_utilization=config.gpu_memory_utilization,
         kv_cache_memory_bytes=config.kv_cache_gib * GIB,
         enable_prefix_caching=True,
+        **_whole_prompts(config),
         skip_tokenizer_init=True,
         generation_config="vllm",
         logprobs_mode="processed_logprobs",
@@ -164,6 +168,20 @@ def _engine_args(model: str, config: EngineConfig) -> AsyncEngineArgs:
         disable_log_stats=True,
         seed=0,
     )
+
+
+def _whole_prompts(config: EngineConfig) -> dict[str, Any]:
+    """On a CPU, never cut a prompt in two.
+
+    For the part that is not the last, vLLM samples a token, throws it away and turns the request's generator back,
+    which the CPU's generators cannot do: one seeded request among many would end the engine.
+    """
+    if not current_platform.is_cpu():
+        return {}
+    return {
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(PREFILL_TOKENS, config.max_model_len),
+    }
 
 
 def _generation(output: RequestOutput) -> Generation:

@@ -192,6 +192,20 @@ async def test_lock_step_batches_repeat_bit_for_bit(engine: Any) -> None:
     assert len({turn.token_ids for turn in first}) == 6
 
 
+async def test_seeded_requests_repeat_even_where_their_prompts_do_not_fit_one_batch_together(engine: Any) -> None:
+    """16 prompts of 180 tokens are more than the 2,048 that vLLM prefills at once; no prompt may be cut in two."""
+    prompts = [tuple(5 + (i * 7 + k * k) % 120 for k in range(180)) for i in range(16)]
+
+    async def play() -> list[tuple[int, ...]]:
+        turns = [sample(engine, prompt, seed=i, tokens=6) for i, prompt in enumerate(prompts)]
+        return [turn.token_ids for turn in await asyncio.gather(*turns)]
+
+    first = await play()
+    await engine._llm.reset_prefix_cache()
+    assert await play() == first
+    assert len(set(first)) == 16
+
+
 async def test_damaged_weights_are_refused_and_good_ones_taken_afterwards(engine: Any) -> None:
     await deliver(engine, 1)
     manifest, buffer = flatten(dict(random_model(2).state_dict()))
