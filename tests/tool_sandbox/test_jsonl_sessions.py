@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,9 @@ def test_a_task_opens_from_its_payload_alone(folder: Folder) -> None:
     payload = json.loads(json.dumps(dict(toolset.tasks[0].payload)))
     assert payload["calls"] == [{"name": "twice", "arguments": {"number": 4}}]
     with pytest.raises(CorruptTask, match=r"task 't': its payload is not a line of .*tasks.jsonl; sample it again"):
-        toolset.open(Task("t", "x", "?", (), toolset.tasks[0].ground_truth, "all", Split.TRAIN, {"id": "t"}))
+        toolset.open(replace(toolset.tasks[0], payload={"id": "t"}))
+    with pytest.raises(CorruptTask, match=r"task 't': names the tools \['steal'\], which its toolset does not have"):
+        toolset.open(replace(toolset.tasks[0], tools=("steal",)))
 
 
 def test_tools_may_come_from_a_toolset(folder: Folder) -> None:

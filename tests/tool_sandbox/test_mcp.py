@@ -81,6 +81,9 @@ def test_the_models_errors_are_told_from_the_servers(time_session: Session) -> N
     missing = time_session.call(ToolCall("c", "convert_time", {"time": "09:00"})).result
     assert missing.status is CallStatus.INVALID_ARGUMENTS
     assert missing.content == "error: convert_time needs source_timezone and target_timezone"
+    half = time_session.call(ToolCall("c", "convert_time", TOKYO | {"time": "\ud800"})).result
+    assert half.status is CallStatus.INVALID_ARGUMENTS
+    assert half.content.endswith("nested too deep, or hold half a character")
     hidden = time_session.call(ToolCall("c", "get_current_time", {"timezone": "UTC"})).result
     assert (hidden.status, hidden.content) == (CallStatus.UNKNOWN_TOOL, "error: no tool get_current_time")
 

@@ -1,6 +1,7 @@
 """Where the tools of a task come from: `@tool` functions, a toolset, or an MCP server; one interface over the three.
 
-Owns `ToolSource` and the resolution of `module:object`. Consumes the `toolset` of a line; produces specs and sessions.
+Owns `ToolSource`, the `ToolSources` of a file, and the resolution of `module:object`. Consumes the `toolset` of a line;
+produces specs and sessions.
 """
 
 from __future__ import annotations
@@ -131,6 +132,45 @@ class ToolsetSource:
 
     def open(self, task: Task, initial: Values | None) -> Session:
         return self.toolset.open(replace(task, toolset=self.toolset.name, payload=dict(initial or {})))
+
+
+@dataclass(frozen=True, slots=True)
+class ListedTools:
+    """A source and what it offers, by name."""
+
+    source: ToolSource
+    specs: Mapping[str, ToolSpec]
+
+
+class ToolSources:
+    """The sources that a file names, each found and listed once. Mutable: grows as lines are looked up."""
+
+    def __init__(self, folder: Path) -> None:
+        """`folder`: where modules and relative paths are looked up too."""
+        self._folder = folder
+        self._found: dict[str, ListedTools | InvalidTool] = {}
+
+    def tools(self, named: str | BaseModel) -> ListedTools:
+        """The tools of a line's `toolset`. Raises `InvalidTool`, for every line that names it."""
+        key = named.model_dump_json() if isinstance(named, BaseModel) else named
+        if key not in self._found:
+            self._found[key] = self._listed(named)
+        found = self._found[key]
+        if isinstance(found, InvalidTool):
+            raise found
+        return found
+
+    def specs(self) -> tuple[ToolSpec, ...]:
+        """The tools of all sources; those of one name are alike (see `checks`)."""
+        listed = (found.specs for found in self._found.values() if isinstance(found, ListedTools))
+        return tuple({name: spec for specs in listed for name, spec in specs.items()}.values())
+
+    def _listed(self, named: str | BaseModel) -> ListedTools | InvalidTool:
+        try:
+            source = tool_source(named, self._folder)
+            return ListedTools(source, {spec.name: spec for spec in source.specs()})
+        except InvalidTool as error:
+            return error
 
 
 def tool_source(named: str | BaseModel, folder: Path) -> ToolSource:
