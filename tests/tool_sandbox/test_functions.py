@@ -273,7 +273,7 @@ def misdescribed(city: str) -> str:
     return city
 
 
-def unresolved(city: Nowhere) -> str:
+def unresolved(city: Nowhere) -> str:  # pyright: ignore[reportUndefinedVariable]
     """Weather."""
     return str(city)
 

@@ -88,7 +88,7 @@ def test_every_error_of_form_is_reported_with_its_line(tmp_path: Path, shop: str
         good | {"id": "g", "toolset": {"kind": "ftp"}},
         good | {"id": "h", "toolset": {"kind": "mcp", "command": []}},
         good | {"id": "i", "toolset": {"kind": "mcp_http", "url": "http://localhost"}, "initial_state": {}},
-        [1],
+        "[1]",
     )
     found = complaints(path)
     assert found[0] == f"tasks {path}: 11 errors"

@@ -28,7 +28,7 @@ def final_state(line: TaskLine) -> dict[str, object] | None:
     return None if line.state is None else {**(line.initial_state or {}), **line.state}
 
 
-def checker(line: TaskLine, folder: Path) -> Callable[..., bool | None] | None:
+def checker(line: TaskLine, folder: Path) -> Callable[..., object] | None:
     """The line's checker; None where it has none. Raises `InvalidTool`."""
     if line.checker is None:
         return None

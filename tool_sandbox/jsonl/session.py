@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from tool_sandbox.errors import InvalidToolset
 from tool_sandbox.jsonl.gold import GoldCalls, call_key
@@ -27,7 +26,8 @@ class Script:
     """What the user says after the prompt."""
     gold: tuple[str, ...]
     """Keys of the gold calls; empty where the task has none."""
-    checker: Callable[[Any, str | None], bool | None] | None
+    checker: Callable[..., object] | None
+    """Called with the final state and the answer; what it gives is checked."""
 
 
 class JsonlSession:
@@ -86,7 +86,7 @@ class JsonlSession:
         with contextlib.suppress(ValueError, RecursionError):
             self._gold.observe(call_key(self._script.specs[call.name], call.arguments))
 
-    def _checked(self, checker: Callable[[Any, str | None], bool | None], answer: str | None) -> bool | None:
+    def _checked(self, checker: Callable[..., object], answer: str | None) -> bool | None:
         state = self._inner.state if isinstance(self._inner, FunctionSession) else None
         verdict = checker(state, answer)
         if verdict is None or isinstance(verdict, bool):

@@ -12,7 +12,7 @@ import pkgutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -97,6 +97,12 @@ class FunctionSource:
         sandbox = InProcessSandbox(self._tools, None if stateless else partial(self._state, initial or {}))
         return FunctionSession(sandbox, sandbox.open())
 
+    @cached_property
+    def _adapter(self) -> TypeAdapter[SessionState]:
+        # Costs more to build than a session: once for all tasks.
+        assert self._type is not None
+        return TypeAdapter(self._type)
+
     def _state(self, values: Values) -> SessionState:
         if self._type is None:
             raise InvalidTool("its tools have no state; leave it out, or let them take one as first parameter")
@@ -104,7 +110,7 @@ class FunctionSource:
         if unknown:
             raise InvalidTool(f"does not fit {self._type.__name__}: it has no field {', '.join(unknown)}")
         try:
-            return TypeAdapter(self._type).validate_python(dict(values))
+            return self._adapter.validate_python(dict(values))
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or self._type.__name__

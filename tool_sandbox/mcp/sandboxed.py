@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import sysconfig
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -90,7 +90,7 @@ def server_command(server: McpStdio, folder: Path, filter_fd: int) -> list[str]:
     return sandbox_command(SERVER_LIMITS, find_programs(), program, filter_fd, read_only=binds, environment=environment)
 
 
-def _interpreter() -> tuple[str, Mapping[Path, str]]:
+def _interpreter() -> tuple[str, dict[Path, str]]:
     """An interpreter that can load this environment's compiled packages, and what must be bound for it.
 
     The system's, if it is of the same minor version; else the one that runs this code.
