@@ -10,9 +10,10 @@ import asyncio
 import contextlib
 import os
 import signal
+import stat
 import sys
 import sysconfig
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -32,6 +33,8 @@ MESSAGE_BYTES = 4 * MIB
 """Longest message that is read; a longer one ends the connection."""
 KEPT_STDERR_BYTES = 2000
 REAP_SECONDS = 5.0
+STAGE = "/mnt"
+"""Exists everywhere, and is covered in the launcher's own mount namespace alone."""
 _FLAGS = ("-S", "-P", "-B", "-u")
 """No site (it follows paths that do not exist inside), no working directory on the path, no bytecode, no buffer."""
 
@@ -56,7 +59,7 @@ async def sandboxed_server(server: McpStdio, folder: Path, log: ServerLog) -> As
     """A transport for the MCP client: the server runs while the context is open, and is killed as it closes.
 
     Raises:
-        IsolationUnavailable: no sandbox, no fitting interpreter, or a folder that the sandbox's user cannot read.
+        IsolationUnavailable: this machine has no sandbox, or a folder of packages cannot be read there.
     """
     process = await _start(server, folder)
     to_client, from_server = anyio.create_memory_object_stream[SessionMessage | Exception](0)
@@ -83,11 +86,20 @@ def server_command(server: McpStdio, folder: Path, filter_fd: int) -> list[str]:
     places = {package: f"/packages/{index}" for index, package in enumerate(packages)}
     interpreter, prefix = _interpreter()
     program = (interpreter, *_FLAGS, *server.command[1:]) if server.command[0] == "python" else server.command
-    binds = places | prefix
-    for path in binds:
-        _check_readable(path)
+    programs, binds = find_programs(), places | prefix
+    _check_folders(binds)
+    # A root launcher becomes another user, who cannot go through private folders such as /root.
+    staged = {folder: f"{STAGE}/{index}" for index, folder in enumerate(binds) if _is_private(folder)}
     environment = {"PYTHONPATH": ":".join(places.values()), **server.environment}
-    return sandbox_command(SERVER_LIMITS, find_programs(), program, filter_fd, read_only=binds, environment=environment)
+    command = sandbox_command(
+        SERVER_LIMITS,
+        programs,
+        program,
+        filter_fd,
+        read_only={Path(staged.get(folder, folder)): place for folder, place in binds.items()},
+        environment=environment,
+    )
+    return [*_stage(programs["bwrap"], staged), *command]
 
 
 def _interpreter() -> tuple[str, dict[Path, str]]:
@@ -103,18 +115,28 @@ def _interpreter() -> tuple[str, dict[Path, str]]:
     return str(prefix / "bin" / own), bound
 
 
-def _check_readable(path: Path) -> None:
-    """A root launcher becomes a user without groups: to that one, every folder on the way must be open."""
-    if not path.is_dir():
-        raise IsolationUnavailable(f"MCP server: its folder {path} does not exist; correct `packages`")
-    if os.geteuid() != 0:
-        return
-    closed = next((each for each in (path, *path.parents) if not each.stat().st_mode & 0o001), None)
-    if closed is not None:
+def _check_folders(folders: Collection[Path]) -> None:
+    missing = [str(folder) for folder in folders if not folder.is_dir()]
+    if missing:
+        raise IsolationUnavailable(f"MCP server: {', '.join(missing)} is no folder; correct `packages`")
+    closed = [str(folder) for folder in folders if os.geteuid() == 0 and not folder.stat().st_mode & stat.S_IXOTH]
+    if closed:
         raise IsolationUnavailable(
-            f"MCP server: the sandbox's user cannot read {path}, since {closed} is private; move it out of there, name "
-            "another folder in `packages`, or run as an ordinary user"
+            f"MCP server: {', '.join(closed)} is closed to the sandbox's user; open it with `chmod o+rx`"
         )
+
+
+def _is_private(folder: Path) -> bool:
+    """Whether the way to a folder is closed to the user that a root launcher becomes."""
+    return os.geteuid() == 0 and any(not each.stat().st_mode & stat.S_IXOTH for each in folder.parents)
+
+
+def _stage(bwrap: str, staged: Mapping[Path, str]) -> list[str]:
+    """The start of a command line that shows private folders at open places, as long as we still are root."""
+    if not staged:
+        return []
+    binds = [part for folder, place in staged.items() for part in ("--ro-bind", str(folder), place)]
+    return [bwrap, "--die-with-parent", "--dev-bind", "/", "/", "--tmpfs", STAGE, *binds, "--"]
 
 
 async def _start(server: McpStdio, folder: Path) -> asyncio.subprocess.Process:
