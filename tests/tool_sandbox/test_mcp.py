@@ -23,7 +23,14 @@ from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 
 from tests.tool_sandbox.shop import write_tasks
-from tool_sandbox.errors import InvalidTool, IsolationUnavailable, LeaseLost, NoSuchTask, SandboxUnavailable
+from tool_sandbox.errors import (
+    InvalidTool,
+    InvalidToolset,
+    IsolationUnavailable,
+    LeaseLost,
+    NoSuchTask,
+    SandboxUnavailable,
+)
 from tool_sandbox.jsonl import JsonlToolset
 from tool_sandbox.mcp import sandboxed
 from tool_sandbox.mcp.config import McpHttp, McpStdio
@@ -117,6 +124,15 @@ def test_a_file_of_tasks_uses_a_server(tmp_path: Path) -> None:
         assert not isinstance(session, Forkable)
     finally:
         session.close()
+
+
+def test_without_the_package_mcp_a_file_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("toolset", "connection", "sandboxed"):
+        monkeypatch.delitem(sys.modules, f"tool_sandbox.mcp.{module}")
+    monkeypatch.setitem(sys.modules, "mcp", None)
+    path = write_tasks(tmp_path, {"id": "t", "prompt": "?", "toolset": TIME_SERVER, "answer": "1"})
+    with pytest.raises(InvalidToolset, match=r"tasks.jsonl:1: toolset: an MCP server needs .*install steptool\[mcp\]"):
+        JsonlToolset(path)
 
 
 def test_a_server_reaches_neither_files_nor_network_nor_environment(

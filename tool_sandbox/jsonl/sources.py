@@ -186,14 +186,21 @@ def tool_source(named: str | BaseModel, folder: Path) -> ToolSource:
         InvalidTool: there is no such object, or it is no source of tools.
     """
     if not isinstance(named, str):
-        # Only tasks with an MCP server need the package `mcp`, which is an extra.
-        return ToolsetSource(importlib.import_module("tool_sandbox.mcp.toolset").McpToolset(named, folder))
+        return ToolsetSource(_mcp_toolset(named, folder))
     found = resolve(named, folder)
     if isinstance(found, list | tuple) and found and all(isinstance(each, FunctionTool) for each in found):
         return FunctionSource(tuple(found))
     if callable(getattr(found, "specs", None)) and callable(getattr(found, "open", None)):
         return ToolsetSource(cast("Toolset", found))
     raise InvalidTool(f"{named!r} is a {type(found).__name__}; expected a list of @tool functions or a toolset")
+
+
+def _mcp_toolset(server: BaseModel, folder: Path) -> Toolset:
+    # Imported on first use: only tasks with an MCP server need the package `mcp`, which is an extra.
+    try:
+        return importlib.import_module("tool_sandbox.mcp.toolset").McpToolset(server, folder)
+    except ModuleNotFoundError as error:
+        raise InvalidTool(f"an MCP server needs the package `mcp` ({error}); install steptool[mcp]") from error
 
 
 def resolve(reference: str, folder: Path) -> Any:

@@ -18,8 +18,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
-from anyio.abc import ObjectReceiveStream, ObjectSendStream
-from mcp.client._transport import TransportStreams
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
 
@@ -33,6 +32,8 @@ MESSAGE_BYTES = 4 * MIB
 """Longest message that is read; a longer one ends the connection."""
 KEPT_STDERR_BYTES = 2000
 REAP_SECONDS = 5.0
+Streams = tuple[MemoryObjectReceiveStream[SessionMessage | Exception], MemoryObjectSendStream[SessionMessage]]
+"""From the server, to the server: what the MCP client calls a transport."""
 STAGE = "/mnt"
 """Exists everywhere, and is covered in the launcher's own mount namespace alone."""
 _FLAGS = ("-S", "-P", "-B", "-u")
@@ -55,7 +56,7 @@ class ServerLog:
 
 
 @asynccontextmanager
-async def sandboxed_server(server: McpStdio, folder: Path, log: ServerLog) -> AsyncGenerator[TransportStreams]:
+async def sandboxed_server(server: McpStdio, folder: Path, log: ServerLog) -> AsyncGenerator[Streams]:
     """A transport for the MCP client: the server runs while the context is open, and is killed as it closes.
 
     Raises:
@@ -89,7 +90,8 @@ def server_command(server: McpStdio, folder: Path, filter_fd: int) -> list[str]:
     programs, binds = find_programs(), places | prefix
     _check_folders(binds)
     # A root launcher becomes another user, who cannot go through private folders such as /root.
-    staged = {folder: f"{STAGE}/{index}" for index, folder in enumerate(binds) if _is_private(folder)}
+    hidden = any(_is_private(folder) for folder in binds)
+    staged = {folder: f"{STAGE}/{index}" for index, folder in enumerate(binds) if hidden}
     environment = {"PYTHONPATH": ":".join(places.values()), **server.environment}
     command = sandbox_command(
         SERVER_LIMITS,
@@ -158,7 +160,7 @@ async def _start(server: McpStdio, folder: Path) -> asyncio.subprocess.Process:
 
 
 async def _receive(
-    process: asyncio.subprocess.Process, to_client: ObjectSendStream[SessionMessage | Exception]
+    process: asyncio.subprocess.Process, to_client: MemoryObjectSendStream[SessionMessage | Exception]
 ) -> None:
     async with to_client:
         async for line in _lines(process.stdout):
@@ -182,7 +184,7 @@ def _message(line: bytes) -> SessionMessage | Exception:
         return error
 
 
-async def _send(process: asyncio.subprocess.Process, from_client: ObjectReceiveStream[SessionMessage]) -> None:
+async def _send(process: asyncio.subprocess.Process, from_client: MemoryObjectReceiveStream[SessionMessage]) -> None:
     assert process.stdin is not None
     async with from_client:
         async for message in from_client:
