@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from tool_sandbox.errors import CorruptTask, NoSuchTask
 from tool_sandbox.jsonl.checks import check_lines, checker, final_state
+from tool_sandbox.jsonl.demonstrator import GoldPolicy, can_demonstrate
 from tool_sandbox.jsonl.gold import call_key
 from tool_sandbox.jsonl.lines import Complaints, TaskLine, read_lines
 from tool_sandbox.jsonl.session import JsonlSession, Script, open_session
@@ -40,6 +41,7 @@ class JsonlToolset:
         lines = read_lines(self._path, complaints)
         check_lines(lines, self._sources, self._path.parent, complaints)
         complaints.finish()
+        self._demonstrable = all(can_demonstrate(line) for line in lines.values())
         self._tasks = tuple(self._task(line) for line in lines.values())
         self._places: defaultdict[tuple[Split, str], list[Task]] = defaultdict(list)
         for task in self._tasks:
@@ -72,9 +74,11 @@ class JsonlToolset:
             )
         return fitting[index % len(fitting)]
 
-    def demonstrator(self, noise: float, seed: int) -> None:
-        """Nobody demonstrates: gold calls say what to call, not what to say."""
-        return
+    def demonstrator(self, noise: float, seed: int) -> GoldPolicy | None:
+        """A policy that makes the gold calls; None unless every task can be led through by them."""
+        if not self._demonstrable:
+            return None
+        return GoldPolicy({spec.name: spec for spec in self.specs()}, noise, seed)
 
     def open(self, task: Task) -> JsonlSession:
         """A session in the task's initial state.
