@@ -206,7 +206,7 @@ def test_gold_calls_demonstrate_how_a_task_is_solved(folder: Folder) -> None:
 
 def test_with_noise_every_step_is_preceded_by_an_error_and_the_task_is_solved(folder: Folder) -> None:
     shown = played(folder.toolset(**SALE, answer=2, tools=["stock", "sell", "twice"]), 1.0, 0)[0]
-    # `twice` before `stock`, with its arguments; `stock` before `sell`, likewise; `stock` again before the answer. Never
+    # `twice` before `stock`, with its arguments; `stock` before `sell`, likewise; and `stock` before the answer. Never
     # `sell`, which would change what the task is about.
     assert names(shown) == ["twice", "stock", "stock", "sell", "stock"]
     assert [outcome.result.status for outcome in shown.outcomes] == [CallStatus.INVALID_ARGUMENTS] + [CallStatus.OK] * 4
