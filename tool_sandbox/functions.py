@@ -63,13 +63,15 @@ class FunctionTool:
         return replace(result, wall_seconds=time.perf_counter() - wall, cpu_seconds=time.thread_time() - cpu)
 
     def _checked(self, call: ToolCall, state: SessionState | None, output_characters: int) -> ToolResult:
-        complaint = check_arguments(self.spec, call)
-        if complaint is not None:
-            return invalid_arguments(call, complaint)
         try:
+            complaint = check_arguments(self.spec, call)
+            if complaint is not None:
+                return invalid_arguments(call, complaint)
             values = self.arguments.model_validate(dict(call.arguments))
         except ValidationError as error:
             return invalid_arguments(call, _complaint(self.spec, error))
+        except RecursionError:
+            return invalid_arguments(call, f"{self.spec.name}: arguments are nested too deep")
         status, content = self._apply(_keywords(self.names, values), state)
         return ToolResult(call.id, status, capped(content, output_characters))
 
@@ -79,12 +81,15 @@ class FunctionTool:
             value = self.function(*leading, **keywords)
         except Exception as error:  # noqa: BLE001 - whatever a tool raises is the model's observation
             return CallStatus.TOOL_ERROR, f"error: {type(error).__name__}: {error}"
-        return CallStatus.OK, self._rendered(value)
+        return self._rendered(value)
 
-    def _rendered(self, value: Any) -> str:
+    def _rendered(self, value: Any) -> tuple[CallStatus, str]:
         try:
-            return value if isinstance(value, str) else canonical_json(value)
-        except (TypeError, ValueError) as error:
+            return CallStatus.OK, value if isinstance(value, str) else canonical_json(value)
+        except ValueError as error:
+            # A function that gives back what it was given can be made to do this by the model.
+            return CallStatus.TOOL_ERROR, f"error: the result is {error}"
+        except TypeError as error:
             raise InvalidTool(
                 f"tool {self.spec.name!r}: gave back {error}; return text, or data that JSON can hold"
             ) from error

@@ -26,17 +26,19 @@ def canonical_json(value: Any) -> str:
 
     Raises:
         TypeError: something in `value` has no form in JSON, such as an open file; the message names its type.
-        ValueError: `value` contains itself.
+        ValueError: `value` is nested too deep, or contains itself.
     """
     try:
         return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     except RecursionError as error:
-        raise ValueError(f"a {type(value).__name__} that contains itself has no JSON") from error
+        raise ValueError(f"a {type(value).__name__} that is nested too deep") from error
 
 
 def digest(value: Any) -> str:
     """blake2b (128 bits, hexadecimal) over the canonical JSON of `value`. Raises what `canonical_json` raises."""
-    return hashlib.blake2b(canonical_json(value).encode(), digest_size=16).hexdigest()
+    # A model may write half a surrogate pair, and a tool may keep it.
+    encoded = canonical_json(value).encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(encoded, digest_size=16).hexdigest()
 
 
 def capped(text: str, characters: int) -> str:

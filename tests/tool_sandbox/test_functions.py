@@ -34,6 +34,20 @@ class Alarms(SessionState):
     hours: list[int]
 
 
+@dataclass
+class Tree:
+    branch: Tree | None = None
+
+
+@tool
+def give_deep() -> Any:
+    """Give back something deep."""
+    deep: dict[str, Any] = {}
+    for _ in range(2000):
+        deep = {"branch": deep}
+    return deep
+
+
 class Handle:
     """Something that JSON cannot express."""
 
@@ -196,8 +210,33 @@ def test_a_function_that_gives_back_no_data_is_our_error() -> None:
 def test_a_value_that_contains_itself_is_refused() -> None:
     ring_of_lists: list[Any] = []
     ring_of_lists.append(ring_of_lists)
-    with pytest.raises(ValueError, match="a list that contains itself has no JSON"):
+    with pytest.raises(ValueError, match="a list that is nested too deep"):
         canonical_json(ring_of_lists)
+
+
+@tool
+def echo(value: Tree | dict[str, Any]) -> Any:
+    """Give back what was given."""
+    return value
+
+
+def test_arguments_and_results_that_are_nested_too_deep_are_the_models_error() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(600):
+        deep = {"branch": deep}
+    result = run(echo, value=deep)
+    assert (result.status, result.content) == (
+        CallStatus.INVALID_ARGUMENTS,
+        "error: echo: arguments are nested too deep",
+    )
+    assert (
+        give_deep.run(ToolCall("c", "give_deep", {}), None, 100).content
+        == "error: the result is a dict that is nested too deep"
+    )
+
+
+def test_half_a_surrogate_pair_has_a_digest() -> None:
+    assert digest("\ud800") != digest("\ud801")
 
 
 def test_digests_do_not_depend_on_order() -> None:
@@ -234,7 +273,7 @@ def misdescribed(city: str) -> str:
     return city
 
 
-def unresolved(city: Nowhere) -> str:
+def unresolved(city: Nowhere) -> str:  # pyright: ignore[reportUndefinedVariable]
     """Weather."""
     return str(city)
 

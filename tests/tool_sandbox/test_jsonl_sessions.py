@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tool_sandbox.shop import shop_folder, write_tasks
-from tool_sandbox.demonstrations import Exchange, demonstrate
+from tool_sandbox.demonstrations import Demonstration, Exchange, demonstrate
 from tool_sandbox.errors import CorruptTask, InvalidToolset
 from tool_sandbox.jsonl import JsonlToolset
 from tool_sandbox.jsonl.gold import GoldCalls, call_key
@@ -151,7 +152,9 @@ def test_a_task_opens_from_its_payload_alone(folder: Folder) -> None:
     payload = json.loads(json.dumps(dict(toolset.tasks[0].payload)))
     assert payload["calls"] == [{"name": "twice", "arguments": {"number": 4}}]
     with pytest.raises(CorruptTask, match=r"task 't': its payload is not a line of .*tasks.jsonl; sample it again"):
-        toolset.open(Task("t", "x", "?", (), toolset.tasks[0].ground_truth, "all", Split.TRAIN, {"id": "t"}))
+        toolset.open(replace(toolset.tasks[0], payload={"id": "t"}))
+    with pytest.raises(CorruptTask, match=r"task 't': names the tools \['steal'\], which its toolset does not have"):
+        toolset.open(replace(toolset.tasks[0], tools=("steal",)))
 
 
 def test_tools_may_come_from_a_toolset(folder: Folder) -> None:
@@ -176,9 +179,56 @@ def test_tools_may_come_from_a_toolset(folder: Folder) -> None:
         def act(self, task: Task, history: tuple[Exchange, ...]) -> ToolCall | str:
             return LedgerToolset().demonstrator(0.0, 0).act(ledger, history)
 
-    played = demonstrate(toolset, toolset.tasks[0], Oracle(), max_steps=5)
-    assert played.solved is True
-    assert [outcome.progress for outcome in played.outcomes] == [Progress(1, 0)]
+    shown = demonstrate(toolset, toolset.tasks[0], Oracle(), max_steps=5)
+    assert shown.solved is True
+    assert [outcome.progress for outcome in shown.outcomes] == [Progress(1, 0)]
+
+
+SALE = {"prompt": "?", "calls": [gold("stock", fruit="pear"), gold("sell", fruit="pear")]}
+
+
+def played(toolset: JsonlToolset, noise: float, seed: int) -> list[Demonstration]:
+    policy = toolset.demonstrator(noise, seed)
+    assert policy is not None
+    return [demonstrate(toolset, task, policy, max_steps=9) for task in toolset.tasks]
+
+
+def names(demonstration: Demonstration) -> list[str]:
+    return [action.name for action in demonstration.actions]
+
+
+def test_gold_calls_demonstrate_how_a_task_is_solved(folder: Folder) -> None:
+    shown = played(folder.toolset(**SALE, state={"stock": {"pear": 1}}), 0.0, 0)[0]
+    assert (names(shown), shown.answer, shown.solved) == (["stock", "sell"], "done", True)
+    shown = played(folder.toolset(**SALE, answer=2), 0.0, 0)[0]
+    assert (names(shown), shown.answer, shown.solved) == (["stock", "sell"], "2", True)
+
+
+def test_with_noise_every_step_is_preceded_by_an_error_and_the_task_is_solved(folder: Folder) -> None:
+    shown = played(folder.toolset(**SALE, answer=2, tools=["stock", "sell", "twice"]), 1.0, 0)[0]
+    # `twice` before `stock`, with its arguments; `stock` before `sell`, likewise; and `stock` before the answer. Never
+    # `sell`, which would change what the task is about.
+    assert names(shown) == ["twice", "stock", "stock", "sell", "stock"]
+    assert [outcome.result.status for outcome in shown.outcomes] == [CallStatus.INVALID_ARGUMENTS] + [CallStatus.OK] * 4
+    assert [outcome.progress.after for outcome in shown.outcomes if outcome.progress] == [2, 1, 1, 0, 0]
+    assert (shown.answer, shown.solved) == ("2", True)
+
+
+def test_noise_is_a_share_of_steps_and_repeats_with_its_seed(folder: Folder) -> None:
+    line = {"toolset": f"{folder.shop}:TOOLS", "prompt": "?", "answer": 8, "calls": [gold("twice", number=4)]}
+    toolset = JsonlToolset(write_tasks(folder.path, *(line | {"id": f"t{index}"} for index in range(200))))
+    lengths = [len(shown.actions) for shown in played(toolset, 0.25, 7)]
+    assert lengths == [len(shown.actions) for shown in played(toolset, 0.25, 7)]
+    assert lengths != [len(shown.actions) for shown in played(toolset, 0.25, 8)]
+    # One call, and an error before it and before the answer with a quarter's chance each: 400 throws.
+    assert sum(lengths) - 200 == pytest.approx(100, abs=35)
+
+
+def test_tasks_that_gold_calls_do_not_lead_through_have_no_demonstrator(folder: Folder) -> None:
+    calls = SALE["calls"]
+    assert folder.toolset(answer=2).demonstrator(0.0, 0) is None
+    assert folder.toolset(calls=calls, checker=f"{folder.shop}:polite").demonstrator(0.0, 0) is None
+    assert folder.toolset(prompt=None, turns=["a", "b"], calls=calls).demonstrator(0.0, 0) is None
 
 
 SPEC = ToolSpec("f", "", {"type": "object", "properties": {"b": {"default": 2}, "c": True}})

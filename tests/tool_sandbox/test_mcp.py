@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
+import sys
 import sysconfig
 import tempfile
 import threading
@@ -21,8 +23,16 @@ from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 
 from tests.tool_sandbox.shop import write_tasks
-from tool_sandbox.errors import InvalidTool, IsolationUnavailable, LeaseLost, NoSuchTask, SandboxUnavailable
+from tool_sandbox.errors import (
+    InvalidTool,
+    InvalidToolset,
+    IsolationUnavailable,
+    LeaseLost,
+    NoSuchTask,
+    SandboxUnavailable,
+)
 from tool_sandbox.jsonl import JsonlToolset
+from tool_sandbox.mcp import sandboxed
 from tool_sandbox.mcp.config import McpHttp, McpStdio
 from tool_sandbox.mcp.connection import McpConnection
 from tool_sandbox.mcp.toolset import McpToolset
@@ -81,6 +91,9 @@ def test_the_models_errors_are_told_from_the_servers(time_session: Session) -> N
     missing = time_session.call(ToolCall("c", "convert_time", {"time": "09:00"})).result
     assert missing.status is CallStatus.INVALID_ARGUMENTS
     assert missing.content == "error: convert_time needs source_timezone and target_timezone"
+    half = time_session.call(ToolCall("c", "convert_time", TOKYO | {"time": "\ud800"})).result
+    assert half.status is CallStatus.INVALID_ARGUMENTS
+    assert half.content.endswith("nested too deep, or hold half a character")
     hidden = time_session.call(ToolCall("c", "get_current_time", {"timezone": "UTC"})).result
     assert (hidden.status, hidden.content) == (CallStatus.UNKNOWN_TOOL, "error: no tool get_current_time")
 
@@ -111,6 +124,15 @@ def test_a_file_of_tasks_uses_a_server(tmp_path: Path) -> None:
         assert not isinstance(session, Forkable)
     finally:
         session.close()
+
+
+def test_without_the_package_mcp_a_file_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("toolset", "connection", "sandboxed"):
+        monkeypatch.delitem(sys.modules, f"tool_sandbox.mcp.{module}")
+    monkeypatch.setitem(sys.modules, "mcp", None)
+    path = write_tasks(tmp_path, {"id": "t", "prompt": "?", "toolset": TIME_SERVER, "answer": "1"})
+    with pytest.raises(InvalidToolset, match=r"tasks.jsonl:1: toolset: an MCP server needs .*install steptool\[mcp\]"):
+        JsonlToolset(path)
 
 
 def test_a_server_reaches_neither_files_nor_network_nor_environment(
@@ -239,14 +261,47 @@ def test_a_server_that_never_answers_is_given_up_in_time(folder: Path) -> None:
     assert gone(marker)
 
 
-def test_packages_that_cannot_be_read_inside_are_refused(folder: Path) -> None:
-    with pytest.raises(IsolationUnavailable, match=r"its folder .*nowhere does not exist; correct `packages`"):
-        McpConnection(McpStdio(command=("python",), packages=(Path("nowhere"),)), folder)
-    private = folder / "private"
+def test_packages_may_lie_in_a_private_folder(tmp_path: Path) -> None:
+    private = tmp_path / "private"
     private.mkdir(mode=0o700)
-    (private / "packages").mkdir()
-    with pytest.raises(IsolationUnavailable, match=r"cannot read .*packages, since .*private is private; move it"):
-        McpConnection(McpStdio(command=("python",), packages=(Path("private/packages"),)), folder)
+    packages = private / "packages"
+    packages.mkdir(mode=0o755)
+    shutil.copy(PROBE / "probe_server.py", packages)
+    marker = f"--probe-{uuid.uuid4().hex}"
+    connection = probe(packages, arguments=(marker,))
+    try:
+        assert "def chatter" in call(connection, "read", path="/packages/1/probe_server.py").content
+        assert call(connection, "read", path=str(packages / "probe_server.py")).status is CallStatus.TOOL_ERROR
+        assert call(connection, "write", path="/packages/1/note").status is CallStatus.TOOL_ERROR
+    finally:
+        connection.close()
+    assert gone(marker)
+
+
+def test_a_system_python_of_another_version_gives_way_to_our_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = probe(folder)
+    assert call(connection, "read", path="/proc/self/cmdline").content.startswith("/usr/bin/python3\0")
+    connection.close()
+    monkeypatch.setattr(sandboxed, "PYTHON", "/usr/bin/env")
+    connection = probe(folder)
+    interpreter = call(connection, "read", path="/proc/self/cmdline").content.partition("\0")[0]
+    connection.close()
+    assert interpreter.startswith(sys.base_prefix)
+    assert Path(interpreter).name == f"python{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def test_packages_that_do_not_exist_are_refused(folder: Path) -> None:
+    with pytest.raises(IsolationUnavailable, match=r"nowhere is no folder; correct `packages`"):
+        McpConnection(McpStdio(command=("python",), packages=(Path("nowhere"),)), folder)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only a root launcher becomes another user")
+def test_a_folder_of_packages_that_is_closed_itself_is_refused(folder: Path) -> None:
+    (folder / "closed").mkdir(mode=0o700)
+    with pytest.raises(
+        IsolationUnavailable, match=r"closed is closed to the sandbox's user; open it with `chmod o\+rx`"
+    ):
+        McpConnection(McpStdio(command=("python",), packages=(Path("closed"),)), folder)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -134,10 +135,14 @@ class Complaints:
         """Raise `InvalidToolset` with every error, if there are any, in the order of the lines."""
         if not self._found:
             return
-        shown = [f"{self._path}:{line}: {text}" for line, text in sorted(self._found)[:SHOWN_COMPLAINTS]]
+        shown = [
+            f"{self._path}:{line}: {text}" for line, text in sorted(self._found, key=itemgetter(0))[:SHOWN_COMPLAINTS]
+        ]
         hidden = len(self._found) - len(shown)
         more = [f"and {hidden} more"] if hidden else []
-        raise InvalidToolset("\n".join([f"tasks {self._path}: {len(self._found)} errors", *shown, *more]))
+        raise InvalidToolset(
+            "\n".join([f"tasks {self._path}: {len(self._found)} error{'s' * (len(self._found) > 1)}", *shown, *more])
+        )
 
 
 def read_lines(path: Path, complaints: Complaints) -> dict[int, TaskLine]:

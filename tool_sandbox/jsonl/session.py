@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from tool_sandbox.errors import InvalidToolset
 from tool_sandbox.jsonl.gold import GoldCalls, call_key
@@ -26,7 +26,8 @@ class Script:
     """What the user says after the prompt."""
     gold: tuple[str, ...]
     """Keys of the gold calls; empty where the task has none."""
-    checker: Callable[[Any, str | None], bool | None] | None
+    checker: Callable[..., object] | None
+    """Called with the final state and the answer; what it gives is checked."""
 
 
 class JsonlSession:
@@ -46,7 +47,7 @@ class JsonlSession:
         if not self._script.gold or outcome.result.status.is_infrastructure:
             return outcome
         if outcome.result.status is CallStatus.OK:
-            self._gold.observe(call_key(self._script.specs[call.name], call.arguments))
+            self._observe(call)
         return CallOutcome(outcome.result, Progress(before, self._gold.remaining))
 
     def state_hash(self) -> str | None:
@@ -80,7 +81,12 @@ class JsonlSession:
             return CallOutcome(ToolResult(call.id, CallStatus.UNKNOWN_TOOL, f"error: no tool {call.name[:40]}"))
         return self._inner.call(call)
 
-    def _checked(self, checker: Callable[[Any, str | None], bool | None], answer: str | None) -> bool | None:
+    def _observe(self, call: ToolCall) -> None:
+        # Arguments that are nested too deep to be written down are no gold call, and no reason to end the run.
+        with contextlib.suppress(ValueError, RecursionError):
+            self._gold.observe(call_key(self._script.specs[call.name], call.arguments))
+
+    def _checked(self, checker: Callable[..., object], answer: str | None) -> bool | None:
         state = self._inner.state if isinstance(self._inner, FunctionSession) else None
         verdict = checker(state, answer)
         if verdict is None or isinstance(verdict, bool):

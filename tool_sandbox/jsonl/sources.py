@@ -1,6 +1,7 @@
 """Where the tools of a task come from: `@tool` functions, a toolset, or an MCP server; one interface over the three.
 
-Owns `ToolSource` and the resolution of `module:object`. Consumes the `toolset` of a line; produces specs and sessions.
+Owns `ToolSource`, the `ToolSources` of a file, and the resolution of `module:object`. Consumes the `toolset` of a line;
+produces specs and sessions.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import pkgutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -96,6 +97,12 @@ class FunctionSource:
         sandbox = InProcessSandbox(self._tools, None if stateless else partial(self._state, initial or {}))
         return FunctionSession(sandbox, sandbox.open())
 
+    @cached_property
+    def _adapter(self) -> TypeAdapter[SessionState]:
+        # Costs more to build than a session: once for all tasks.
+        assert self._type is not None
+        return TypeAdapter(self._type)
+
     def _state(self, values: Values) -> SessionState:
         if self._type is None:
             raise InvalidTool("its tools have no state; leave it out, or let them take one as first parameter")
@@ -103,7 +110,7 @@ class FunctionSource:
         if unknown:
             raise InvalidTool(f"does not fit {self._type.__name__}: it has no field {', '.join(unknown)}")
         try:
-            return TypeAdapter(self._type).validate_python(dict(values))
+            return self._adapter.validate_python(dict(values))
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or self._type.__name__
@@ -133,6 +140,45 @@ class ToolsetSource:
         return self.toolset.open(replace(task, toolset=self.toolset.name, payload=dict(initial or {})))
 
 
+@dataclass(frozen=True, slots=True)
+class ListedTools:
+    """A source and what it offers, by name."""
+
+    source: ToolSource
+    specs: Mapping[str, ToolSpec]
+
+
+class ToolSources:
+    """The sources that a file names, each found and listed once. Mutable: grows as lines are looked up."""
+
+    def __init__(self, folder: Path) -> None:
+        """`folder`: where modules and relative paths are looked up too."""
+        self._folder = folder
+        self._found: dict[str, ListedTools | InvalidTool] = {}
+
+    def tools(self, named: str | BaseModel) -> ListedTools:
+        """The tools of a line's `toolset`. Raises `InvalidTool`, for every line that names it."""
+        key = named.model_dump_json() if isinstance(named, BaseModel) else named
+        if key not in self._found:
+            self._found[key] = self._listed(named)
+        found = self._found[key]
+        if isinstance(found, InvalidTool):
+            raise found
+        return found
+
+    def specs(self) -> tuple[ToolSpec, ...]:
+        """The tools of all sources; those of one name are alike (see `checks`)."""
+        listed = (found.specs for found in self._found.values() if isinstance(found, ListedTools))
+        return tuple({name: spec for specs in listed for name, spec in specs.items()}.values())
+
+    def _listed(self, named: str | BaseModel) -> ListedTools | InvalidTool:
+        try:
+            source = tool_source(named, self._folder)
+            return ListedTools(source, {spec.name: spec for spec in source.specs()})
+        except InvalidTool as error:
+            return error
+
+
 def tool_source(named: str | BaseModel, folder: Path) -> ToolSource:
     """The source that a line names; modules and relative paths are looked up in `folder` too.
 
@@ -140,14 +186,21 @@ def tool_source(named: str | BaseModel, folder: Path) -> ToolSource:
         InvalidTool: there is no such object, or it is no source of tools.
     """
     if not isinstance(named, str):
-        # Only tasks with an MCP server need the package `mcp`, which is an extra.
-        return ToolsetSource(importlib.import_module("tool_sandbox.mcp.toolset").McpToolset(named, folder))
+        return ToolsetSource(_mcp_toolset(named, folder))
     found = resolve(named, folder)
     if isinstance(found, list | tuple) and found and all(isinstance(each, FunctionTool) for each in found):
         return FunctionSource(tuple(found))
     if callable(getattr(found, "specs", None)) and callable(getattr(found, "open", None)):
         return ToolsetSource(cast("Toolset", found))
     raise InvalidTool(f"{named!r} is a {type(found).__name__}; expected a list of @tool functions or a toolset")
+
+
+def _mcp_toolset(server: BaseModel, folder: Path) -> Toolset:
+    # Imported on first use: only tasks with an MCP server need the package `mcp`, which is an extra.
+    try:
+        return importlib.import_module("tool_sandbox.mcp.toolset").McpToolset(server, folder)
+    except ModuleNotFoundError as error:
+        raise InvalidTool(f"an MCP server needs the package `mcp` ({error}); install steptool[mcp]") from error
 
 
 def resolve(reference: str, folder: Path) -> Any:

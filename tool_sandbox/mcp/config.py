@@ -16,10 +16,10 @@ SERVER_LIMITS = SandboxConfig(cpu_seconds=600, memory_bytes=1024 * MIB, processe
 class _Deadlines(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    connect_seconds: Annotated[float, Field(gt=0)] = 30.0
-    """To start, shake hands and list the tools."""
+    connect_seconds: Annotated[float, Field(gt=0)] = 20.0
+    """To start, shake hands and list the tools. Below the pool's `open_seconds`."""
     call_seconds: Annotated[float, Field(gt=0)] = 30.0
-    """For one call."""
+    """For one call. Below the pool's `call_seconds`."""
 
 
 class McpStdio(_Deadlines):

@@ -10,21 +10,21 @@ import asyncio
 import contextlib
 import os
 import signal
+import stat
 import sys
 import sysconfig
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
-from anyio.abc import ObjectReceiveStream, ObjectSendStream
-from mcp.client._transport import TransportStreams
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
 
 from tool_sandbox.config import MIB
 from tool_sandbox.errors import IsolationUnavailable
-from tool_sandbox.isolation.command import PYTHON, as_user, bubblewrap, limited, memory_file
+from tool_sandbox.isolation.command import PYTHON, as_user, bubblewrap, find_program, limited, memory_file
 from tool_sandbox.isolation.seccomp import assemble
 from tool_sandbox.isolation.syscalls import SUPERVISOR
 from tool_sandbox.mcp.config import SERVER_LIMITS, McpStdio
@@ -33,6 +33,10 @@ MESSAGE_BYTES = 4 * MIB
 """Longest message that is read; a longer one ends the connection."""
 KEPT_STDERR_BYTES = 2000
 REAP_SECONDS = 5.0
+Streams = tuple[MemoryObjectReceiveStream[SessionMessage | Exception], MemoryObjectSendStream[SessionMessage]]
+"""From the server, to the server: what the MCP client calls a transport."""
+STAGE = "/mnt"
+"""Exists everywhere, and is covered in the launcher's own mount namespace alone."""
 _FLAGS = ("-S", "-P", "-B", "-u")
 """No site (it follows paths that do not exist inside), no working directory on the path, no bytecode, no buffer."""
 
@@ -53,11 +57,11 @@ class ServerLog:
 
 
 @asynccontextmanager
-async def sandboxed_server(server: McpStdio, folder: Path, log: ServerLog) -> AsyncGenerator[TransportStreams]:
+async def sandboxed_server(server: McpStdio, folder: Path, log: ServerLog) -> AsyncGenerator[Streams]:
     """A transport for the MCP client: the server runs while the context is open, and is killed as it closes.
 
     Raises:
-        IsolationUnavailable: no sandbox, no fitting interpreter, or a folder that the sandbox's user cannot read.
+        IsolationUnavailable: this machine has no sandbox, or a folder of packages cannot be read there.
     """
     process = await _start(server, folder)
     to_client, from_server = anyio.create_memory_object_stream[SessionMessage | Exception](0)
@@ -85,14 +89,17 @@ def server_command(server: McpStdio, folder: Path, filter_fd: int) -> list[str]:
     interpreter, prefix = _interpreter()
     program = (interpreter, *_FLAGS, *server.command[1:]) if server.command[0] == "python" else server.command
     binds = {**places, **prefix}
-    for path in binds:
-        _check_readable(path)
+    _check_folders(binds)
+    # A root launcher becomes another user, who cannot go through private folders such as /root.
+    hidden = any(_is_private(folder) for folder in binds)
+    staged = {folder: f"{STAGE}/{index}" for index, folder in enumerate(binds) if hidden}
+    visible = {Path(staged.get(folder, folder)): place for folder, place in binds.items()}
     environment = {"PYTHONPATH": ":".join(places.values()), **server.environment}
-    sandbox = bubblewrap(SERVER_LIMITS, filter_fd, environment=environment, read_only=binds)
-    return [*as_user(SERVER_LIMITS), *sandbox, *limited(SERVER_LIMITS, program)]
+    sandbox = bubblewrap(SERVER_LIMITS, filter_fd, environment=environment, read_only=visible)
+    return [*_stage(staged), *as_user(SERVER_LIMITS), *sandbox, *limited(SERVER_LIMITS, program)]
 
 
-def _interpreter() -> tuple[str, Mapping[Path, str]]:
+def _interpreter() -> tuple[str, dict[Path, str]]:
     """An interpreter that can load this environment's compiled packages, and what must be bound for it.
 
     The system's, if it is of the same minor version; else the one that runs this code.
@@ -105,18 +112,28 @@ def _interpreter() -> tuple[str, Mapping[Path, str]]:
     return str(prefix / "bin" / own), bound
 
 
-def _check_readable(path: Path) -> None:
-    """A root launcher becomes a user without groups: to that one, every folder on the way must be open."""
-    if not path.is_dir():
-        raise IsolationUnavailable(f"MCP server: its folder {path} does not exist; correct `packages`")
-    if os.geteuid() != 0:
-        return
-    closed = next((each for each in (path, *path.parents) if not each.stat().st_mode & 0o001), None)
-    if closed is not None:
+def _check_folders(folders: Collection[Path]) -> None:
+    missing = [str(folder) for folder in folders if not folder.is_dir()]
+    if missing:
+        raise IsolationUnavailable(f"MCP server: {', '.join(missing)} is no folder; correct `packages`")
+    closed = [str(folder) for folder in folders if os.geteuid() == 0 and not folder.stat().st_mode & stat.S_IXOTH]
+    if closed:
         raise IsolationUnavailable(
-            f"MCP server: the sandbox's user cannot read {path}, since {closed} is private; move it out of there, name "
-            "another folder in `packages`, or run as an ordinary user"
+            f"MCP server: {', '.join(closed)} is closed to the sandbox's user; open it with `chmod o+rx`"
         )
+
+
+def _is_private(folder: Path) -> bool:
+    """Whether the way to a folder is closed to the user that a root launcher becomes."""
+    return os.geteuid() == 0 and any(not each.stat().st_mode & stat.S_IXOTH for each in folder.parents)
+
+
+def _stage(staged: Mapping[Path, str]) -> list[str]:
+    """The start of a command line that shows private folders at open places, as long as we still are root."""
+    if not staged:
+        return []
+    binds = [part for folder, place in staged.items() for part in ("--ro-bind", str(folder), place)]
+    return [find_program("bwrap"), "--die-with-parent", "--dev-bind", "/", "/", "--tmpfs", STAGE, *binds, "--"]
 
 
 async def _start(server: McpStdio, folder: Path) -> asyncio.subprocess.Process:
@@ -135,7 +152,7 @@ async def _start(server: McpStdio, folder: Path) -> asyncio.subprocess.Process:
 
 
 async def _receive(
-    process: asyncio.subprocess.Process, to_client: ObjectSendStream[SessionMessage | Exception]
+    process: asyncio.subprocess.Process, to_client: MemoryObjectSendStream[SessionMessage | Exception]
 ) -> None:
     async with to_client:
         async for line in _lines(process.stdout):
@@ -159,7 +176,7 @@ def _message(line: bytes) -> SessionMessage | Exception:
         return error
 
 
-async def _send(process: asyncio.subprocess.Process, from_client: ObjectReceiveStream[SessionMessage]) -> None:
+async def _send(process: asyncio.subprocess.Process, from_client: MemoryObjectReceiveStream[SessionMessage]) -> None:
     assert process.stdin is not None
     async with from_client:
         async for message in from_client:

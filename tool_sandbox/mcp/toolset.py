@@ -8,6 +8,8 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+from pydantic_core import to_json
+
 from tool_sandbox.arguments import check_arguments, invalid_arguments
 from tool_sandbox.errors import NoSuchTask
 from tool_sandbox.mcp.config import McpHttp, McpStdio
@@ -73,5 +75,15 @@ class McpSession:
         spec = self._specs.get(call.name)
         if spec is None:
             return ToolResult(call.id, CallStatus.UNKNOWN_TOOL, f"error: no tool {call.name[:40]}")
-        complaint = check_arguments(spec, call)
+        complaint = check_arguments(spec, call) or _unsendable(call)
         return self._connection.call(call) if complaint is None else invalid_arguments(call, complaint)
+
+
+def _unsendable(call: ToolCall) -> str | None:
+    """The complaint about arguments that cannot be put into a message: the model's error, not the connection's."""
+    try:
+        # Three deep, as they are in a request.
+        to_json([[[call.arguments]]])
+    except ValueError:
+        return f"{call.name}: arguments are nested too deep, or hold half a character"
+    return None
