@@ -7,7 +7,7 @@ Consumes `tool_sandbox.demonstrations.Demonstration`; produces ids and a mask ov
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,17 +33,31 @@ def encode(
     task = demonstration.task
     ids = list(chat.prompt_ids(task.prompt, [specs[name] for name in task.tools]))
     mask = [False] * len(ids)
-    for index, text in enumerate(_turns(demonstration)):
-        if index:
-            observed = demonstration.outcomes[index - 1].result.content
-            _extend(ids, mask, chat.observation_ids(observed, config.observation_tokens), learned=False)
+    fed: tuple[int, ...] = ()
+    for text, reply in _turns(demonstration, chat, config):
+        _extend(ids, mask, fed, learned=False)
         _extend(ids, mask, chat.action_ids(text), learned=True)
+        fed = reply
     return EncodedDemonstration(tuple(ids), tuple(mask))
 
 
-def _turns(demonstration: Demonstration) -> list[str]:
-    calls = [render_call(call.name, call.arguments) for call in demonstration.actions]
-    return calls if demonstration.answer is None else [*calls, demonstration.answer]
+def _turns(
+    demonstration: Demonstration, chat: ChatFormat, config: EpisodeConfig
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """What is said turn by turn, and the ids that it is replied to with, by a tool or by the user."""
+    ends = [*(turn.calls for turn in demonstration.turns), len(demonstration.actions)]
+    done = 0
+    for turn, end in zip((*demonstration.turns, None), ends, strict=True):
+        for call, outcome in zip(demonstration.actions[done:end], demonstration.outcomes[done:end], strict=True):
+            yield (
+                render_call(call.name, call.arguments),
+                chat.observation_ids(outcome.result.content, config.observation_tokens),
+            )
+        done = end
+        if turn is not None:
+            yield turn.answer, chat.user_ids(turn.said)
+    if demonstration.answer is not None:
+        yield demonstration.answer, ()
 
 
 def render_call(name: str, arguments: Mapping[str, Any]) -> str:

@@ -64,27 +64,6 @@ class SandboxConfig(BaseModel):
         }
 
 
-class PoolConfig(BaseModel):
-    """How sessions are handed out."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    max_sessions: Annotated[int, Field(ge=1)] = 256
-    """Open sessions per actor."""
-    lease_seconds: Annotated[float, Field(gt=0)] = 300.0
-    """A session unused for this long goes back: its trajectory is dead."""
-    queue_seconds: Annotated[float, Field(ge=0)] = 30.0
-    """How long one may wait for a free session; then the sandbox is full."""
-    open_seconds: Annotated[float, Field(gt=0)] = 30.0
-    """Deadline for one actor to open a session, not counting the wait for a free one."""
-    call_seconds: Annotated[float, Field(gt=0)] = 240.0
-    """Deadline for a call; above what `isolation` lets one take, or slow code would look like a lost sandbox."""
-    isolation: SandboxConfig = SandboxConfig()
-    """Budgets and level of tools that run the model's code."""
-    verify_seconds: Annotated[float, Field(gt=0)] = 3600.0
-    """How often the canaries attack the isolation again, after they did at the start."""
-
-
 class NoAudit(BaseModel):
     """Calls are not recorded."""
 
@@ -109,6 +88,29 @@ class FileAudit(BaseModel):
 
 
 AuditConfig = Annotated[NoAudit | FileAudit, Field(discriminator="kind")]
+
+
+class PoolConfig(BaseModel):
+    """How sessions are handed out."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_sessions: Annotated[int, Field(ge=1)] = 256
+    """Open sessions per actor."""
+    lease_seconds: Annotated[float, Field(gt=0)] = 300.0
+    """A session unused for this long goes back: its trajectory is dead."""
+    queue_seconds: Annotated[float, Field(ge=0)] = 30.0
+    """How long one may wait for a free session; then the sandbox is full."""
+    open_seconds: Annotated[float, Field(gt=0)] = 30.0
+    """Deadline for one actor to open a session, not counting the wait for a free one."""
+    call_seconds: Annotated[float, Field(gt=0)] = 240.0
+    """Deadline for a call; above what `isolation` lets one take, or slow code would look like a lost sandbox."""
+    isolation: SandboxConfig = SandboxConfig()
+    """Budgets and level of tools that run the model's code."""
+    audit: AuditConfig = NoAudit()
+    """Whether each call leaves a record; every actor writes a file of its own."""
+    verify_seconds: Annotated[float, Field(gt=0)] = 3600.0
+    """How often the canaries attack the isolation again, after they did at the start."""
 
 
 class LanguageConfig(BaseModel):

@@ -1,17 +1,21 @@
 """Demonstrations: what a scripted policy did on a task, for warm starts and for baselines.
 
-Owns the `Policy` protocol, `Exchange` and `Demonstration`. Works with any toolset.
+Owns the `Policy` protocol, `Exchange`, `UserTurn` and `Demonstration`. Works with any toolset. In a dialogue every turn
+of the user is a task of its own to the policy, so that a policy need not know that there are dialogues.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from tool_sandbox.session import Session, Toolset
+from tool_sandbox.session import Dialogue, Judged, Session, Toolset
 from tool_sandbox.tasks import Task
 from tool_sandbox.tools import CallOutcome, ToolCall
 from tool_sandbox.verdict import solved
+
+TURN = "turn"
+"""Key of a task's payload under which a policy finds how often the user has spoken on; absent at first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +26,22 @@ class Exchange:
     outcome: CallOutcome
 
 
+@dataclass(frozen=True, slots=True)
+class UserTurn:
+    """An answer that was not the last, and what the user said to it."""
+
+    calls: int
+    """Calls of the demonstration before it."""
+    answer: str
+    said: str
+
+
 class Policy(Protocol):
-    """A scripted agent. Pure: the same task and history give the same action."""
+    """A scripted agent. Pure: the same task and history give the same action.
+
+    When the user of a dialogue speaks on, the task's prompt becomes what was said, its payload tells under `TURN` how
+    often that has happened, and the history begins anew.
+    """
 
     def act(self, task: Task, history: tuple[Exchange, ...]) -> ToolCall | str:
         """The next call, or the final answer as text."""
@@ -42,25 +60,38 @@ class Demonstration:
     """None when the policy used up its steps."""
     solved: bool | None
     """None where the task has no ground truth."""
+    turns: tuple[UserTurn, ...] = ()
+    """Where the user spoke on, in order."""
 
 
 def demonstrate(toolset: Toolset, task: Task, policy: Policy, max_steps: int) -> Demonstration:
-    """Run `policy` on a fresh session for at most `max_steps` turns; the final answer takes one of them."""
+    """Run `policy` on a fresh session for at most `max_steps` turns; every answer takes one of them."""
     session = toolset.open(task)
     try:
-        history, answer = _run(session, task, policy, max_steps)
-        verdict = solved(task.ground_truth, answer, session.state_hash())
+        history, turns, answer = _run(session, task, policy, max_steps)
+        checked = session.verdict(answer) if isinstance(session, Judged) else None
+        verdict = solved(task.ground_truth, answer, session.state_hash(), checked)
     finally:
         session.close()
     actions = tuple(exchange.call for exchange in history)
-    return Demonstration(task, actions, tuple(exchange.outcome for exchange in history), answer, verdict)
+    outcomes = tuple(exchange.outcome for exchange in history)
+    return Demonstration(task, actions, outcomes, answer, verdict, turns)
 
 
-def _run(session: Session, task: Task, policy: Policy, max_steps: int) -> tuple[tuple[Exchange, ...], str | None]:
+def _run(
+    session: Session, task: Task, policy: Policy, max_steps: int
+) -> tuple[tuple[Exchange, ...], tuple[UserTurn, ...], str | None]:
     history: tuple[Exchange, ...] = ()
+    turns: tuple[UserTurn, ...] = ()
+    here = task
     for _ in range(max_steps):
-        action = policy.act(task, history)
-        if isinstance(action, str):
-            return history, action
-        history = (*history, Exchange(action, session.call(action)))
-    return history, None
+        action = policy.act(here, history[turns[-1].calls if turns else 0 :])
+        if isinstance(action, ToolCall):
+            history = (*history, Exchange(action, session.call(action)))
+            continue
+        said = session.user_turn() if isinstance(session, Dialogue) else None
+        if said is None:
+            return history, turns, action
+        turns = (*turns, UserTurn(len(history), action, said))
+        here = replace(task, prompt=said, payload={**task.payload, TURN: len(turns)})
+    return history, turns, None

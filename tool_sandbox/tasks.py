@@ -46,7 +46,7 @@ class GroundTruth:
     answer: str | None = None
     state_hash: str | None = None
     minimum_calls: int | None = None
-    """Fewest calls that solve the task, counting those that a faulty tool makes fail; None where unknown."""
+    """Fewest calls that solve the task, with those that a faulty tool makes fail; None where the toolset does not know."""
 
 
 @dataclass(frozen=True, slots=True)

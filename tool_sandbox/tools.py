@@ -114,7 +114,7 @@ class ToolResult:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The exact minimum number of calls still needed, before and after one call."""
+    """Calls still needed, before and after one call: the exact minimum, or what the toolset says that it counts."""
 
     before: int
     after: int

@@ -67,6 +67,30 @@ def corrupted(entry: Entry, kind: str, dice: random.Random) -> Turns | None:
     return [calls if index == turn else before for index, before in enumerate(turns)]
 
 
+def cluttered(entry: Entry, dice: random.Random) -> Turns:
+    """The ground truth with one to four calls of other dialogues in between, half of them with one wrong value."""
+    turns = truth(entry)
+    strangers = [
+        call
+        for other in entries(entry.level).values()
+        if set(other.classes) <= set(entry.classes)
+        for calls in truth(other)
+        for call in calls
+    ]
+    for _ in range(dice.randint(1, 4)):
+        calls = dice.choice(turns)
+        calls.insert(dice.randint(0, len(calls)), _mangled(dice.choice(strangers), dice))
+    return turns
+
+
+def _mangled(call: ToolCall, dice: random.Random) -> ToolCall:
+    if not call.arguments or dice.random() < 0.5:
+        return call
+    name = dice.choice(list(call.arguments))
+    value = dice.choice([_another(call.arguments[name]), "zz", 7, None, [1], {"a": 1}])
+    return replace(call, arguments={**call.arguments, name: value})
+
+
 Change = tuple[int, list[ToolCall]]
 
 

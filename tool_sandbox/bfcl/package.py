@@ -19,6 +19,8 @@ from typing import Any
 from tool_sandbox.errors import InvalidToolset
 
 DISTRIBUTION = "bfcl-eval"
+REQUIRED = ("bfcl-eval==2026.3.23", "mpmath==1.3.0")
+"""The extra; whatever else the package asks for is for other benchmarks and for asking models."""
 LEVELS = ("base", "miss_func", "miss_param", "long_context")
 """Plain dialogues; functions that the user adds later; values that the user gives later; worlds full of clutter."""
 CLASSES = (
@@ -65,7 +67,8 @@ def installed_version() -> str:
         return version(DISTRIBUTION)
     except PackageNotFoundError as error:
         raise InvalidToolset(
-            f"toolset 'bfcl': the package {DISTRIBUTION} is not installed; install the extra, steptool[bfcl]"
+            f"toolset 'bfcl': the package {DISTRIBUTION} is not installed; install what the extra steptool[bfcl] names, "
+            f"with --no-deps: {' '.join(REQUIRED)}"
         ) from error
 
 

@@ -12,7 +12,9 @@ from functools import cache
 
 from tool_sandbox.bfcl.documents import tool_specs
 from tool_sandbox.bfcl.package import LEVELS, Entry, entries, entry, function_documents, installed_version
+from tool_sandbox.bfcl.policies import ReplayPolicy
 from tool_sandbox.bfcl.session import BfclSession
+from tool_sandbox.demonstrations import Policy
 from tool_sandbox.errors import CorruptTask, NoSuchTask
 from tool_sandbox.tasks import GroundTruth, Split, Task
 from tool_sandbox.tools import ToolSpec
@@ -57,8 +59,9 @@ class BfclToolset:
             )
         return self._task(found[index % len(found)], split)
 
-    def demonstrator(self, noise: float, seed: int) -> None:
-        """Nobody demonstrates yet: scripted policies know no user who speaks on."""
+    def demonstrator(self, noise: float, seed: int) -> Policy:
+        """The ground truth, call by call; each call is preceded by an error with probability `noise`."""
+        return ReplayPolicy(noise, seed)
 
     def open(self, task: Task) -> BfclSession:
         """A fresh session at the first turn of the user.

@@ -1,8 +1,8 @@
 """The `calculator` tool: exact arithmetic on one expression, within bounds.
 
 Owns the spec, the grammar and its evaluation. The expression is parsed as Python and walked; nothing in it is ever
-executed. Numbers are exact fractions, so that `0.1 + 0.2` is `0.3`; every intermediate result is bounded in size before
-it is computed, so that no expression takes longer than a few milliseconds.
+executed. Numbers are exact fractions, so that `0.1 + 0.2` is `0.3`. Operands are bounded, and what could grow fast is
+refused before it is computed, so that no expression takes longer than some milliseconds.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import math
 import operator
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 from tool_sandbox.arguments import check_arguments, invalid_arguments
 from tool_sandbox.tools import CallStatus, ToolCall, ToolResult, ToolSpec
@@ -191,7 +192,7 @@ def _decimal_places(denominator: int) -> int | None:
 _UNARY: dict[type[ast.unaryop], Callable[[Fraction], Fraction]] = {
     ast.UAdd: operator.pos,
     ast.USub: operator.neg,
-    ast.Invert: _on_whole(operator.invert),
+    ast.Invert: _on_whole(int.__invert__),
 }
 _BINARY: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
     ast.Add: operator.add,
@@ -207,7 +208,7 @@ _BINARY: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
     ast.BitOr: _on_whole(operator.or_),
     ast.BitXor: _on_whole(operator.xor),
 }
-_FUNCTIONS: dict[str, tuple[Callable[..., Fraction | int], int, int]] = {
+_FUNCTIONS: dict[str, tuple[Callable[..., Any], int, int]] = {
     "abs": (abs, 1, 1),
     "round": (_rounded, 1, 2),
     "floor": (math.floor, 1, 1),

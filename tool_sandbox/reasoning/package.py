@@ -37,8 +37,7 @@ DATASETS = (
     "count_primes",
 )
 """Numbers, dates and short expressions, roughly from easy to hard. Left out are datasets whose answers are grids, texts
-or
-proofs, and those whose scorer evaluates the answer or can be kept busy by it: an answer is text of a model."""
+or proofs, and those whose scorer evaluates the answer or can be kept busy by it: an answer is text of a model."""
 SOLVED_SCORE = 1.0
 """The scorers give part of this to answers that are near, or that hold the right one among other words."""
 MAX_ANSWER_CHARACTERS = 200
@@ -74,5 +73,8 @@ def is_solved(dataset: str, entry: Mapping[str, Any], answer: str | None) -> boo
     """Whether the package's own scorer gives the answer the full score."""
     if answer is None or len(answer) > MAX_ANSWER_CHARACTERS:
         return False
-    score = library().create_dataset(dataset, seed=0, size=1).score_answer(answer.strip(), entry)
-    return float(score) >= SOLVED_SCORE
+    scorer = library().create_dataset(dataset, seed=0, size=1)
+    try:
+        return float(scorer.score_answer(answer.strip(), entry)) >= SOLVED_SCORE
+    except Exception:  # noqa: BLE001 - some scorers raise on text that they cannot read, whatever type it comes to
+        return False
