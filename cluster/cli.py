@@ -12,12 +12,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from cluster import serve_tools_cli
 from cluster.audit_cli import audit
 from cluster.bench_cli import bench
 from cluster.environment import apply_process_defaults
 from cluster.exit_codes import exit_codes
 from cluster.sandbox_cli import sandbox
+from cluster.serve_tools_cli import serve_tools
 from cluster.tasks_cli import tasks
 
 # Before anything heavy is imported: threads, accelerator and caches are read once.
@@ -36,7 +36,7 @@ app.add_typer(audit)
 app.add_typer(tasks)
 app.add_typer(bench)
 app.add_typer(sandbox)
-serve_tools_cli.mount(app, exit_codes)
+app.command("serve-tools")(serve_tools)
 
 Preset = Annotated[str, typer.Option(help="Name of a preset in deploy/presets, or path of a YAML file.")]
 Overrides = Annotated[

@@ -6,8 +6,8 @@ Owns the command, its settings file and where its keys come from; the service it
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -16,13 +16,14 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cluster.errors import BadConfiguration, NotEnoughResources
+from cluster.exit_codes import exit_codes
+from tool_sandbox.attacks.canaries import verify
 from tool_sandbox.client import LocalSandbox, SandboxClient
 from tool_sandbox.config import MIB, HttpConfig, PoolConfig, SandboxConfig
-from tool_sandbox.errors import InvalidKeys, IsolationUnavailable, SandboxUnavailable
+from tool_sandbox.errors import InvalidKeys, SandboxUnavailable
 from tool_sandbox.http.keys import ApiKeys, refuse_open_door
 from tool_sandbox.http.run_code import RUN_CODE_TOOL
 from tool_sandbox.isolation.isolated import IsolatedSandbox
-from tool_sandbox.isolation.level import reach
 from tool_sandbox.sandbox import Sandbox
 
 KEYS_VARIABLE = "STEPTOOL_SANDBOX_KEYS"
@@ -42,28 +43,22 @@ class ServeToolsConfig(BaseModel):
     """Budgets of the programs of /run_code: upper bounds, which a request may only narrow."""
 
 
-def mount(app: typer.Typer, exit_codes: Callable[[], AbstractContextManager[None]]) -> None:
-    """Add the command to `app`; `exit_codes` turns errors into messages."""
+def serve_tools(
+    host: Annotated[str, typer.Option(help="Address to listen at; beyond loopback only with keys.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen at; 0 takes a free one.", min=0, max=65535)] = 8090,
+    config: Annotated[Path | None, typer.Option(help="YAML file with the sections http, pool and programs.")] = None,
+    actors: Annotated[
+        int, typer.Option(help="Sandbox actors to use on the Ray that runs here; 0 keeps sessions here.", min=0)
+    ] = 0,
+    namespace: Annotated[str | None, typer.Option(help="Ray namespace of the sandbox actors.")] = None,
+) -> None:
+    """Serve tools to other trainers: SandboxFusion's /run_code and OpenEnv's reset, step and state.
 
-    @app.command("serve-tools")
-    def serve_tools(
-        host: Annotated[str, typer.Option(help="Address to listen at; beyond loopback only with keys.")] = "127.0.0.1",
-        port: Annotated[int, typer.Option(help="Port to listen at; 0 takes a free one.", min=0, max=65535)] = 8090,
-        config: Annotated[
-            Path | None, typer.Option(help="YAML file with the sections http, pool and programs.")
-        ] = None,
-        actors: Annotated[
-            int, typer.Option(help="Sandbox actors to use on the Ray that runs here; 0 keeps sessions here.", min=0)
-        ] = 0,
-        namespace: Annotated[str | None, typer.Option(help="Ray namespace of the sandbox actors.")] = None,
-    ) -> None:
-        """Serve tools to other trainers: SandboxFusion's /run_code and OpenEnv's reset, step and state.
-
-        Keys come from [bold]STEPTOOL_SANDBOX_KEYS[/] or from the file that [bold]STEPTOOL_SANDBOX_KEYS_FILE[/] names:
-        one name:sha256-of-the-key a line. Without keys, only this machine is let in.
-        """
-        with exit_codes():
-            _serve(_settings(config), host, port, actors, namespace)
+    Keys come from [bold]STEPTOOL_SANDBOX_KEYS[/] or from the file that [bold]STEPTOOL_SANDBOX_KEYS_FILE[/] names:
+    one name:sha256-of-the-key a line. Without keys, only this machine is let in.
+    """
+    with exit_codes():
+        _serve(_settings(config), host, port, actors, namespace)
 
 
 def _serve(config: ServeToolsConfig, host: str, port: int, actors: int, namespace: str | None) -> None:
@@ -105,11 +100,8 @@ def _keys(host: str) -> ApiKeys:
 
 @contextmanager
 def _programs(config: SandboxConfig) -> Iterator[Sandbox]:
-    """Where the programs of /run_code run, on this machine."""
-    try:
-        sandbox = IsolatedSandbox([RUN_CODE_TOOL], config, reach(config).level)
-    except IsolationUnavailable as error:
-        raise NotEnoughResources(str(error)) from error
+    """Where the programs of /run_code run, on this machine; attacked first, and refused where it does not hold."""
+    sandbox = IsolatedSandbox([RUN_CODE_TOOL], config, verify(config).level)
     try:
         yield sandbox
     finally:
