@@ -70,7 +70,7 @@ class Curriculum:
         """The next `count` tasks, each a level and an index within it, and the state after them.
 
         Always the level that is owed most, the easiest of equals: over time each level gets exactly its share, however
-        small, and neighbouring tasks differ in level.
+        small, and equal shares take turns.
         """
         records = {name: replace(one, owed=one.owed + count * one.share) for name, one in self.levels.items()}
         tasks: list[tuple[str, int]] = []
