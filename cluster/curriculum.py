@@ -59,14 +59,18 @@ class Curriculum:
         return Curriculum({name: _record(state["levels"][name]) for name in levels}, state["course"])
 
     def state(self) -> dict[str, Any]:
-        """All of it as JSON."""
-        return {"levels": {name: asdict(record) for name, record in self.levels.items()}, "course": self.course}
+        """All of it, as JSON gives it back."""
+        levels = {
+            name: {**asdict(record), "recent": [list(one) for one in record.recent]}
+            for name, record in self.levels.items()
+        }
+        return {"levels": levels, "course": self.course}
 
     def draw(self, count: int) -> tuple[list[tuple[str, int]], Curriculum]:
         """The next `count` tasks, each a level and an index within it, and the state after them.
 
         Always the level that is owed most, the easiest of equals: over time each level gets exactly its share, however
-        small, and neighbouring tasks differ in level.
+        small, and equal shares take turns.
         """
         records = {name: replace(one, owed=one.owed + count * one.share) for name, one in self.levels.items()}
         tasks: list[tuple[str, int]] = []

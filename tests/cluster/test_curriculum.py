@@ -237,6 +237,7 @@ def test_a_resumed_run_draws_the_identical_next_tasks(tmp_path: Path) -> None:
     state = whole.trainer.run().state
     # Every other episode is solved, below the band: L2 has given to L0, two steps at least.
     assert state.curriculum["levels"]["L2"]["share"] < 0.2
+    assert load_checkpoint(list_checkpoints(whole.directory.checkpoints)[-1]) == state
     first = FakeRun(config, tmp_path / "halves", before_each=stop_in_iteration(3))
     with pytest.raises(Stopped):
         first.trainer.run()

@@ -1,8 +1,8 @@
 """How far a session is from solving its task: the exact minimum number of calls still needed.
 
 Owns `Tracker`. A question is as far as there are facts of its call graph missing; knowing a result makes all below it
-needless. (Whoever wanders off may come upon another way, which is not looked for: see `chains` for levels where it is.)
-A target state is as far as the writes that every touched row still needs, plus the facts that these writes
+needless. No other way is as short, but whoever wanders off may come upon one, which is not looked for here (it is in
+`chains`). A target state is as far as the writes that every touched row still needs, plus the facts that these writes
 need. A faulty tool adds the calls that `Faults` says. Distances are capped at `lost`, which also stands for states from
 which no offered tool leads back.
 """
@@ -88,7 +88,7 @@ class Tracker:
         if missing:
             first = self._calls[min(missing)]
             return self._through(Move(first.tool, first.values, self._faults.next_cursor(first.fact)))
-        writes = (self._next_write(*row, self._best()[1]) for row in self._rows())
+        writes = (self._next_write(*row) for row in self._rows())
         return next((self._through(write) for write in writes if write is not None), None)
 
     def _through(self, move: Move) -> Move:
@@ -96,28 +96,17 @@ class Tracker:
         return Move(LOGIN.spec.name, ()) if self._faults.is_behind_login(move.tool) else move
 
     def _distance(self, cap: int | None) -> int:
-        distance = self._best()[0]
-        if distance is None:
+        paths = [self._path(kind, name) for kind, name in self._rows()]
+        if any(path is None for path in paths):
             if cap is None:
                 raise ValueError(f"the offered tools {sorted(self._tools)} do not lead to the target state")
             return cap
+        writes = [tool for path in paths if path is not None for tool in path]
+        reads = [self._calls[index].fact for index in self._missing()]
+        # No row gets from one state to another by two ways, so a closed tool cannot be gone round.
+        toll = self._faults.toll({*writes, *(fact.tool for fact in reads)})
+        distance = sum(map(self._faults.calls_for, reads)) + len(writes) + toll
         return distance if cap is None else min(distance, cap)
-
-    def _best(self) -> tuple[int | None, frozenset[str]]:
-        """Fewest calls, and the tools with which: a closed tool is opened only where going round it takes longer."""
-        missing, rows, closed = self._missing(), self._rows(), self._faults.closed
-        reads = sum(self._faults.calls_for(self._calls[index].fact) for index in missing)
-        is_needed = not closed.isdisjoint(self._calls[index].tool for index in missing)
-        round_it = None if is_needed else self._writes(rows, self._tools - closed)
-        through = self._writes(rows, self._tools)
-        if round_it is not None and (through is None or round_it <= through + len(closed)):
-            return reads + round_it, self._tools - closed
-        return (None if through is None else reads + through + len(closed)), self._tools
-
-    def _writes(self, rows: list[tuple[str, str]], tools: frozenset[str]) -> int | None:
-        """Fewest writes that put all rows right with these tools alone; None where they do not."""
-        paths = [self._path(kind, name, tools) for kind, name in rows]
-        return None if None in paths else sum(len(path) for path in paths if path is not None)
 
     def _missing(self) -> set[int]:
         """Reads that are still needed: from what is wanted backwards, stopping at what is known."""
@@ -155,14 +144,14 @@ class Tracker:
             (kind, name) for kind in ("order", "account") for name in now[kind] if now[kind][name] != then[kind][name]
         ]
 
-    def _path(self, kind: str, name: str, tools: frozenset[str]) -> tuple[str, ...] | None:
+    def _path(self, kind: str, name: str) -> tuple[str, ...] | None:
         assert self._target is not None, "only a target state has rows to repair"
         start = _row_state(kind, name, self._world, self._target)
         goal = _row_state(kind, name, self._target, self._target)
-        return shortest_writes(kind, start, goal, tools)
+        return shortest_writes(kind, start, goal, self._tools)
 
-    def _next_write(self, kind: str, name: str, tools: frozenset[str]) -> Move | None:
-        path = self._path(kind, name, tools)
+    def _next_write(self, kind: str, name: str) -> Move | None:
+        path = self._path(kind, name)
         if not path:
             return None
         assert self._target is not None
