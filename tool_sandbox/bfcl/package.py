@@ -67,8 +67,8 @@ def installed_version() -> str:
         return version(DISTRIBUTION)
     except PackageNotFoundError as error:
         raise InvalidToolset(
-            f"toolset 'bfcl': the package {DISTRIBUTION} is not installed; install what the extra steptool[bfcl] names, "
-            f"with --no-deps: {' '.join(REQUIRED)}"
+            f"toolset 'bfcl': the package {DISTRIBUTION} is not installed; install what the extra steptool[bfcl] "
+            f"names, with --no-deps: {' '.join(REQUIRED)}"
         ) from error
 
 
