@@ -9,6 +9,7 @@ import asyncio
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from vllm import SamplingParams
