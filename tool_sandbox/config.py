@@ -64,55 +64,6 @@ class SandboxConfig(BaseModel):
         }
 
 
-class NoAudit(BaseModel):
-    """Calls are not recorded."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    kind: Literal["off"] = "off"
-
-
-class FileAudit(BaseModel):
-    """One hash-chained record for each call, in a file of JSON lines. See `audit`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    kind: Literal["file"] = "file"
-    path: Path
-    """One writer to a file; `steptool audit verify` reads it."""
-    key_file: Path | None = None
-    """Makes every hash an HMAC. Keep it where the writer of the file can read it and nobody can write it.
-    None: whoever can write the file can rebuild the whole chain, and only a head kept elsewhere shows it."""
-    sync_seconds: Annotated[float, Field(ge=0)] = 1.0
-    """How often records are forced to the disk: what a loss of power may take. 0 does it after every record."""
-
-
-AuditConfig = Annotated[NoAudit | FileAudit, Field(discriminator="kind")]
-
-
-class PoolConfig(BaseModel):
-    """How sessions are handed out."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    max_sessions: Annotated[int, Field(ge=1)] = 256
-    """Open sessions per actor."""
-    lease_seconds: Annotated[float, Field(gt=0)] = 300.0
-    """A session unused for this long goes back: its trajectory is dead."""
-    queue_seconds: Annotated[float, Field(ge=0)] = 30.0
-    """How long one may wait for a free session; then the sandbox is full."""
-    open_seconds: Annotated[float, Field(gt=0)] = 30.0
-    """Deadline for one actor to open a session, not counting the wait for a free one."""
-    call_seconds: Annotated[float, Field(gt=0)] = 240.0
-    """Deadline for a call; above what `isolation` lets one take, or slow code would look like a lost sandbox."""
-    isolation: SandboxConfig = SandboxConfig()
-    """Budgets and level of tools that run the model's code."""
-    audit: AuditConfig = NoAudit()
-    """Whether each call leaves a record; every actor writes a file of its own."""
-    verify_seconds: Annotated[float, Field(gt=0)] = 3600.0
-    """How often the canaries attack the isolation again, after they did at the start."""
-
-
 class LanguageConfig(BaseModel):
     """What one call of the language tier (T1) may use, and how many workers serve all sessions."""
 
@@ -159,6 +110,59 @@ class RemoteConfig(BaseModel):
     """Deadline for one call with all its retries; well above `run_seconds`."""
     retries: Annotated[int, Field(ge=0)] = 4
     """After failures of the service or of the network; never after an error of the program."""
+
+
+class NoAudit(BaseModel):
+    """Calls are not recorded."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["off"] = "off"
+
+
+class FileAudit(BaseModel):
+    """One hash-chained record for each call, in a file of JSON lines. See `audit`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["file"] = "file"
+    path: Path
+    """One writer to a file; `steptool audit verify` reads it."""
+    key_file: Path | None = None
+    """Makes every hash an HMAC. Keep it where the writer of the file can read it and nobody can write it.
+    None: whoever can write the file can rebuild the whole chain, and only a head kept elsewhere shows it."""
+    sync_seconds: Annotated[float, Field(ge=0)] = 1.0
+    """How often records are forced to the disk: what a loss of power may take. 0 does it after every record."""
+
+
+AuditConfig = Annotated[NoAudit | FileAudit, Field(discriminator="kind")]
+
+
+class PoolConfig(BaseModel):
+    """How sessions are handed out."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_sessions: Annotated[int, Field(ge=1)] = 256
+    """Open sessions per actor."""
+    lease_seconds: Annotated[float, Field(gt=0)] = 300.0
+    """A session unused for this long goes back: its trajectory is dead."""
+    queue_seconds: Annotated[float, Field(ge=0)] = 30.0
+    """How long one may wait for a free session; then the sandbox is full."""
+    open_seconds: Annotated[float, Field(gt=0)] = 30.0
+    """Deadline for one actor to open a session, not counting the wait for a free one."""
+    call_seconds: Annotated[float, Field(gt=0)] = 240.0
+    """Deadline for a call; above what `isolation` lets one take, or slow code would look like a lost sandbox."""
+    isolation: SandboxConfig = SandboxConfig()
+    """Budgets and level of tools that run the model's code."""
+    language: LanguageConfig = LanguageConfig()
+    """Budgets of tools that run programs in a language without a system."""
+    remote: RemoteConfig | None = None
+    """The service that runs remote tools; None where there is none."""
+    audit: AuditConfig = NoAudit()
+    """Whether each call leaves a record; every actor writes a file of its own."""
+    verify_seconds: Annotated[float, Field(gt=0)] = 3600.0
+    """How often the canaries attack the isolation again, after they did at the start."""
 
 
 class HttpConfig(BaseModel):

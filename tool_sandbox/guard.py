@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from tool_sandbox.attacks.canaries import Verified, verify
 from tool_sandbox.config import PoolConfig, SandboxConfig
-from tool_sandbox.isolation.python_tool import use_isolation
+from tool_sandbox.tiers import TierSettings, use_tiers
 from tool_sandbox.tools import IsolationLevel
 
 log = logging.getLogger(__name__)
@@ -55,8 +55,7 @@ class IsolationGuard:
         found = await asyncio.to_thread(self._verify, self._config.isolation)
         self._checked = self._clock()
         _announce(found)
-        if found.level is not IsolationLevel.NONE:
-            use_isolation(self._config.isolation, found.level)
+        use_tiers(TierSettings(self._config.isolation, found.level, self._config.language, self._config.remote))
         return found
 
 

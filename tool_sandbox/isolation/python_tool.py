@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache
-
-from tool_sandbox.config import SandboxConfig
-from tool_sandbox.isolation.isolated import IsolatedSandbox
 from tool_sandbox.sandbox import CodeTool
-from tool_sandbox.tools import IsolationLevel, ToolCall, ToolResult, ToolSpec, Trust
+from tool_sandbox.tools import ToolCall, ToolSpec, Trust
 
 CODE_CHARACTERS = 20_000
 
@@ -39,33 +35,3 @@ def _code(call: ToolCall) -> str:
 
 PYTHON = CodeTool(PYTHON_SPEC, _code)
 NOTEBOOK = CodeTool(NOTEBOOK_SPEC, _code)
-
-
-def run_python(call: ToolCall) -> ToolResult:
-    """Run one call of the `python` tool in this process's sandbox.
-
-    Raises:
-        IsolationUnavailable: this machine cannot isolate code; nothing was run.
-    """
-    return _python_sandbox().run(call)
-
-
-def use_isolation(config: SandboxConfig, level: IsolationLevel) -> None:
-    """Run the `python` tool of this process with these budgets, behind a level that was verified."""
-    global _chosen
-    _chosen = (config, level)
-    _python_sandbox.cache_clear()
-
-
-_chosen: tuple[SandboxConfig, IsolationLevel] | None = None
-
-
-@cache
-def _python_sandbox() -> IsolatedSandbox:
-    if _chosen is not None:
-        return IsolatedSandbox([PYTHON], *_chosen)
-    # Nobody chose and verified before: with the defaults, and not before the canaries were held.
-    from tool_sandbox.attacks.canaries import verify
-
-    config = SandboxConfig()
-    return IsolatedSandbox([PYTHON], config, verify(config).level)

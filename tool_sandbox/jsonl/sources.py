@@ -1,4 +1,4 @@
-"""Where the tools of a task come from: `@tool` functions, a toolset, or an MCP server; one interface over the three.
+"""Where the tools of a task come from: functions and programs, a toolset, or an MCP server; one interface over all.
 
 Owns `ToolSource`, the `ToolSources` of a file, and the resolution of `module:object`. Consumes the `toolset` of a line;
 produces specs and sessions.
@@ -22,9 +22,11 @@ from pydantic.errors import PydanticUserError
 from tool_sandbox.errors import InvalidTool
 from tool_sandbox.functions import FunctionTool, SessionState
 from tool_sandbox.in_process import InProcessSandbox, InProcessSession, state_digest, state_type
+from tool_sandbox.sandbox import CodeTool, Sandbox, SandboxSession
 from tool_sandbox.session import Session, Toolset
 from tool_sandbox.tasks import Task
-from tool_sandbox.tools import CallOutcome, ToolCall, ToolSpec
+from tool_sandbox.tiers import process_tiers
+from tool_sandbox.tools import CallOutcome, ToolCall, ToolSpec, Trust
 
 Values = Mapping[str, Any]
 """Fields of a state, as JSON."""
@@ -49,11 +51,23 @@ class ToolSource(Protocol):
 
 
 class FunctionSession:
-    """A session over `@tool` functions; forked by value."""
+    """A session over `@tool` functions, and over programs that run in the tier of their trust.
 
-    def __init__(self, sandbox: InProcessSandbox, inner: InProcessSession) -> None:
+    Functions are forked by value, programs by what their tier does. The state, and its hash, are the functions'.
+    """
+
+    def __init__(
+        self,
+        sandbox: InProcessSandbox,
+        inner: InProcessSession,
+        programs: Mapping[str, Sandbox],
+        opened: Mapping[Sandbox, SandboxSession],
+    ) -> None:
+        """`programs`: the tier of each program, by the name of its tool; `opened`: sessions in tiers that it has."""
         self._sandbox = sandbox
         self._inner = inner
+        self._programs = programs
+        self._opened = dict(opened)
 
     @property
     def state(self) -> SessionState | None:
@@ -61,26 +75,41 @@ class FunctionSession:
         return self._inner.state
 
     def call(self, call: ToolCall) -> CallOutcome:
-        return CallOutcome(self._inner.call(call))
+        tier = self._programs.get(call.name)
+        return CallOutcome(self._inner.call(call) if tier is None else self._session(tier).call(call))
 
     def state_hash(self) -> str | None:
         return None if self._inner.state is None else self._inner.state_hash()
 
     def fork(self) -> FunctionSession:
-        return FunctionSession(self._sandbox, self._sandbox.fork(self._inner.snapshot()))
+        inner = self._sandbox.fork(self._inner.snapshot())
+        forks = {tier: tier.fork(session.snapshot()) for tier, session in self._opened.items()}
+        return FunctionSession(self._sandbox, inner, self._programs, forks)
 
     def close(self) -> None:
-        self._inner.close()
+        for session in (self._inner, *self._opened.values()):
+            session.close()
+
+    def _session(self, tier: Sandbox) -> SandboxSession:
+        # Opened at the first call: most trajectories need only some of the tiers, and a stateful one holds processes.
+        if tier not in self._opened:
+            self._opened[tier] = tier.open()
+        return self._opened[tier]
 
 
 class FunctionSource:
-    """A list of `@tool` functions that share one class of state, or have none."""
+    """A list of `@tool` functions that share one class of state, or have none, and of programs."""
 
-    def __init__(self, tools: tuple[FunctionTool, ...]) -> None:
-        """Raises `InvalidTool` where the functions cannot stand in one session."""
-        self._tools = tools
-        self._specs = InProcessSandbox(tools).specs()
-        self._type = state_type(tools)
+    def __init__(self, tools: tuple[FunctionTool | CodeTool, ...]) -> None:
+        """Raises `InvalidTool` where the tools cannot stand in one session."""
+        self._tools = tuple(each for each in tools if isinstance(each, FunctionTool))
+        self._programs = tuple(each for each in tools if isinstance(each, CodeTool))
+        own = InProcessSandbox(self._tools).specs()
+        self._specs = (*own, *(each.spec for each in self._programs))
+        self._type = state_type(self._tools)
+        twice = sorted({one.name for one in self._specs if sum(spec.name == one.name for spec in self._specs) > 1})
+        if twice:
+            raise InvalidTool(f"tools {', '.join(twice)}: there are two of this name; rename one")
 
     def specs(self) -> tuple[ToolSpec, ...]:
         return self._specs
@@ -95,7 +124,15 @@ class FunctionSource:
     def open(self, task: Task, initial: Values | None) -> FunctionSession:
         stateless = self._type is None and initial is None
         sandbox = InProcessSandbox(self._tools, None if stateless else partial(self._state, initial or {}))
-        return FunctionSession(sandbox, sandbox.open())
+        return FunctionSession(sandbox, sandbox.open(), self._tiers(), {})
+
+    def _tiers(self) -> Mapping[str, Sandbox]:
+        """The sandbox of each program of this process, by the name of its tool."""
+        by_trust: dict[Trust, list[CodeTool]] = {}
+        for each in self._programs:
+            by_trust.setdefault(each.spec.trust, []).append(each)
+        sandboxes = {trust: process_tiers().sandbox(programs) for trust, programs in by_trust.items()}
+        return {each.spec.name: sandboxes[each.spec.trust] for each in self._programs}
 
     @cached_property
     def _adapter(self) -> TypeAdapter[SessionState]:
@@ -188,11 +225,13 @@ def tool_source(named: str | BaseModel, folder: Path) -> ToolSource:
     if not isinstance(named, str):
         return ToolsetSource(_mcp_toolset(named, folder))
     found = resolve(named, folder)
-    if isinstance(found, list | tuple) and found and all(isinstance(each, FunctionTool) for each in found):
+    if isinstance(found, list | tuple) and found and all(isinstance(each, FunctionTool | CodeTool) for each in found):
         return FunctionSource(tuple(found))
     if callable(getattr(found, "specs", None)) and callable(getattr(found, "open", None)):
         return ToolsetSource(cast("Toolset", found))
-    raise InvalidTool(f"{named!r} is a {type(found).__name__}; expected a list of @tool functions or a toolset")
+    raise InvalidTool(
+        f"{named!r} is a {type(found).__name__}; expected a list of @tool functions and programs, or a toolset"
+    )
 
 
 def _mcp_toolset(server: BaseModel, folder: Path) -> Toolset:

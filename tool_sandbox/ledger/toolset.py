@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tool_sandbox.demonstrations import Policy
 from tool_sandbox.errors import CorruptTask
-from tool_sandbox.isolation.python_tool import PYTHON_SPEC, run_python
+from tool_sandbox.isolation.python_tool import PYTHON_SPEC
 from tool_sandbox.ledger.policies import NoisyOraclePolicy
 from tool_sandbox.ledger.sampling import LEVELS, TOOLSET, sample_task
 from tool_sandbox.ledger.session import LedgerSession, Runner
@@ -12,6 +12,7 @@ from tool_sandbox.ledger.splits import has_tasks
 from tool_sandbox.ledger.tools import TOOLS
 from tool_sandbox.ledger.variants import VARIANTS
 from tool_sandbox.tasks import Split, Task
+from tool_sandbox.tiers import run_python
 from tool_sandbox.tools import ToolSpec
 
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 
 from tool_sandbox.errors import CorruptTask, NoSuchTask
-from tool_sandbox.isolation.python_tool import PYTHON_SPEC, run_python
+from tool_sandbox.isolation.python_tool import PYTHON_SPEC
 from tool_sandbox.reasoning.calculator import CALCULATOR_SPEC
 from tool_sandbox.reasoning.package import DATASETS, installed_version, question
 from tool_sandbox.reasoning.session import ReasoningSession, Runner
 from tool_sandbox.tasks import GroundTruth, Split, Task
+from tool_sandbox.tiers import run_python
 from tool_sandbox.tools import ToolSpec
 
 TOOLSET = "reasoning"
