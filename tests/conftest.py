@@ -10,8 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from cluster.environment import apply_process_defaults
+
+# How fast examples come says something about the machine, nothing about the code.
+settings.register_profile("steptool", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steptool")
 
 RAY_LOGICAL_CPUS = 4
 """Logical slots, not cores: tests place several small actors side by side on a two-core machine."""
