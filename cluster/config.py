@@ -139,6 +139,10 @@ class PlacementConfig(Settings):
     rollout_gpus: NonNegativeFloat = 0.0
     sandbox_actors: PositiveInt = 1
     sandbox_cpus: PositiveFloat = 0.1
+    sandbox_labels: dict[str, str] = Field(default_factory=dict)
+    """Ray node labels: sandboxes run only on nodes that have them all, such as a pool of machines without secrets."""
+    strategy: Literal["PACK", "SPREAD"] = "PACK"
+    """Actors on few nodes, or over as many as there are."""
     deadline_seconds: PositiveFloat = 60.0
     """Longest wait for the cluster to grant the placement group."""
 

@@ -55,7 +55,7 @@ class Parts:
 def start_parts(config: RunConfig, announce: Announce) -> Iterator[Parts]:
     """All parts of a training run on the Ray that is initialised."""
     with ExitStack() as stack:
-        placement = place(plan(config), config.name, config.placement.deadline_seconds)
+        placement = place(plan(config), config.name, config.placement.deadline_seconds, config.placement.strategy)
         stack.callback(placement.release)
         announce("starting the learner, and meanwhile the rest")
         learner = _start_meanwhile(stack, LearnerGroup, config.learner, config.credit, placement.options("learner"))
@@ -69,7 +69,7 @@ def start_acting(config: RunConfig, announce: Announce) -> Iterator[Acting]:
     """Only what playing episodes needs, without a learner: for evaluation."""
     with ExitStack() as stack:
         placed = tuple(actor for actor in plan(config) if not actor.name.startswith("learner-"))
-        placement = place(placed, config.name, config.placement.deadline_seconds)
+        placement = place(placed, config.name, config.placement.deadline_seconds, config.placement.strategy)
         stack.callback(placement.release)
         yield _start_acting(config, placement, stack, announce)
 

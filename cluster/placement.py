@@ -5,9 +5,9 @@ One placement group holds everything that belongs to the run, so that a run star
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import ray
 from ray.util.placement_group import (
@@ -29,6 +29,8 @@ class Placed:
     name: str
     cpus: float
     gpus: float
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Labels that its node must have."""
 
     def bundle(self) -> dict[str, float]:
         return {"CPU": self.cpus} | ({"GPU": self.gpus} if self.gpus else {})
@@ -43,7 +45,10 @@ def plan(config: RunConfig) -> tuple[Placed, ...]:
     rollouts = (
         Placed(f"rollout-{i}", placement.rollout_cpus, placement.rollout_gpus) for i in range(config.rollout.actors)
     )
-    sandboxes = (Placed(f"sandbox-{i}", placement.sandbox_cpus, 0.0) for i in range(placement.sandbox_actors))
+    sandboxes = (
+        Placed(f"sandbox-{i}", placement.sandbox_cpus, 0.0, placement.sandbox_labels)
+        for i in range(placement.sandbox_actors)
+    )
     return (*learners, *rollouts, *sandboxes)
 
 
@@ -80,7 +85,9 @@ class Placement:
         }
 
 
-def place(placed: tuple[Placed, ...], name: str, deadline_seconds: float) -> Placement:
+def place(
+    placed: tuple[Placed, ...], name: str, deadline_seconds: float, strategy: Literal["PACK", "SPREAD"] = "PACK"
+) -> Placement:
     """Reserve everything at once; inside a Tune trial, take what Tune has reserved after the trial's own bundle.
 
     Raises:
@@ -89,7 +96,12 @@ def place(placed: tuple[Placed, ...], name: str, deadline_seconds: float) -> Pla
     lent = get_current_placement_group()
     if lent is not None:
         return Placement(lent, placed, first=1, lent=True)
-    group = placement_group([actor.bundle() for actor in placed], strategy="PACK", name=name)
+    group = placement_group(
+        [actor.bundle() for actor in placed],
+        strategy=strategy,
+        name=name,
+        bundle_label_selector=[dict(actor.labels) for actor in placed],
+    )
     if not group.wait(deadline_seconds):
         remove_placement_group(group)
         raise NotEnoughResources(_unmet(placed, deadline_seconds))
@@ -102,6 +114,10 @@ def _unmet(placed: Sequence[Placed], seconds: float) -> str:
     for kind in ("CPU", "GPU"):
         wanted = sum(actor.bundle().get(kind, 0.0) for actor in placed)
         lines.append(f"  {kind}: wanted {wanted:g}, free {free.get(kind, 0.0):g} of {whole.get(kind, 0.0):g}")
-    lines += [f"  bundle {i} {actor.name}: {actor.bundle()}" for i, actor in enumerate(placed)]
+    lines += [f"  bundle {i} {actor.name}: {actor.bundle()}{_pinned(actor)}" for i, actor in enumerate(placed)]
     lines.append("  add nodes, stop other jobs, or lower placement.* and *.ranks / *.actors")
     return "\n".join(lines)
+
+
+def _pinned(actor: Placed) -> str:
+    return f" on a node with {dict(actor.labels)}" if actor.labels else ""

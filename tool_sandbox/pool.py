@@ -14,7 +14,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayTaskError
-from ray.util.metrics import Counter, Histogram
+from ray.util.metrics import Counter, Gauge, Histogram
 
 from tool_sandbox.audit import open_audit
 from tool_sandbox.client import LocalSandbox, Occupancy, infrastructure_failure
@@ -50,6 +50,7 @@ class SandboxActor:
         recorders = [RayCallMetrics().record, *(() if self._audit is None else (self._audit.record,))]
         self._sandbox = LocalSandbox(config, recorders=recorders)
         self._guard = IsolationGuard(config)
+        self._level = Gauge("steptool_sandbox_isolation", "1 at the isolation level that was verified.", ("level",))
 
     async def open(self, task: Task, owner: str, wait_seconds: float) -> str:
         """Raises `IsolationUnavailable` where the isolation was not verified, or does not hold any more."""
@@ -77,6 +78,7 @@ class SandboxActor:
     async def ready(self) -> Health:
         """Answered once the canaries were held. Raises `IsolationUnavailable`."""
         verified = await self._guard.verified()
+        self._level.set(1.0, {"level": verified.level.value})
         return Health(verified.level, verified.canaries, self._sandbox.occupancy())
 
 

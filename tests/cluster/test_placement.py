@@ -48,6 +48,18 @@ def test_what_a_cluster_does_not_grant_in_time_is_listed_and_no_longer_asked_for
     assert _pending("too-much") == []
 
 
+def test_sandboxes_are_pinned_to_nodes_with_their_labels(ray_local: str) -> None:
+    (node,) = ray.nodes()
+    label = {"ray.io/node-id": node["NodeID"]}
+    config = load_config("quickstart", [f"placement.sandbox_labels={label}", "placement.sandbox_cpus=0.1"])
+    *_, sandbox = plan(config)
+    assert sandbox == Placed("sandbox-0", 0.1, 0.0, label)
+    place((sandbox,), "pinned", deadline_seconds=30.0).release()
+    elsewhere = Placed("sandbox-0", 0.1, 0.0, {"pool": "elsewhere"})
+    with pytest.raises(NotEnoughResources, match=r"sandbox-0: \{'CPU': 0.1\} on a node with \{'pool': 'elsewhere'\}"):
+        place((elsewhere,), "nowhere", deadline_seconds=1.0, strategy="SPREAD")
+
+
 def _pending(name: str) -> list[str]:
     return [
         group["placement_group_id"]
