@@ -313,6 +313,11 @@ def test_threads_still_work(sandbox: IsolatedSandbox) -> None:
     assert run(sandbox, code).content == "ran"
 
 
+def test_code_is_compiled_as_it_stands(sandbox: IsolatedSandbox) -> None:
+    """Not with the future imports of the module that runs it: annotations are values, as in any new file."""
+    assert run(sandbox, "def f(a: 1 + 1): pass\nprint(f.__annotations__)").content == "{'a': 2}"
+
+
 def test_sets_have_one_order_so_that_observations_repeat(sandbox: IsolatedSandbox) -> None:
     code = "print({'ant', 'bee', 'cat', 'dog', 'eel'})"
     other = IsolatedSandbox([PYTHON], CONFIG, sandbox.level)

@@ -92,9 +92,9 @@ def _main_namespace() -> dict[str, Any]:
 def _execute(source: str, namespace: dict[str, Any], echo: bool) -> None:
     tree = ast.parse(source, "<code>")
     last = tree.body.pop() if echo and tree.body and isinstance(tree.body[-1], ast.Expr) else None
-    exec(compile(tree, "<code>", "exec"), namespace)
+    exec(compile(tree, "<code>", "exec", dont_inherit=True), namespace)
     if isinstance(last, ast.Expr):
-        value = eval(compile(ast.Expression(last.value), "<code>", "eval"), namespace)
+        value = eval(compile(ast.Expression(last.value), "<code>", "eval", dont_inherit=True), namespace)
         if value is not None:
             print(repr(value))
 
