@@ -46,7 +46,8 @@ def test_a_toolset_that_calls_itself_otherwise_is_refused() -> None:
 
 def test_every_error_survives_pickling_with_its_message() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
-    assert len(kinds) == 9
+    assert errors.SandboxError in kinds
+    assert len(kinds) > 10
     for kind in kinds:
         copy = pickle.loads(pickle.dumps(kind("what, found, expected")))
         assert type(copy) is kind

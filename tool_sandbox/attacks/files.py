@@ -85,7 +85,7 @@ _READ = (
         "Use a descriptor that the launcher left open: walk up from a folder, read a file.",
         """
         refusal = OSError(errno.EBADF, "no descriptor is open")
-        for number in range(3, 64):
+        for number in range(3, 1024):
             try:
                 file = os.open("../" * 32 + {secret_file}, os.O_RDONLY, dir_fd=number)
                 return secret(os.read(file, 4096))
