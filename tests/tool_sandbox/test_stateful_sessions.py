@@ -63,6 +63,16 @@ def test_code_that_does_not_let_itself_be_interrupted_loses_the_session(sandbox:
     assert run(session, "x").content == "error: NameError: name 'x' is not defined"
 
 
+def test_an_interpreter_that_reads_no_more_calls_is_the_models_doing(sandbox: StatefulSandbox) -> None:
+    """A request longer than a pipe holds, to code that took its reader away: refused in time, and never our failure."""
+    session = sandbox.open()
+    run(session, "import os, threading, time\nr = os.dup(4)\nos.dup2(os.open('/dev/zero', os.O_RDONLY), 4)")
+    results = [run(session, "x = '" + "é" * 15_000 + "'") for _ in range(2)]
+    assert all(result.status is not CallStatus.INFRA_ERROR for result in results)
+    assert "lost" in results[0].content
+    assert results[1].status is CallStatus.OK
+
+
 def test_an_interpreter_that_ends_itself_says_so_whatever_its_exit_code(sandbox: StatefulSandbox) -> None:
     session = sandbox.open()
     result = run(session, "import os; os._exit(0)")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import struct
+import time
 from typing import Any
 
 _HEADER = struct.Struct(">I")
+_RETRY_SECONDS = 0.001
 
 
 class BrokenFrame(Exception):
@@ -25,6 +28,22 @@ def write_frame(descriptor: int, message: Any) -> None:
     rest = memoryview(frame(message))
     while rest:
         rest = rest[os.write(descriptor, rest) :]
+
+
+def write_frame_within(seconds: float, descriptor: int, message: Any) -> bool:
+    """Write one message to a pipe that does not block. Whether it was read in time: hostile readers may not read."""
+    rest, deadline = memoryview(frame(message)), time.monotonic() + seconds
+    while rest:
+        if not select.select((), (descriptor,), (), max(0.0, deadline - time.monotonic()))[1]:
+            return False
+        try:
+            rest = rest[os.write(descriptor, rest) :]
+        except BlockingIOError:
+            # Ready for less than a whole page: wait for more room.
+            time.sleep(_RETRY_SECONDS)
+        except BrokenPipeError:
+            return False
+    return True
 
 
 class FrameReader:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tool_sandbox.isolation.inside import code, kernel, lockdown, supervision, trees
-from tool_sandbox.isolation.inside.frames import read_frame, write_frame
+from tool_sandbox.isolation.inside.frames import read_frame, write_frame, write_frame_within
 from tool_sandbox.isolation.inside.supervision import Ended, Pipes, Watch
 
 REQUEST_BYTES = code.REQUEST_BYTES
@@ -29,12 +29,11 @@ class _Child:
 
     pid: int
     pipes: Pipes
-    requests: int | None
+    requests: int
 
     def close(self) -> None:
         for descriptor in (self.pipes.stdout, self.pipes.stderr, self.pipes.report, self.requests):
-            if descriptor is not None:
-                os.close(descriptor)
+            os.close(descriptor)
 
 
 class Zygote:
@@ -76,13 +75,10 @@ class Zygote:
         child = self._interpreter
         self._signal_all(child.pid, signal.SIGCONT)
         watch = self._watch(child, self._limits)
-        assert child.requests is not None
-        try:
-            write_frame(child.requests, request)
-        except BrokenPipeError:
-            watch.ended.stopped = supervision.BROKEN
-        else:
+        if write_frame_within(self._limits["wall_seconds"], child.requests, request):
             watch.follow(until_report=True)
+        else:
+            watch.ended.stopped = supervision.BROKEN
         if watch.ended.stopped in (supervision.CPU, supervision.WALL):
             self._interrupt(child, watch)
         # Said once, by the first call's interpreter.
@@ -124,7 +120,7 @@ class Zygote:
             _become(self._folder, limits, self._filter, (*theirs, their_requests), body)
         for descriptor in (*theirs, their_requests):
             os.close(descriptor)
-        for descriptor in ours:
+        for descriptor in (*ours, our_requests):
             os.set_blocking(descriptor, False)
         return _Child(pid, Pipes(*ours), our_requests)
 
