@@ -37,7 +37,6 @@ def bench_sandbox(
 ) -> None:
     """Tool calls in every tier, beside a bare subprocess and a bubblewrap per call. Takes twenty minutes."""
     from cluster.bench_sandbox import bench_sandbox
-    from cluster.launch import ray_session
 
-    with exit_codes(), ray_session():
+    with exit_codes():
         typer.echo(json.dumps(bench_sandbox(sessions, soak_calls)))

@@ -18,9 +18,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import ray
 from rich.console import Console
 from rich.progress import Progress
 
+from cluster.launch import ray_session
 from tool_sandbox.config import LanguageConfig, PoolConfig, SandboxConfig
 from tool_sandbox.demonstrations import demonstrate
 from tool_sandbox.isolation.command import PYTHON, as_user, bubblewrap, memory_file
@@ -41,6 +43,8 @@ from tool_sandbox.tools import CallStatus, IsolationLevel, ToolCall
 
 BLOCKS = 12
 CALLS_IN_BLOCK = 20
+CALLS_OF_A_TRAJECTORY = 8
+"""In one session of the language tier: what it carries from call to call grows."""
 THROUGHPUT_SECONDS = 5.0
 SESSIONS_AT_ONCE = (1, 2, 8, 64)
 CODE = "print(6 * 7)"
@@ -68,14 +72,34 @@ def bench_sandbox(sessions: int, soak_calls: int) -> Mapping[str, Any]:
 
 
 def _trusted(console: Console) -> Mapping[str, float]:
-    """T0: ledger calls through a pool actor."""
+    """T0: ledger calls through a pool actor, beside calls of an actor that does nothing."""
     console.print("T0: ledger calls through a Ray actor")
     pool_config = PoolConfig()
-    handles = start_sandboxes(1, pool_config, {"num_cpus": 0})
-    try:
-        return {"t0_p50_ms": asyncio.run(_trusted_calls(RaySandboxPool({"sandbox-0": handles[0]}, pool_config)))}
-    finally:
-        stop_sandboxes(handles)
+    # Ray's processes are gone before memory is measured.
+    with ray_session():
+        handles = start_sandboxes(1, pool_config, {"num_cpus": 0})
+        idle: Any = ray.remote(_Nothing).options(num_cpus=0).remote()
+        try:
+            pool = RaySandboxPool({"sandbox-0": handles[0]}, pool_config)
+            return {"t0_p50_ms": asyncio.run(_trusted_calls(pool)), "ray_call_p50_ms": asyncio.run(_empty_calls(idle))}
+        finally:
+            stop_sandboxes([*handles, idle])
+
+
+class _Nothing:
+    """An actor like the pool's, without a pool."""
+
+    async def call(self, lease: str, call: ToolCall) -> None:
+        return
+
+
+async def _empty_calls(idle: Any) -> float:
+    seconds: list[float] = []
+    for _ in range(BLOCKS * CALLS_IN_BLOCK):
+        started = time.perf_counter()
+        await idle.call.remote("lease", _CALL)
+        seconds.append(time.perf_counter() - started)
+    return _milliseconds(statistics.median(seconds))
 
 
 async def _trusted_calls(pool: RaySandboxPool) -> float:
@@ -99,8 +123,10 @@ def _language(console: Console) -> Mapping[str, float]:
     try:
         sandbox.open().call(call)
         fresh = [_seconds(lambda: sandbox.open().call(call)) for _ in range(BLOCKS * CALLS_IN_BLOCK)]
-        session = sandbox.open()
-        warm = [_seconds(lambda: session.call(call)) for _ in range(BLOCKS * CALLS_IN_BLOCK)]
+        warm: list[float] = []
+        for _ in range(BLOCKS * CALLS_IN_BLOCK // CALLS_OF_A_TRAJECTORY):
+            session = sandbox.open()
+            warm += [_seconds(lambda session=session: session.call(call)) for _ in range(CALLS_OF_A_TRAJECTORY)]
     finally:
         sandbox.close()
     return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -12,10 +12,19 @@ from tool_sandbox.config import PoolConfig, SandboxConfig
 from tool_sandbox.errors import IsolationUnavailable
 from tool_sandbox.guard import IsolationGuard
 from tool_sandbox.isolation.level import Reached
+from tool_sandbox.tiers import process_tiers, use_tiers
 from tool_sandbox.tools import IsolationLevel
 
 CONFIG = PoolConfig(verify_seconds=100.0)
 HELD = Verified(Reached(IsolationLevel.NONE, 0, ()), 29, 1.0)
+
+
+@pytest.fixture(autouse=True)
+def tiers_of_the_process() -> Iterator[None]:
+    """A guard chooses them for the process that it guards; this one has other tests to run."""
+    before = process_tiers().settings
+    yield
+    use_tiers(before)
 
 
 class _Machine:

@@ -145,7 +145,7 @@ def test_every_error_of_meaning_is_reported_with_its_line(tmp_path: Path, shop: 
         "or put the module beside the tasks",
         "8: toolset: 'no_such_module_anywhere:TOOLS' cannot be imported (No module named 'no_such_module_anywhere'); "
         "install its package, or put the module beside the tasks",
-        f"9: toolset: '{shop}:NOTHING' is a list; expected a list of @tool functions or a toolset",
+        f"9: toolset: '{shop}:NOTHING' is a list; expected a list of @tool functions and programs, or a toolset",
         "10: initial_state: does not fit Bank: vault: Field required",
     ]
 

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -32,11 +33,6 @@ START_SECONDS = 30.0
 REPLY_BYTES = 8 * MIB
 GRACE_SECONDS = 5.0
 """Beyond the longest that a call may take: after that the sandbox itself is taken for dead."""
-PRELOAD = (
-    *("ast", "bisect", "collections", "copy", "dataclasses", "datetime", "decimal", "fractions", "functools", "heapq"),
-    *("itertools", "json", "math", "operator", "random", "re", "statistics", "string", "textwrap", "time", "typing"),
-)
-"""What programs import most: loaded once in the zygote, so that no call pays for it."""
 _INSIDE = "tool_sandbox.isolation.inside"
 _MODULES = ("", "frames", "kernel", "trees", "supervision", "code", "lockdown", "zygote")
 """In the order in which they need each other; the first is the package itself."""
@@ -48,8 +44,8 @@ _ENVIRONMENT = {"PYTHONHASHSEED": "0"}
 class Worker:
     """A running sandbox. Not thread-safe: one request at a time."""
 
-    def __init__(self, config: SandboxConfig, level: IsolationLevel) -> None:
-        """Start a sandbox and wait until it answers.
+    def __init__(self, config: SandboxConfig, level: IsolationLevel, preload: Sequence[str] = ()) -> None:
+        """Start a sandbox and wait until it answers. `preload`: modules that calls will find loaded.
 
         Raises:
             IsolationUnavailable: a program or a kernel feature is missing, or the sandbox did not start.
@@ -64,7 +60,7 @@ class Worker:
         os.set_blocking(self._requests, False)
         self._reader = FrameReader(REPLY_BYTES)
         try:
-            self._send(_setup(config, level, self._folder), time.monotonic() + START_SECONDS)
+            self._send(_setup(config, level, self._folder, preload), time.monotonic() + START_SECONDS)
             self.ready = self.request({"kind": "ready"}, START_SECONDS)
         except SandboxUnavailable as error:
             self.close()
@@ -152,13 +148,13 @@ class Worker:
         return f"its last words were {text.strip()!r}" if text.strip() else "it said nothing"
 
 
-def _setup(config: SandboxConfig, level: IsolationLevel, folder: str | None) -> dict[str, Any]:
+def _setup(config: SandboxConfig, level: IsolationLevel, folder: str | None, preload: Sequence[str]) -> dict[str, Any]:
     own = level is IsolationLevel.NAMESPACES
     settings = {
         "limits": config.limits(own_namespaces=own),
         "filter": assemble(CODE if own else LONE_CODE).hex(),
         "folder": folder or "/tmp",
-        "preload": PRELOAD,
+        "preload": list(preload),
     }
     return {"modules": _sources(), "settings": settings}
 

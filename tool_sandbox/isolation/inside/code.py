@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import ast
 import errno
-import hashlib
-import io
 import marshal
 import os
-import pickle
 import signal
 import sys
-import threading
 import types
-from typing import Any
+
+# Straight from the interpreter: their public modules load OpenSSL and more into every session.
+from _blake2 import blake2b
+from _pickle import dumps
 
 from tool_sandbox.isolation.inside.frames import read_frame, write_frame
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 ERROR, MEMORY, DENIED = 1, 70, 71
 ERROR_CHARACTERS = 1000
+CHUNK_BYTES = 1 << 20
 REQUEST_BYTES = 16 * 1024 * 1024
 _REFUSALS = (errno.EPERM, errno.EACCES, errno.EROFS)
 
@@ -30,12 +34,18 @@ _REFUSALS = (errno.EPERM, errno.EACCES, errno.EROFS)
 def run_once(source: str, report: int) -> None:
     """Run one program as `__main__` and end the process; never returns."""
     code, error = run(source, _main_namespace(), echo=False)
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join()
+    _wait_for_threads()
     code, error = _flush() or (code, error)
     write_frame(report, {"error": error})
     os._exit(code)
+
+
+def _wait_for_threads() -> None:
+    """As the interpreter does before it ends. Code without the module has no threads."""
+    threading = sys.modules.get("threading")
+    for thread in threading.enumerate() if threading else ():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
 
 
 def converse(requests: int, report: int) -> None:
@@ -72,7 +82,7 @@ def run(source: str, namespace: dict[str, Any], *, echo: bool) -> tuple[int, str
 
 def state(namespace: dict[str, Any]) -> str:
     """Digest of what later code can see: the variables and the files of the working folder."""
-    digest = hashlib.blake2b(digest_size=16)
+    digest = blake2b(digest_size=16)
     for name in sorted(name for name in namespace if not name.startswith("__")):
         digest.update(repr((name, _value(namespace[name]))).encode())
     for folder, folders, files in os.walk("."):
@@ -110,7 +120,7 @@ def _flush() -> tuple[int, str] | None:
     """Send what is still buffered; the error where the code broke its own output."""
     try:
         for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.IOBase):
+            if stream is not None:
                 stream.flush()
     except BaseException as error:  # noqa: BLE001 - a stream that the model's code replaced or closed
         return ERROR, _line(error)
@@ -123,7 +133,7 @@ def _value(value: Any) -> bytes | str:
     if isinstance(value, types.ModuleType):
         return value.__name__
     try:
-        return pickle.dumps(value, protocol=4)
+        return dumps(value, 4)
     except Exception:  # noqa: BLE001 - a value without a canonical form counts by its type alone
         return type(value).__qualname__
 
@@ -131,6 +141,9 @@ def _value(value: Any) -> bytes | str:
 def _content(path: str) -> bytes | str:
     try:
         with open(path, "rb") as file:
-            return hashlib.file_digest(file, "blake2b").digest()
+            digest = blake2b(digest_size=16)
+            while piece := file.read(CHUNK_BYTES):
+                digest.update(piece)
+            return digest.digest()
     except OSError as error:
         return str(error.errno)

@@ -7,7 +7,10 @@ import os
 import select
 import struct
 import time
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _HEADER = struct.Struct(">I")
 _RETRY_SECONDS = 0.001

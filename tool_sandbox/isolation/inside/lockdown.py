@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from typing import Any, TextIO, cast
 
 from tool_sandbox.isolation.inside import kernel
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TextIO
 
 READABLE = ("/usr",)
 DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random", "/dev/full")
@@ -41,7 +44,7 @@ def take_descriptors(stdin: int, stdout: int, stderr: int, report: int, requests
 
 def _text(descriptor: int, mode: str) -> TextIO:
     # The streams of the process: they stay open until it ends.
-    return cast(TextIO, open(descriptor, mode, encoding="utf-8", errors="backslashreplace", closefd=False))
+    return open(descriptor, mode, encoding="utf-8", errors="backslashreplace", closefd=False)  # type: ignore[return-value]
 
 
 def _limit(limits: dict[str, Any]) -> None:

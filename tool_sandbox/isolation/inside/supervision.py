@@ -14,10 +14,12 @@ import selectors
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
 
 from tool_sandbox.isolation.inside.frames import BrokenFrame, FrameReader
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 TICK_SECONDS = 0.02
 CHUNK_BYTES = 65536
@@ -29,33 +31,30 @@ CAGED = "caged"
 _PAGE_BYTES = resource.getpagesize()
 
 
-@dataclass
 class Ended:
     """How a call ended. Mutable while the call runs."""
 
-    stopped: str | None = None
-    """Which budget stopped it; None where it ended by itself."""
-    caged: bool = False
-    """Whether the process was locked down; it said so before any of the model's code ran."""
-    report: dict[str, Any] | None = None
-    """What the process said of itself, which may be forged."""
-    exit_status: int | None = None
-    """As `os.waitstatus_to_exitcode` gives it; None where the process lives on."""
-    stdout: bytearray = field(default_factory=bytearray)
-    stderr: bytearray = field(default_factory=bytearray)
-    truncated: bool = False
-    cpu_seconds: float = 0.0
-    wall_seconds: float = 0.0
-    peak_bytes: int = 0
+    def __init__(self) -> None:
+        self.stopped: str | None = None
+        """Which budget stopped it; None where it ended by itself."""
+        self.caged = False
+        """Whether the process was locked down; it said so before any of the model's code ran."""
+        self.report: dict[str, Any] | None = None
+        """What the process said of itself, which may be forged."""
+        self.exit_status: int | None = None
+        """As `os.waitstatus_to_exitcode` gives it; None where the process lives on."""
+        self.stdout, self.stderr = bytearray(), bytearray()
+        self.truncated = False
+        self.cpu_seconds = 0.0
+        self.wall_seconds = 0.0
+        self.peak_bytes = 0
 
 
-@dataclass(frozen=True)
 class Pipes:
     """The ends that the supervisor reads."""
 
-    stdout: int
-    stderr: int
-    report: int
+    def __init__(self, stdout: int, stderr: int, report: int) -> None:
+        self.stdout, self.stderr, self.report = stdout, stderr, report
 
 
 class Watch:

@@ -10,26 +10,25 @@ import gc
 import importlib
 import os
 import signal
-import traceback
-from dataclasses import dataclass
-from typing import Any
 
 from tool_sandbox.isolation.inside import code, kernel, lockdown, supervision, trees
 from tool_sandbox.isolation.inside.frames import read_frame, write_frame, write_frame_within
 from tool_sandbox.isolation.inside.supervision import Ended, Pipes, Watch
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 REQUEST_BYTES = code.REQUEST_BYTES
 INTERRUPT_SECONDS = 1.0
 """How long interrupted code may take to stop, in CPU and in wall seconds; then its interpreter is killed."""
 
 
-@dataclass
 class _Child:
     """A forked process and our ends of its pipes."""
 
-    pid: int
-    pipes: Pipes
-    requests: int
+    def __init__(self, pid: int, pipes: Pipes, requests: int) -> None:
+        self.pid, self.pipes, self.requests = pid, pipes, requests
 
     def close(self) -> None:
         for descriptor in (self.pipes.stdout, self.pipes.stderr, self.pipes.report, self.requests):
@@ -159,7 +158,9 @@ def serve(settings: dict[str, Any], requests: int, replies: int) -> None:
     for name in settings["preload"]:
         importlib.import_module(name)
     zygote = Zygote(settings)
+    gc.collect()
     gc.freeze()
+    kernel.give_back_memory()
     while (request := read_frame(requests, REQUEST_BYTES)) is not None:
         write_frame(replies, zygote.handle(request))
 
@@ -174,7 +175,7 @@ def _become(folder: str, limits: dict[str, Any], program: bytes, theirs: tuple[i
         lockdown.lock_down(folder, limits, program)
         write_frame(lockdown.REPORT, supervision.CAGED)
     except BaseException:  # noqa: BLE001 - a cage that did not close must not be entered
-        traceback.print_exc()
+        importlib.import_module("traceback").print_exc()
         os._exit(code.ERROR)
     try:
         body(lockdown.REPORT, lockdown.REQUESTS)
