@@ -43,7 +43,9 @@ def run_once(source: str, report: int) -> None:
 def _wait_for_threads() -> None:
     """As the interpreter does before it ends. Code without the module has no threads."""
     threading = sys.modules.get("threading")
-    for thread in threading.enumerate() if threading else ():
+    if threading is None:
+        return
+    for thread in threading.enumerate():
         if thread is not threading.current_thread() and not thread.daemon:
             thread.join()
 
