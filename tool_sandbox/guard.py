@@ -55,7 +55,8 @@ class IsolationGuard:
         found = await asyncio.to_thread(self._verify, self._config.isolation)
         self._checked = self._clock()
         _announce(found)
-        use_tiers(TierSettings(self._config.isolation, found.level, self._config.language, self._config.remote))
+        settings = TierSettings(self._config.isolation, found.level, self._config.language, self._config.remote)
+        await asyncio.to_thread(use_tiers, settings)
         return found
 
 

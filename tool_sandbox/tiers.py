@@ -115,10 +115,15 @@ _current = Tiers(TierSettings())
 
 
 def use_tiers(settings: TierSettings) -> None:
-    """Run the tools of this process with these settings from now on. Sessions that are open keep their sandboxes."""
+    """Run the tools of this process with these settings from now on.
+
+    Sandboxes that were started with others are ended, and their sessions with them: a level that holds no more must not
+    go on serving. Blocks until the calls in them have ended.
+    """
     global _current
     if settings != _current.settings:
-        _current = Tiers(settings)
+        before, _current = _current, Tiers(settings)
+        before.close()
 
 
 def process_tiers() -> Tiers:

@@ -24,6 +24,7 @@ from tool_sandbox.isolation.outcome import CUT_MARKER
 from tool_sandbox.isolation.python_tool import PYTHON, PYTHON_SPEC
 from tool_sandbox.ledger import LedgerToolset
 from tool_sandbox.tasks import Split
+from tool_sandbox.tiers import process_tiers
 from tool_sandbox.tools import CallStatus, IsolationLevel, ToolCall, ToolResult, Trust
 
 MIB = 1024 * 1024
@@ -352,5 +353,8 @@ def test_a_ledger_task_that_names_python_gets_the_real_one() -> None:
     ledger = LedgerToolset()
     task = ledger.sample_task(Split.TRAIN, "L2", 0)
     session = ledger.open(replace(task, tools=(*task.tools, "python")))
-    result = session.call(ToolCall("c", "python", {"code": "print(2 + 2)"})).result
+    try:
+        result = session.call(ToolCall("c", "python", {"code": "print(2 + 2)"})).result
+    finally:
+        process_tiers().close()
     assert (result.status, result.content) == (CallStatus.OK, "4")

@@ -10,7 +10,7 @@ import pytest
 
 from tests.tool_sandbox.mixed_tools import DOUBLE, TOOLS
 from tool_sandbox.config import SandboxConfig
-from tool_sandbox.errors import InvalidTool
+from tool_sandbox.errors import InvalidTool, LeaseLost
 from tool_sandbox.isolation.python_tool import PYTHON
 from tool_sandbox.jsonl import JsonlToolset
 from tool_sandbox.jsonl.sources import FunctionSession, FunctionSource
@@ -28,7 +28,6 @@ def tiers() -> Iterator[None]:
     before = process_tiers().settings
     use_tiers(SETTINGS)
     yield
-    process_tiers().close()
     use_tiers(before)
 
 
@@ -101,6 +100,14 @@ def test_remote_tools_need_a_service() -> None:
     spec = ToolSpec("far", "", {"type": "object"}, trust=Trust.REMOTE)
     with pytest.raises(InvalidTool, match=r"no service is configured; set sandbox\.remote\.url"):
         Tiers(SETTINGS).sandbox([CodeTool(spec, lambda call: "")])
+
+
+def test_other_settings_end_the_sandboxes_of_those_before() -> None:
+    session = process_tiers().sandbox([PYTHON]).open()
+    use_tiers(TierSettings(SETTINGS.isolation, IsolationLevel.LANDLOCK))
+    with pytest.raises(LeaseLost, match="closed"):
+        session.call(ToolCall("c", "python", {"code": "print(1)"}))
+    use_tiers(SETTINGS)
 
 
 def test_the_same_settings_again_keep_the_sandboxes() -> None:
