@@ -101,7 +101,9 @@ class Watch:
 
     def cpu_seconds(self) -> float:
         """Used so far by the call, with all that it started."""
-        return _cpu_seconds(self._processes()) - self._used_before + _reaped_seconds() - self._reaped
+        used = _cpu_seconds(self._processes()) - self._used_before + _reaped_seconds() - self._reaped
+        # The two clocks differ by a microsecond; a call never used less than nothing.
+        return max(0.0, used)
 
     def _readers(self) -> tuple[tuple[int, Callable[[bytes], None]], ...]:
         pipes = self._pipes
