@@ -38,7 +38,7 @@ def training_tasks(config: RunConfig, cursor: int, curriculum: Mapping[str, Any]
     start, tasks = config.seed * _SEED_STRIDE, config.task
     if isinstance(tasks.mix, CurriculumMix):
         drawn, _ = Curriculum.restore(curriculum or {}, tasks.levels).draw(tasks.per_iteration)
-        toolset = load_toolset(tasks.toolset)
+        toolset = load_toolset(tasks.suite)
         return [toolset.sample_task(tasks.split, level, start + index) for level, index in drawn]
     return [_task(tasks, start, cursor + k) for k in range(tasks.per_iteration)]
 
@@ -68,10 +68,10 @@ def training_requests(config: RunConfig, tasks: Sequence[Task], iteration: int) 
 def warm_start_demonstrations(config: RunConfig) -> list[Demonstration]:
     """Token sequences of a noisy oracle on training tasks, for the supervised warm start."""
     sft = config.learner.sft
-    policy = load_toolset(config.task.toolset).demonstrator(sft.noise, config.seed)
+    policy = load_toolset(config.task.suite).demonstrator(sft.noise, config.seed)
     if policy is None:
         raise BadConfiguration(
-            f"learner.sft.demonstrations={sft.demonstrations}: toolset {config.task.toolset!r} has no demonstrator; "
+            f"learner.sft.demonstrations={sft.demonstrations}: toolset {config.task.suite!r} has no demonstrator; "
             "set it to 0 and start from a model that knows the format"
         )
     start = config.seed * _SEED_STRIDE + _DEMONSTRATIONS_FROM
@@ -81,19 +81,19 @@ def warm_start_demonstrations(config: RunConfig) -> list[Demonstration]:
 
 def canary_sequences(config: RunConfig) -> list[tuple[int, ...]]:
     """Token sequences whose probabilities prove a delivery: held-out conversations, else bare prompts."""
-    toolset, level = load_toolset(config.task.toolset), config.task.levels[-1]
+    toolset, level = load_toolset(config.task.suite), config.task.levels[-1]
     tasks = [toolset.sample_task(config.evaluation.split, level, i) for i in range(config.canary.sequences)]
     oracle = toolset.demonstrator(0.0, 0)
     if oracle is not None:
         sequences = [one.token_ids for one in _encoded(config, tasks, oracle)]
     else:
-        chat, specs = _chat(config), tool_specs(config.task.toolset)
+        chat, specs = _chat(config), tool_specs(config.task.suite)
         sequences = [chat.prompt_ids(task.prompt, [specs[name] for name in task.tools]) for task in tasks]
     return [ids[-config.canary.tokens :] for ids in sequences]
 
 
 def _encoded(config: RunConfig, tasks: Sequence[Task], policy: Policy) -> list[Demonstration]:
-    toolset, chat, specs = load_toolset(config.task.toolset), _chat(config), tool_specs(config.task.toolset)
+    toolset, chat, specs = load_toolset(config.task.suite), _chat(config), tool_specs(config.task.suite)
     episode = config.rollout.episode
     played = (demonstrate(toolset, task, policy, episode.max_steps) for task in tasks)
     encoded = (encode(one, chat, specs, episode) for one in played)
@@ -112,7 +112,7 @@ def request_seed(*parts: object) -> int:
 
 def _task(tasks: TaskConfig, start: int, position: int) -> Task:
     level = tasks.levels[position % len(tasks.levels)]
-    return load_toolset(tasks.toolset).sample_task(tasks.split, level, start + position // len(tasks.levels))
+    return load_toolset(tasks.suite).sample_task(tasks.split, level, start + position // len(tasks.levels))
 
 
 def _request(config: RunConfig, task: Task, group: str, sample: int) -> EpisodeRequest:

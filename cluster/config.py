@@ -67,7 +67,8 @@ class CurriculumMix(Settings):
 class TaskConfig(Settings):
     """Which tasks are trained on."""
 
-    toolset: str = "ledger"
+    suite: str = "ledger"
+    """Name of the toolset whose tasks are played; `jsonl:FILE` plays the tasks of a file."""
     levels: tuple[str, ...] = ("L0", "L1", "L2")
     """Easiest first."""
     mix: Annotated[FixedMix | CurriculumMix, Field(discriminator="kind")] = FixedMix()

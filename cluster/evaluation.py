@@ -48,7 +48,7 @@ class Evaluation:
 
 def heldout_tasks(tasks: TaskConfig, evaluation: EvaluationConfig) -> list[Task]:
     """The first tasks of the held-out split, the levels in turn; the same list in every run."""
-    toolset = load_toolset(tasks.toolset)
+    toolset = load_toolset(tasks.suite)
     levels = tasks.levels
     return [
         toolset.sample_task(evaluation.split, levels[i % len(levels)], i // len(levels))

@@ -36,7 +36,7 @@ def check(file: Annotated[Path, typer.Argument(help="A file with one task a line
         raise typer.Exit(BadConfiguration.exit_code) from error
     Console().print(_table(toolset.tasks))
     levels = ",".join(toolset.levels())
-    typer.echo(f"use it with --set task.toolset={toolset.name} --set 'task.levels=[{levels}]'")
+    typer.echo(f"use it with --set task.suite={toolset.name} --set 'task.levels=[{levels}]'")
 
 
 def _table(found: Sequence[Task]) -> Table:

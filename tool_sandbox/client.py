@@ -7,6 +7,7 @@ the other implementation; episodes cannot tell them apart.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 from tool_sandbox.admission import WaitingRoom
 from tool_sandbox.call_metrics import CallCosts, ToolCosts
 from tool_sandbox.config import PoolConfig
-from tool_sandbox.errors import LeaseLost, SandboxFull
+from tool_sandbox.errors import LeaseLost, SandboxFull, SandboxUnavailable
 from tool_sandbox.leases import Recorder, SessionTable, open_session
 from tool_sandbox.session import Session
 from tool_sandbox.tasks import Task
@@ -104,6 +105,8 @@ class LocalSandbox:
             config.max_sessions, config.lease_seconds, opener, record=self._record, closed=self._room.release
         )
         self._threads = ThreadPoolExecutor(CALL_THREADS, thread_name_prefix="sandbox-call")
+        self._at_work: dict[int, float] = {}
+        self._numbers = itertools.count()
 
     async def open(self, task: Task, owner: str = "", wait_seconds: float | None = None) -> str:
         """`wait_seconds` for a free place; None is what the configuration says."""
@@ -116,7 +119,8 @@ class LocalSandbox:
     async def call(self, lease: str, call: ToolCall) -> CallOutcome:
         try:
             return await self._run(self._table.call, lease, call)
-        except LeaseLost as lost:
+        except (LeaseLost, SandboxFull, SandboxUnavailable) as lost:
+            # Not only the lease: tools start their sandboxes with their first call, and those can be full or gone.
             return infrastructure_failure(call, str(lost))
 
     async def state_hash(self, lease: str) -> str | None:
@@ -135,6 +139,11 @@ class LocalSandbox:
         """Sessions by owner, and how many wait for one."""
         self._table.expire()
         return Occupancy(self._room.held(), self._room.waiting())
+
+    def hung(self) -> int:
+        """Threads that work for longer than any call may take: a trusted tool that never returns holds one for good."""
+        now = time.monotonic()
+        return sum(now - started > self._config.call_seconds for started in list(self._at_work.values()))
 
     def costs(self) -> Mapping[tuple[str, CallStatus], ToolCosts]:
         """Costs of the calls so far, by tool and status."""
@@ -172,4 +181,12 @@ class LocalSandbox:
 
     async def _run(self, function: Callable[..., Result], *arguments: Any) -> Result:
         # A pool of its own: isolated code holds a thread until it ends, and the loop's default pool has only a few.
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._work, function, *arguments)
+
+    def _work(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        number = next(self._numbers)
+        self._at_work[number] = time.monotonic()
+        try:
+            return function(*arguments)
+        finally:
+            del self._at_work[number]

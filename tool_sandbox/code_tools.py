@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from tool_sandbox.arguments import check_arguments, invalid_arguments
 from tool_sandbox.errors import InvalidTool
-from tool_sandbox.isolation.outcome import CUT_MARKER
+from tool_sandbox.rendering import CUT_MARKER
 from tool_sandbox.sandbox import CodeTool
 from tool_sandbox.tools import CallStatus, ToolCall, ToolResult, Trust
 

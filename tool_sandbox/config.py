@@ -153,6 +153,8 @@ class PoolConfig(BaseModel):
     """Deadline for one actor to open a session, not counting the wait for a free one."""
     call_seconds: Annotated[float, Field(gt=0)] = 240.0
     """Deadline for a call; above what `isolation` lets one take, or slow code would look like a lost sandbox."""
+    silent_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """An actor that missed a deadline and then says nothing for so long is ended and started anew."""
     isolation: SandboxConfig = SandboxConfig()
     """Budgets and level of tools that run the model's code."""
     language: LanguageConfig = LanguageConfig()

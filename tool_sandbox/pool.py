@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from ray.exceptions import GetTimeoutError, RayTaskError
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from tool_sandbox.audit import open_audit
-from tool_sandbox.client import LocalSandbox, Occupancy, infrastructure_failure
+from tool_sandbox.client import CALL_THREADS, LocalSandbox, Occupancy, infrastructure_failure
 from tool_sandbox.config import AuditConfig, FileAudit, PoolConfig
 from tool_sandbox.errors import LeaseLost, SandboxFull, SandboxUnavailable
 from tool_sandbox.guard import IsolationGuard
@@ -27,8 +28,11 @@ from tool_sandbox.tools import CallOutcome, CallStatus, IsolationLevel, ToolCall
 
 ACTOR_SPARE = 64
 """Requests that an actor takes beside one for each session: those who wait for a place keep nobody from closing."""
+MOST_HUNG = CALL_THREADS // 2
+"""Threads that may be lost to tools that never return, before the actor and its sessions are given up."""
 _LOST = (*ACTOR_LOST, TimeoutError)
 _TAGS = ("tool", "status")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,10 @@ class SandboxActor:
 
     async def close(self, lease: str) -> None:
         await self._sandbox.close(lease)
+
+    async def hung(self) -> int:
+        """Threads lost to tools that never return. Answered at once by an actor that can answer at all."""
+        return self._sandbox.hung()
 
     async def ready(self) -> Health:
         """Answered once the canaries were held. Raises `IsolationUnavailable`."""
@@ -190,6 +198,7 @@ class RaySandboxPool:
         self._config = config
         self._owner = owner
         self._turn = itertools.count()
+        self._examinations: dict[str, asyncio.Task[None]] = {}
 
     @classmethod
     def connect(cls, count: int, config: PoolConfig, namespace: str | None = None, owner: str = "") -> RaySandboxPool:
@@ -267,12 +276,41 @@ class RaySandboxPool:
     async def _ask(self, name: str, method: str, seconds: float, *arguments: Any) -> Any:
         if name not in self._actors:
             raise LeaseLost(f"lease of {name!r}: this pool has {', '.join(self._actors)}")
-        answer = getattr(self._actors[name], method).remote(*arguments)
         try:
-            return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(answer.future())), seconds)
+            return await _answer(getattr(self._actors[name], method).remote(*arguments), seconds)
         except RayTaskError as error:
             # Ray wraps what the actor raised; the pool's callers know only this floor's errors.
             raise error.cause from None
+        except TimeoutError:
+            self._examine(name)
+            raise
+
+    def _examine(self, name: str) -> None:
+        under_way = self._examinations.get(name)
+        if under_way is None or under_way.done():
+            self._examinations[name] = asyncio.create_task(self._replace_if_hung(name))
+
+    async def _replace_if_hung(self, name: str) -> None:
+        """Ray sees an actor that dies and none that hangs: such a one is ended, and Ray starts it anew.
+
+        One that is only slow goes on, and so do its sessions.
+        """
+        try:
+            hung = await _answer(self._actors[name].hung.remote(), self._config.silent_seconds)
+        except ACTOR_LOST:
+            return
+        except TimeoutError:
+            found = f"no answer in {self._config.silent_seconds:g} s"
+        else:
+            if hung < MOST_HUNG:
+                return
+            found = f"{hung} of its {CALL_THREADS} threads are lost to tools that never return"
+        log.warning("%s hangs: %s; it is replaced, and its sessions are lost", name, found)
+        ray.kill(self._actors[name], no_restart=False)
+
+
+async def _answer(reference: Any, seconds: float) -> Any:
+    return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(reference.future())), seconds)
 
 
 def _split(lease: str) -> tuple[str, str]:

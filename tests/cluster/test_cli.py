@@ -64,7 +64,7 @@ def test_a_model_directory_that_is_not_there_ends_with_2_and_what_to_run(tmp_pat
 
 @pytest.mark.parametrize(
     ("override", "message"),
-    [("task.toolset=nothing", "nothing"), ("task.levels=[L9]", "L9"), ("evaluation.split=val2", "evaluation.split")],
+    [("task.suite=nothing", "nothing"), ("task.levels=[L9]", "L9"), ("evaluation.split=val2", "evaluation.split")],
 )
 def test_tasks_that_do_not_exist_end_with_2_before_anything_starts(tmp_path: Path, override: str, message: str) -> None:
     result = steptool("train", "--set", override, "--run-dir", str(tmp_path / "run"))

@@ -32,7 +32,7 @@ def test_a_good_file_is_counted_and_named(tmp_path: Path) -> None:
     rows = [[cell.strip() for cell in row.split("│")[1:-1]] for row in out.splitlines() if row.startswith("│")]
     assert code == 0
     assert rows == [["all", "1", "1", "3", "2 answer"], ["hard", "3", "0", "3", "1 state, 1 checker, 1 calls"]]
-    assert f"--set task.toolset=jsonl:{path} --set 'task.levels=[all,hard]'" in out
+    assert f"--set task.suite=jsonl:{path} --set 'task.levels=[all,hard]'" in out
 
 
 def test_a_bad_file_shows_its_errors_by_line_and_ends_with_code_2(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -173,7 +174,7 @@ def _status_of(code: str) -> str:
         sandbox.close()
 
 
-def _as_nobody(body: object) -> str:
+def _as_nobody(body: Callable[[], str]) -> str:
     """What a function gives in a forked process without privileges."""
     read, write = os.pipe()
     child = os.fork()
@@ -182,7 +183,7 @@ def _as_nobody(body: object) -> str:
             os.setgroups([])
             os.setresgid(12345, 12345, 12345)
             os.setresuid(12345, 12345, 12345)
-            os.write(write, body().encode())  # type: ignore[operator]
+            os.write(write, body().encode())
         finally:
             os._exit(0)
     os.close(write)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from ray.exceptions import RayActorError
@@ -19,8 +22,9 @@ from tool_sandbox.demonstrations import demonstrate
 from tool_sandbox.errors import CorruptTask, IsolationUnavailable, LeaseLost, SandboxFull, SandboxUnavailable
 from tool_sandbox.ledger import LedgerToolset
 from tool_sandbox.ledger.policies import OraclePolicy
+from tool_sandbox.session import Session
 from tool_sandbox.tasks import Split, Task
-from tool_sandbox.tools import CallStatus, IsolationLevel, ToolCall
+from tool_sandbox.tools import CallOutcome, CallStatus, IsolationLevel, ToolCall
 
 CONFIG = PoolConfig(max_sessions=2, lease_seconds=60.0, queue_seconds=0.2, open_seconds=20.0, call_seconds=20.0)
 LEDGER = LedgerToolset()
@@ -248,6 +252,55 @@ async def test_a_silent_actor_costs_one_deadline(ray_local: str) -> None:
         assert time.monotonic() - started < 10
     finally:
         ray.kill(sleeper)
+
+
+async def test_an_actor_that_hangs_is_replaced(ray_local: str) -> None:
+    """Ray restarts what dies. A stopped process does not die, and would swallow its share of sessions for ever."""
+    from tool_sandbox.pool import RaySandboxPool, start_sandboxes, stop_sandboxes
+
+    config = replace_seconds(CONFIG, 1.0).model_copy(update={"silent_seconds": 1.0})
+    (actor,) = start_sandboxes(1, config, OPTIONS | {"namespace": f"{ray_local}-hung"})
+    try:
+        pool = RaySandboxPool({"sandbox-0": actor}, config)
+        os.kill(pid := await process_of(actor), signal.SIGSTOP)
+        with pytest.raises(SandboxUnavailable, match="TimeoutError"):
+            await pool.open(task())
+        assert await asyncio.wait_for(successor(actor, pid), 60) != pid
+    finally:
+        stop_sandboxes([actor])
+
+
+async def process_of(actor: Any) -> int:
+    return await actor.__ray_call__.remote(lambda actor: os.getpid())
+
+
+async def successor(actor: Any, before: int) -> int:
+    while True:
+        try:
+            if (pid := await process_of(actor)) != before:
+                return pid
+        except RayActorError:
+            await asyncio.sleep(0.2)
+
+
+async def test_a_tool_that_never_returns_is_counted_as_hung() -> None:
+    released = threading.Event()
+
+    class Endless:
+        def call(self, call: ToolCall) -> CallOutcome:
+            released.wait(30)
+            raise AssertionError
+
+    sandbox = LocalSandbox(replace_seconds(CONFIG, 0.1), opener=lambda task: cast(Session, Endless()))
+    calling = asyncio.create_task(sandbox.call(await sandbox.open(task()), ToolCall("c", "pay", {})))
+    await asyncio.sleep(0.02)
+    assert sandbox.hung() == 0
+    await asyncio.sleep(0.2)
+    assert sandbox.hung() == 1
+    released.set()
+    with pytest.raises(AssertionError):
+        await calling
+    assert sandbox.hung() == 0
 
 
 def replace_seconds(config: PoolConfig, seconds: float) -> PoolConfig:

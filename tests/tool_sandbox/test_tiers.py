@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.tool_sandbox.mixed_tools import DOUBLE, TOOLS
-from tool_sandbox.config import SandboxConfig
+from tool_sandbox.client import LocalSandbox
+from tool_sandbox.config import PoolConfig, SandboxConfig
 from tool_sandbox.errors import InvalidTool, LeaseLost
 from tool_sandbox.isolation.python_tool import PYTHON
 from tool_sandbox.jsonl import JsonlToolset
@@ -83,6 +85,21 @@ def test_sessions_share_the_sandboxes_of_their_process(task: Task) -> None:
     assert tiers.sandbox([PYTHON, DOUBLE]) is tiers.sandbox([PYTHON, DOUBLE])
     for session in (first, second):
         session.close()
+
+
+def test_a_sandbox_that_is_full_at_a_first_call_is_no_fault_of_the_model(tmp_path: Path, task: Task) -> None:
+    use_tiers(TierSettings(SandboxConfig(max_stateful_sessions=1, warm_sessions=0), IsolationLevel.NAMESPACES))
+    client = LocalSandbox(PoolConfig(), opener=JsonlToolset(tmp_path / "tasks.jsonl").open)
+
+    async def statuses() -> list[CallStatus]:
+        leases = [await client.open(task) for _ in range(2)]
+        outcomes = [await client.call(lease, ToolCall("c", "notebook", {"code": "1"})) for lease in leases]
+        for lease in leases:
+            await client.close(lease)
+        return [outcome.result.status for outcome in outcomes]
+
+    assert asyncio.run(statuses()) == [CallStatus.OK, CallStatus.INFRA_ERROR]
+    use_tiers(SETTINGS)
 
 
 def test_two_tools_of_one_name_are_refused() -> None:

@@ -6,8 +6,9 @@ each. After each attack a harmless call must still work.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from tool_sandbox.attacks.attack import Attack, Theme
 from tool_sandbox.attacks.fixtures import Fixtures
@@ -60,10 +61,10 @@ def _without_a_system(verdict: Verdict, result: ToolResult) -> Verdict:
     return replace(verdict, outcome=Outcome.HELD, by=f"the language: {result.status.value} {last[:100]}".rstrip())
 
 
-def _call(sandbox: Sandbox, arguments: Callable[[], object]) -> ToolResult:
+def _call(sandbox: Sandbox, arguments: Callable[[], Mapping[str, Any]]) -> ToolResult:
     (spec,) = sandbox.specs()
     session = sandbox.open()
     try:
-        return session.call(ToolCall("attack", spec.name, arguments()))  # type: ignore[arg-type]
+        return session.call(ToolCall("attack", spec.name, arguments()))
     finally:
         session.close()

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tool_sandbox.isolation.inside.supervision import BROKEN, CPU, FILES, MEMORY, STARVED, WALL
+from tool_sandbox.rendering import CUT_MARKER
 from tool_sandbox.tools import CallStatus, IsolationLevel, ToolCall, ToolResult
 
-CUT_MARKER = "\n[output cut]"
 _STOPPED = {
     CPU: (CallStatus.TIMEOUT, "out of time"),
     WALL: (CallStatus.TIMEOUT, "out of time"),

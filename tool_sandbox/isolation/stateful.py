@@ -15,7 +15,7 @@ from typing import Any
 
 from tool_sandbox.code_tools import admit, by_name
 from tool_sandbox.config import SandboxConfig
-from tool_sandbox.errors import ForkDiverged, LeaseLost, SandboxFull, SandboxUnavailable
+from tool_sandbox.errors import ForkDiverged, IsolationUnavailable, LeaseLost, SandboxFull, SandboxUnavailable
 from tool_sandbox.isolation import outcome
 from tool_sandbox.isolation.level import refuse_weak
 from tool_sandbox.isolation.worker import Worker
@@ -56,7 +56,7 @@ class StatefulSandbox:
         return tuple(tool.spec for tool in self._tools.values())
 
     def open(self) -> StatefulSession:
-        """A fresh session. Raises `SandboxFull`, and `IsolationUnavailable` where a sandbox does not start."""
+        """A fresh session. Raises `SandboxFull`, and `SandboxUnavailable` where a sandbox does not start."""
         if self._closed:
             raise LeaseLost("stateful sandbox: it is closed")
         if not self._slots.acquire(blocking=False):
@@ -104,9 +104,16 @@ class StatefulSandbox:
     def _take(self) -> Worker:
         worker = self._next_warm()
         if worker is None:
-            return Worker(self._config, self._level)
+            return self._start()
         self._starter.submit(self._refill)
         return worker
+
+    def _start(self) -> Worker:
+        try:
+            return Worker(self._config, self._level)
+        except IsolationUnavailable as error:
+            # The level was verified, so this is a passing need of the machine: memory, processes, descriptors.
+            raise SandboxUnavailable(str(error)) from error
 
     def _next_warm(self) -> Worker | None:
         try:

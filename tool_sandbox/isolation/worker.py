@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ class Worker:
         self._config = config
         self._folder = None if level is IsolationLevel.NAMESPACES else _private_folder(config)
         self._errors = os.memfd_create("sandbox-errors")
-        self._process = _spawner(os.getpid()).submit(self._start, level).result(START_SECONDS)
+        self._process = self._spawned(level)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._requests, self._replies = self._process.stdin.fileno(), self._process.stdout.fileno()
@@ -93,10 +93,30 @@ class Worker:
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
+        self._clean_up()
+
+    def _clean_up(self) -> None:
         os.close(self._errors)
         if self._folder is not None:
             empty(self._folder)
             os.rmdir(self._folder)
+
+    def _spawned(self, level: IsolationLevel) -> subprocess.Popen[bytes]:
+        spawning = _spawner(os.getpid()).submit(self._start, level)
+        try:
+            return spawning.result(START_SECONDS)
+        except (OSError, TimeoutError) as error:
+            # It may still start, and until then it needs what is cleaned up here.
+            spawning.add_done_callback(self._abandon)
+            raise IsolationUnavailable(
+                f"sandbox: its process did not start at level {level.value!r}: {error!r}"
+            ) from error
+
+    def _abandon(self, spawning: Future[subprocess.Popen[bytes]]) -> None:
+        if spawning.exception() is None:
+            spawning.result().kill()
+            spawning.result().wait(START_SECONDS)
+        self._clean_up()
 
     def _start(self, level: IsolationLevel) -> subprocess.Popen[bytes]:
         boot = [PYTHON, "-s", "-S", "-P", "-B", "-c", _boot_source()]

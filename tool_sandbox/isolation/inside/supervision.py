@@ -47,7 +47,6 @@ class Ended:
         self.truncated = False
         self.cpu_seconds = 0.0
         self.wall_seconds = 0.0
-        self.peak_bytes = 0
 
 
 class Pipes:
@@ -130,7 +129,6 @@ class Watch:
             return None
         live = self._processes()
         memory = sum(_resident_bytes(pid) for pid in live)
-        self.ended.peak_bytes = max(self.ended.peak_bytes, memory)
         if self.cpu_seconds() >= self._limits["cpu_seconds"]:
             return CPU
         if memory > self._limits["memory_bytes"]:

@@ -54,7 +54,7 @@ class Zygote:
     def handle(self, request: dict[str, Any]) -> dict[str, Any]:
         """Run one request: `ready`, `once` (a program by itself), `run` (in the session), `state` (of the session)."""
         if request["kind"] == "ready":
-            return {"landlock_abi": kernel.landlock_abi(), "pid": os.getpid()}
+            return {"landlock_abi": kernel.landlock_abi()}
         return self._once(request["code"]) if request["kind"] == "once" else self._in_session(request)
 
     def _once(self, source: str) -> dict[str, Any]:
@@ -199,7 +199,6 @@ def _reply(ended: Ended, *, clean: bool, alive: bool | None) -> dict[str, Any]:
         "truncated": ended.truncated,
         "cpu_seconds": ended.cpu_seconds,
         "wall_seconds": ended.wall_seconds,
-        "peak_bytes": ended.peak_bytes,
         "clean": clean,
         "alive": alive,
     }
