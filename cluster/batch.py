@@ -20,7 +20,8 @@ from cluster.config import CurriculumMix, RunConfig, TaskConfig
 from cluster.curriculum import Curriculum
 from cluster.errors import BadConfiguration
 from learner.packing import Demonstration
-from tool_sandbox.demonstrations import Policy, demonstrate
+from tool_sandbox.demonstrations import demonstrate
+from tool_sandbox.errors import NoDemonstration
 from tool_sandbox.registry import load_toolset
 from tool_sandbox.tasks import Task
 
@@ -65,34 +66,59 @@ def training_requests(config: RunConfig, tasks: Sequence[Task], iteration: int) 
     ]
 
 
-def warm_start_demonstrations(config: RunConfig) -> list[Demonstration]:
-    """Token sequences of a noisy oracle on training tasks, for the supervised warm start."""
+def check_distances(config: RunConfig) -> None:
+    """Find out before anything starts whether the tasks can give the signals that the rewards are made of.
+
+    Raises:
+        BadConfiguration: the shaping weighs Contribution, and nobody knows how far these tasks are from solved.
+    """
+    if not config.rewards.shaping.needs_distance:
+        return
+    for position, level in enumerate(config.task.levels):
+        if _task(config.task, 0, position).ground_truth.minimum_calls is None:
+            raise BadConfiguration(
+                f"task.suite={config.task.suite!r}: tasks of level {level!r} have no exact distance to their solution, "
+                f"and rewards.shaping ({config.rewards.shaping.kind!r}) needs one for Contribution; set "
+                "rewards.shaping.kind=linear rewards.shaping.contribution=0, or rewards.shaping.kind=outcome_only"
+            )
+
+
+def warm_start_demonstrations(config: RunConfig, at_most: int | None = None) -> list[Demonstration]:
+    """Token sequences of a noisy oracle on training tasks, for the supervised warm start.
+
+    Raises:
+        BadConfiguration: nobody can demonstrate these tasks.
+    """
     sft = config.learner.sft
-    policy = load_toolset(config.task.suite).demonstrator(sft.noise, config.seed)
-    if policy is None:
-        raise BadConfiguration(
-            f"learner.sft.demonstrations={sft.demonstrations}: toolset {config.task.suite!r} has no demonstrator; "
-            "set it to 0 and start from a model that knows the format"
-        )
     start = config.seed * _SEED_STRIDE + _DEMONSTRATIONS_FROM
-    tasks = [_task(config.task, start, k) for k in range(sft.demonstrations)]
-    return _encoded(config, tasks, policy)
+    count = sft.demonstrations if at_most is None else min(at_most, sft.demonstrations)
+    tasks = [_task(config.task, start, k) for k in range(count)]
+    try:
+        return _demonstrated(config, tasks, sft.noise, config.seed)
+    except NoDemonstration as error:
+        raise BadConfiguration(
+            f"learner.sft.demonstrations={sft.demonstrations}: {error}; set it to 0 and start from a model that knows "
+            "the format"
+        ) from error
 
 
 def canary_sequences(config: RunConfig) -> list[tuple[int, ...]]:
     """Token sequences whose probabilities prove a delivery: held-out conversations, else bare prompts."""
     toolset, level = load_toolset(config.task.suite), config.task.levels[-1]
     tasks = [toolset.sample_task(config.evaluation.split, level, i) for i in range(config.canary.sequences)]
-    oracle = toolset.demonstrator(0.0, 0)
-    if oracle is not None:
-        sequences = [one.token_ids for one in _encoded(config, tasks, oracle)]
-    else:
+    try:
+        sequences = [one.token_ids for one in _demonstrated(config, tasks, 0.0, 0)]
+    except NoDemonstration:
         chat, specs = _chat(config), tool_specs(config.task.suite)
         sequences = [chat.prompt_ids(task.prompt, [specs[name] for name in task.tools]) for task in tasks]
     return [ids[-config.canary.tokens :] for ids in sequences]
 
 
-def _encoded(config: RunConfig, tasks: Sequence[Task], policy: Policy) -> list[Demonstration]:
+def _demonstrated(config: RunConfig, tasks: Sequence[Task], noise: float, seed: int) -> list[Demonstration]:
+    """Raises `NoDemonstration` where nobody knows a way."""
+    policy = load_toolset(config.task.suite).demonstrator(noise, seed)
+    if policy is None:
+        raise NoDemonstration(f"toolset {config.task.suite!r}: it has no demonstrator")
     toolset, chat, specs = load_toolset(config.task.suite), _chat(config), tool_specs(config.task.suite)
     episode = config.rollout.episode
     played = (demonstrate(toolset, task, policy, episode.max_steps) for task in tasks)

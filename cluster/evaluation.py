@@ -14,9 +14,11 @@ from typing import Any
 from actors.config import RolloutConfig
 from actors.episode import EpisodeRequest
 from actors.scoring import ScoredTrajectory
+from actors.trajectory import Step
 from cluster.config import EvaluationConfig, TaskConfig
 from tool_sandbox.registry import load_toolset
 from tool_sandbox.tasks import Task
+from tool_sandbox.tools import CallStatus
 
 Z_95 = 1.959963984540054
 
@@ -34,7 +36,7 @@ class Evaluation:
     calls: float
     """Mean tool calls an episode."""
     useless_calls: float
-    """Mean tool calls an episode that did not shorten the way."""
+    """Mean tool calls an episode that did not shorten the way, or failed where no distance is known."""
     calls_by_level: Mapping[str, float]
     """Watched because a policy that learns to answer early stops going deep."""
 
@@ -98,7 +100,8 @@ def wilson_interval(successes: float, trials: int) -> tuple[float, float]:
     rate = successes / trials
     centre = (rate + Z_95**2 / (2 * trials)) / (1 + Z_95**2 / trials)
     half = Z_95 * math.sqrt(rate * (1 - rate) / trials + Z_95**2 / (4 * trials**2)) / (1 + Z_95**2 / trials)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # Where nothing or everything succeeded the bound is exact, and rounding would miss it by an epsilon.
+    return (centre - half if successes > 0 else 0.0), (centre + half if successes < trials else 1.0)
 
 
 def _calls(one: ScoredTrajectory) -> int:
@@ -106,8 +109,14 @@ def _calls(one: ScoredTrajectory) -> int:
 
 
 def _useless(one: ScoredTrajectory) -> int:
-    moved = (step.progress is not None and step.progress.after < step.progress.before for step in one.trajectory.steps)
-    return _calls(one) - sum(moved)
+    return sum(not _helped(step) for step in one.trajectory.steps if step.result is not None)
+
+
+def _helped(step: Step) -> bool:
+    if step.progress is not None:
+        return step.progress.after < step.progress.before
+    # Where nobody knows the way, a call that ran gets the benefit of the doubt.
+    return step.result is not None and step.result.status is CallStatus.OK
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -20,7 +20,7 @@ import ray
 from rich.console import Console
 from rich.table import Table
 
-from cluster.batch import training_tasks
+from cluster.batch import check_distances, training_tasks, warm_start_demonstrations
 from cluster.checkpoint import list_checkpoints
 from cluster.config import RunConfig
 from cluster.display import Display, LineDisplay, LiveDisplay
@@ -43,6 +43,8 @@ def launch_training(config: RunConfig, run_dir: Path | None, *, resume: bool) ->
     """Train, and leave a run directory behind. Returns what summary.json holds."""
     began = time.monotonic()
     config = check_inputs(config)
+    # Whether there are demonstrations is known to the policies alone: let them show one task of each level.
+    warm_start_demonstrations(config, at_most=len(config.task.levels))
     directory = RunDirectory(run_dir.resolve()) if run_dir else choose_run_directory(config, resume=resume)
     if list_checkpoints(directory.checkpoints) and not resume:
         raise BadConfiguration(
@@ -89,6 +91,7 @@ def check_inputs(config: RunConfig) -> RunConfig:
     """Find what is wrong before anything is started; returns the configuration with its model paths absolute."""
     training_tasks(config, 0)
     heldout_tasks(config.task, config.evaluation)
+    check_distances(config)
     rollout = _model_directory("rollout.model", config.rollout.model)
     learner = _model_directory("learner.model_path", config.learner.model_path)
     return config.model_copy(

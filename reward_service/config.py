@@ -36,11 +36,21 @@ class LinearShaping(Settings):
     wrong_cost: Weight = 0.0
     """Taken at the last step of an unsolved trajectory."""
 
+    @property
+    def needs_distance(self) -> bool:
+        """Whether tasks must have an exact distance to their solution."""
+        return self.contribution > 0
+
 
 class PaperShaping(Settings):
     """StepTool's own shaping: the mean of success and contribution, then IsSolved. It pays for stalling."""
 
     kind: Literal["paper"] = "paper"
+
+    @property
+    def needs_distance(self) -> bool:
+        """Contribution is half of every step."""
+        return True
 
 
 class PotentialShaping(Settings):
@@ -54,12 +64,22 @@ class PotentialShaping(Settings):
     step_cost: Weight = 0.1
     solved: OutcomeWeight = 1.0
 
+    @property
+    def needs_distance(self) -> bool:
+        """It is the potential."""
+        return True
+
 
 class OutcomeShaping(Settings):
     """One reward at the end and none before: the baseline that trajectory-level trainers use."""
 
     kind: Literal["outcome_only"] = "outcome_only"
     solved: OutcomeWeight = 1.0
+
+    @property
+    def needs_distance(self) -> bool:
+        """The outcome is all that counts."""
+        return False
 
 
 Shaping = Annotated[

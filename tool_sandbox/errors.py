@@ -4,6 +4,7 @@ SandboxError
 ├── UnknownToolset          no toolset of that name
 ├── InvalidToolset          a toolset was found and is not usable
 ├── NoSuchTask              a split or level that the toolset does not have
+├── NoDemonstration         nobody knows a way through the task
 ├── CorruptTask             a task whose payload this version cannot rebuild
 ├── IsolationUnavailable    the machine cannot run isolated code
 ├── InvalidTool             a tool, its schema or a file that declares it cannot be used
@@ -40,6 +41,10 @@ class InvalidToolset(SandboxError, TypeError):
 
 class NoSuchTask(SandboxError, ValueError):
     """The toolset has no tasks for the split and level."""
+
+
+class NoDemonstration(SandboxError, LookupError):
+    """Nobody knows a way through the task, so that no policy can show one."""
 
 
 class CorruptTask(SandboxError, ValueError):

@@ -80,7 +80,7 @@ class Toolset(Protocol):
     def demonstrator(self, noise: float, seed: int) -> Policy | None:
         """A policy for warm starts, each of whose steps is preceded by an error with probability `noise`.
 
-        None where nobody can demonstrate.
+        None where nobody can demonstrate; where only some tasks can be, it raises `NoDemonstration` for the others.
         """
         ...
 

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.batch import (
     canary_sequences,
+    check_distances,
     request_seed,
     training_requests,
     training_tasks,
     warm_start_demonstrations,
 )
+from cluster.errors import BadConfiguration
 from cluster.presets import load_config
 from tests.cluster.builders import small_config
 
@@ -94,6 +98,36 @@ def test_demonstrations_teach_some_tokens_and_not_the_prompt() -> None:
 def test_demonstrations_depend_on_the_seed_and_on_nothing_else() -> None:
     assert warm_start_demonstrations(small_config()) == warm_start_demonstrations(small_config())
     assert warm_start_demonstrations(small_config()) != warm_start_demonstrations(small_config("seed=1"))
+
+
+REASONING = ("task.suite=reasoning", "evaluation.split=test_iid")
+
+
+def test_tasks_that_nobody_can_demonstrate_are_refused_and_say_what_to_do() -> None:
+    pytest.importorskip("reasoning_gym", reason="the extra `reasoning` is not installed")
+    assert len(warm_start_demonstrations(small_config(*REASONING, "task.levels=[gcd]"), at_most=1)) == 1
+    with pytest.raises(BadConfiguration, match=r"level 'dice' has no demonstrations.*set it to 0"):
+        warm_start_demonstrations(small_config(*REASONING, "task.levels=[dice]"))
+
+
+@pytest.mark.parametrize(
+    ("shaping", "accepted"),
+    [("linear", False), ("paper", False), ("potential", False), ("outcome_only", True)],
+)
+def test_rewards_that_need_a_distance_refuse_tasks_without_one(shaping: str, accepted: bool) -> None:
+    pytest.importorskip("reasoning_gym", reason="the extra `reasoning` is not installed")
+    config = small_config(*REASONING, "task.levels=[gcd]", f"rewards.shaping.kind={shaping}")
+    refusal = pytest.raises(BadConfiguration, match=f"level 'gcd' have no exact distance.*{shaping!r}.*outcome_only")
+    with nullcontext() if accepted else refusal:
+        check_distances(config)
+    check_distances(small_config(*REASONING, "task.levels=[gcd]", "rewards.shaping.contribution=0"))
+    check_distances(small_config())
+
+
+def test_the_canary_falls_back_to_prompts_where_nobody_can_demonstrate() -> None:
+    pytest.importorskip("reasoning_gym", reason="the extra `reasoning` is not installed")
+    sequences = canary_sequences(small_config(*REASONING, "task.levels=[dice]", "canary.sequences=2"))
+    assert len(set(sequences)) == 2
 
 
 def test_the_canary_compares_no_more_tokens_than_it_was_told_to() -> None:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from cluster.evaluation import Evaluation, evaluation_requests, heldout_tasks, summarise, wilson_interval
 from cluster.presets import load_config
 from tests.cluster.builders import answer_step, call_step, episode, task
+from tool_sandbox.tools import CallStatus, ToolResult
 
 
 def test_eight_of_ten_is_between_49_and_94_percent() -> None:
@@ -29,11 +32,11 @@ def test_a_call_that_did_not_shorten_the_way_is_useless() -> None:
     assert evaluation.useless_calls == (2 + 0) / 2
 
 
-def test_a_call_whose_distance_is_unknown_counts_as_useless() -> None:
-    from dataclasses import replace
-
-    unparsed = replace(call_step(), progress=None)
-    assert summarise([episode([unparsed, answer_step()], 0.0)]).useless_calls == 1.0
+def test_where_the_distance_is_unknown_only_calls_that_failed_are_useless() -> None:
+    ran = replace(call_step(), progress=None)
+    unparsed = replace(ran, result=ToolResult("c-0", CallStatus.INVALID_ARGUMENTS, "error: no call was found"))
+    evaluation = summarise([episode([ran, unparsed, ran, answer_step()], 0.0)])
+    assert (evaluation.calls, evaluation.useless_calls) == (3.0, 1.0)
 
 
 def test_rates_and_calls_are_told_by_level() -> None:

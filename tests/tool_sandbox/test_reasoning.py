@@ -8,9 +8,11 @@ import pytest
 
 pytest.importorskip("reasoning_gym", reason="the extra `reasoning` is not installed")
 
-from tool_sandbox.errors import CorruptTask, InvalidToolset, NoSuchTask
+from tool_sandbox.demonstrations import demonstrate
+from tool_sandbox.errors import CorruptTask, InvalidToolset, NoDemonstration, NoSuchTask
 from tool_sandbox.reasoning import ReasoningToolset, package
 from tool_sandbox.reasoning.package import DATASETS, MAX_ANSWER_CHARACTERS
+from tool_sandbox.reasoning.policy import EXPRESSIONS
 from tool_sandbox.registry import load_toolset
 from tool_sandbox.session import Dialogue, Judged
 from tool_sandbox.tasks import Split
@@ -64,6 +66,28 @@ def test_a_session_calculates_and_runs_python() -> None:
     assert calculated.progress is None
     assert session.call(CODE).result.content == "7"
     assert session.call(ToolCall("c", "abacus", {})).result.content == "error: no tool abacus"
+
+
+@pytest.mark.parametrize("dataset", EXPRESSIONS)
+def test_a_demonstration_calculates_and_answers_and_errs_when_told_to(dataset: str) -> None:
+    for index in range(10):
+        task = TOOLSET.sample_task(Split.TRAIN, dataset, index)
+        straight, erring = (demonstrate(TOOLSET, task, TOOLSET.demonstrator(noise, 0), 4) for noise in (0.0, 1.0))
+        assert [one.result.status for one in straight.outcomes] == [CallStatus.OK]
+        assert [one.result.status for one in erring.outcomes] == [CallStatus.TOOL_ERROR, CallStatus.OK]
+        assert straight.answer == erring.answer == straight.outcomes[0].result.content
+        assert (straight.solved, erring.solved) == (True, True), (task.prompt, straight.answer)
+
+
+def test_a_question_that_no_expression_answers_has_no_demonstration() -> None:
+    task = TOOLSET.sample_task(Split.TRAIN, "dice", 0)
+    with pytest.raises(NoDemonstration, match=r"level 'dice' has no demonstrations; chain_sum, .* have some"):
+        TOOLSET.demonstrator(0.0, 0).act(task, ())
+
+
+def test_noise_is_a_probability() -> None:
+    with pytest.raises(ValueError, match=r"noise 1\.5; expected a probability"):
+        TOOLSET.demonstrator(1.5, 0)
 
 
 def test_python_is_there_only_for_tasks_that_name_it() -> None:

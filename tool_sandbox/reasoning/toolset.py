@@ -13,6 +13,7 @@ from tool_sandbox.errors import CorruptTask, NoSuchTask
 from tool_sandbox.isolation.python_tool import PYTHON_SPEC
 from tool_sandbox.reasoning.calculator import CALCULATOR_SPEC
 from tool_sandbox.reasoning.package import DATASETS, installed_version, question
+from tool_sandbox.reasoning.policy import CalculatorPolicy
 from tool_sandbox.reasoning.session import ReasoningSession, Runner
 from tool_sandbox.tasks import GroundTruth, Split, Task
 from tool_sandbox.tiers import run_python
@@ -59,8 +60,9 @@ class ReasoningToolset:
                 return self._task(split, level, seed, entry["question"], entry["answer"])
         raise NoSuchTask(f"reasoning: {ATTEMPTS} seeds of index {index} gave no {split.value!r} question of {level!r}")
 
-    def demonstrator(self, noise: float, seed: int) -> None:
-        """Nobody demonstrates: the package knows answers, not ways."""
+    def demonstrator(self, noise: float, seed: int) -> CalculatorPolicy:
+        """One call of the calculator, for the datasets that one expression answers."""
+        return CalculatorPolicy(noise, seed)
 
     def open(self, task: Task) -> ReasoningSession:
         """A session of the question.
