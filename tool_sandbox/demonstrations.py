@@ -64,6 +64,12 @@ class Demonstration:
     """Where the user spoke on, in order."""
 
 
+def check_noise(policy: str, noise: float) -> None:
+    """Raises `ValueError` where the noise of the named policy is no probability."""
+    if not 0 <= noise <= 1:
+        raise ValueError(f"{policy}: noise {noise}; expected a probability in [0, 1]")
+
+
 def demonstrate(toolset: Toolset, task: Task, policy: Policy, max_steps: int) -> Demonstration:
     """Run `policy` on a fresh session for at most `max_steps` turns; every answer takes one of them."""
     session = toolset.open(task)

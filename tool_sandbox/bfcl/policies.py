@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from tool_sandbox.bfcl.documents import tool_specs
 from tool_sandbox.bfcl.obligations import ground_truth
-from tool_sandbox.demonstrations import TURN, Exchange
+from tool_sandbox.demonstrations import TURN, Exchange, check_noise
 from tool_sandbox.tasks import Task
 from tool_sandbox.tools import ToolCall
 
@@ -28,8 +28,7 @@ class ReplayPolicy:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.noise <= 1:
-            raise ValueError(f"BFCL replay: noise {self.noise}; expected a probability in [0, 1]")
+        check_noise("BFCL replay", self.noise)
 
     def act(self, task: Task, history: tuple[Exchange, ...]) -> ToolCall | str:
         turn = task.payload.get(TURN, 0)

@@ -10,7 +10,7 @@ import random
 from dataclasses import dataclass, field
 from dataclasses import fields as dataclass_fields
 
-from tool_sandbox.demonstrations import Exchange
+from tool_sandbox.demonstrations import Exchange, check_noise
 from tool_sandbox.ledger.plans import Plan
 from tool_sandbox.ledger.sampling import DONE
 from tool_sandbox.ledger.session import LedgerSession
@@ -79,8 +79,7 @@ class NoisyOraclePolicy:
     mix: NoiseMix = field(default_factory=NoiseMix)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.noise <= 1:
-            raise ValueError(f"noisy oracle: noise {self.noise}; expected a probability in [0, 1]")
+        check_noise("noisy oracle", self.noise)
 
     def act(self, task: Task, history: tuple[Exchange, ...]) -> ToolCall | str:
         right = OraclePolicy().act(task, history)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tool_sandbox.demonstrations import Exchange
+from tool_sandbox.demonstrations import Exchange, check_noise
 from tool_sandbox.errors import NoDemonstration
 from tool_sandbox.reasoning.calculator import CALCULATOR_SPEC
 from tool_sandbox.reasoning.package import question
@@ -50,8 +50,7 @@ class CalculatorPolicy:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.noise <= 1:
-            raise ValueError(f"reasoning demonstrations: noise {self.noise}; expected a probability in [0, 1]")
+        check_noise("reasoning demonstrations", self.noise)
 
     def act(self, task: Task, history: tuple[Exchange, ...]) -> ToolCall | str:
         """Raises `NoDemonstration` for a dataset whose questions no expression answers."""
