@@ -56,6 +56,16 @@ class Pipes:
         self.stdout, self.stderr, self.report = stdout, stderr, report
 
 
+class Baseline:
+    """What was used before a call, and when it began. Take it before anything of the call can run: a process that is
+    forked first may be over before it is looked at, and would have cost nothing."""
+
+    def __init__(self, processes: list[int]) -> None:
+        """`processes`: those of the session that live already."""
+        self.started, self.reaped = time.monotonic(), _reaped_seconds()
+        self.used, self.waited = _cpu_seconds(processes), _waiting_seconds(processes)
+
+
 class Watch:
     """Follows one call to its end. Used once."""
 
@@ -67,14 +77,13 @@ class Watch:
         processes: Callable[[], list[int]],
         folder: str,
         disk: Callable[[str], tuple[int, int]],
+        before: Baseline,
     ) -> None:
         """`processes`: the live processes of the call; `folder`: where it may write; `disk`: files and bytes there."""
         self._main, self._pipes, self._limits, self._folder = main, pipes, limits, folder
         self._processes, self._disk = processes, disk
         self._reports = FrameReader(REPORT_BYTES)
-        self._started, self._reaped = time.monotonic(), _reaped_seconds()
-        self._used_before = _cpu_seconds(processes())
-        self._waited_before = _waiting_seconds(processes())
+        self._before = before
         self.ended = Ended()
 
     def follow(self, *, until_report: bool) -> Ended:
@@ -96,11 +105,11 @@ class Watch:
             while piece := _available(pipe):
                 keep(piece)
         self.ended.cpu_seconds = self.cpu_seconds()
-        self.ended.wall_seconds = time.monotonic() - self._started
+        self.ended.wall_seconds = time.monotonic() - self._before.started
 
     def cpu_seconds(self) -> float:
         """Used so far by the call, with all that it started."""
-        used = _cpu_seconds(self._processes()) - self._used_before + _reaped_seconds() - self._reaped
+        used = _cpu_seconds(self._processes()) - self._before.used + _reaped_seconds() - self._before.reaped
         # The two clocks differ by a microsecond; a call never used less than nothing.
         return max(0.0, used)
 
@@ -125,7 +134,7 @@ class Watch:
                 return
 
     def _exceeded(self) -> str | None:
-        if time.monotonic() - self._started < TICK_SECONDS:
+        if time.monotonic() - self._before.started < TICK_SECONDS:
             return None
         live = self._processes()
         memory = sum(_resident_bytes(pid) for pid in live)
@@ -139,8 +148,8 @@ class Watch:
         return self._too_late(live)
 
     def _too_late(self, live: list[int]) -> str | None:
-        elapsed = time.monotonic() - self._started
-        waited = max(0.0, _waiting_seconds(live) - self._waited_before)
+        elapsed = time.monotonic() - self._before.started
+        waited = max(0.0, _waiting_seconds(live) - self._before.waited)
         if elapsed - waited >= self._limits["wall_seconds"]:
             return WALL
         return STARVED if elapsed >= self._limits["starved_seconds"] else None

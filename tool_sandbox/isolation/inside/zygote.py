@@ -13,7 +13,7 @@ import signal
 
 from tool_sandbox.isolation.inside import code, kernel, lockdown, supervision, trees
 from tool_sandbox.isolation.inside.frames import read_frame, write_frame, write_frame_within
-from tool_sandbox.isolation.inside.supervision import Ended, Pipes, Watch
+from tool_sandbox.isolation.inside.supervision import Baseline, Ended, Pipes, Watch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,8 +58,9 @@ class Zygote:
         return self._once(request["code"]) if request["kind"] == "once" else self._in_session(request)
 
     def _once(self, source: str) -> dict[str, Any]:
+        before = Baseline([])
         child = self._fork(lambda report, _: code.run_once(source, report), self._limits)
-        watch = self._watch(child, self._limits)
+        watch = self._watch(child, self._limits, before)
         watch.follow(until_report=False)
         watch.ended.exit_status = self._end(child.pid)
         watch.settle()
@@ -67,13 +68,14 @@ class Zygote:
         return _reply(watch.ended, clean=trees.empty(self._folder), alive=None)
 
     def _in_session(self, request: dict[str, Any]) -> dict[str, Any]:
+        before = Baseline(self._processes(self._interpreter.pid)() if self._interpreter else [])
         if self._interpreter is None:
             forever = {**self._limits, "cpu_seconds": self._limits["session_cpu_seconds"]}
             self._interpreter = self._fork(_converse, forever)
             self._caged = False
         child = self._interpreter
         self._signal_all(child.pid, signal.SIGCONT)
-        watch = self._watch(child, self._limits)
+        watch = self._watch(child, self._limits, before)
         if write_frame_within(self._limits["wall_seconds"], child.requests, request):
             watch.follow(until_report=True)
         else:
@@ -88,7 +90,7 @@ class Zygote:
         """Stop the code and keep its interpreter, if it lets itself be stopped."""
         stopped = watch.ended.stopped
         grace = {**self._limits, "cpu_seconds": INTERRUPT_SECONDS, "wall_seconds": INTERRUPT_SECONDS}
-        second = self._watch(child, grace)
+        second = self._watch(child, grace, Baseline(self._processes(child.pid)()))
         supervision.interrupt(child.pid)
         second.follow(until_report=True)
         watch.ended.report, watch.ended.stopped = second.ended.report, stopped
@@ -123,8 +125,8 @@ class Zygote:
             os.set_blocking(descriptor, False)
         return _Child(pid, Pipes(*ours), our_requests)
 
-    def _watch(self, child: _Child, limits: dict[str, Any]) -> Watch:
-        return Watch(child.pid, child.pipes, limits, self._processes(child.pid), self._folder, self._disk)
+    def _watch(self, child: _Child, limits: dict[str, Any], before: Baseline) -> Watch:
+        return Watch(child.pid, child.pipes, limits, self._processes(child.pid), self._folder, self._disk, before)
 
     def _processes(self, main: int) -> Any:
         """A function that lists the live processes of the sandbox without this one."""
