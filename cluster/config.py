@@ -109,6 +109,9 @@ class LoopConfig(Settings):
     iterations: PositiveInt = 20
     train_seconds: PositiveFloat | None = None
     """Stop after the iteration in which this much time has passed, whichever comes first; None: no limit."""
+    total_seconds: PositiveFloat | None = None
+    """What the whole command may take, with start, warm start and evaluations: training ends while there is still time
+    for the last evaluation, after one iteration at the least. A resumed run has it anew. None: no limit."""
 
 
 class CheckpointConfig(Settings):

@@ -61,7 +61,7 @@ def launch_training(config: RunConfig, run_dir: Path | None, *, resume: bool) ->
     ):
         directory.write_reward_access(parts.acting.rewards.url, parts.acting.reward_key)
         setup_seconds = time.monotonic() - began
-        outcome = Trainer(config, directory, parts, display, stop).run()
+        outcome = Trainer(config, directory, parts, display, stop, began).run()
     sampled = sampled_rates([record["solved_rate"] for record in directory.read_metrics()])
     summary = _summary(config, outcome, sampled, setup_seconds, time.monotonic() - began)
     directory.write_summary(summary)

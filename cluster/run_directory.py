@@ -106,19 +106,31 @@ class RunDirectory:
         kept = [record for record in self.read_metrics() if record["iteration"] <= iteration]
         write_atomically(self.metrics, "".join(json.dumps(record) + "\n" for record in kept))
 
-    def append_evaluation(self, label: str, greedy: Evaluation, sampled: Evaluation | None) -> None:
-        """Record one pass over the held-out tasks; a repeated label replaces the earlier one when read."""
-        record = {"label": label, "greedy": greedy.as_dict(), "sampled": sampled.as_dict() if sampled else None}
+    def append_evaluation(self, label: str, greedy: Evaluation, sampled: Evaluation | None, seconds: float) -> None:
+        """Record the held-out rates and how long they took; a repeated label replaces the earlier one when read."""
+        record = {
+            "label": label,
+            "greedy": greedy.as_dict(),
+            "sampled": sampled.as_dict() if sampled else None,
+            "seconds": seconds,
+        }
         with self.evaluations.open("a") as file:
             file.write(json.dumps(record, allow_nan=False) + "\n")
 
     def evaluation(self, label: str, mode: str = "greedy") -> Evaluation | None:
         """The newest evaluation under a label, or None."""
-        if not self.evaluations.exists():
-            return None
-        records = [json.loads(line) for line in self.evaluations.read_text().splitlines()]
-        found = [record[mode] for record in records if record["label"] == label and record[mode]]
+        found = [record[mode] for record in self._read_evaluations(label) if record[mode]]
         return Evaluation.from_dict(found[-1]) if found else None
+
+    def evaluation_seconds(self, label: str) -> float:
+        """How long the newest evaluation under a label took; 0 where there is none."""
+        return next((record["seconds"] for record in reversed(self._read_evaluations(label))), 0.0)
+
+    def _read_evaluations(self, label: str) -> list[dict[str, Any]]:
+        if not self.evaluations.exists():
+            return []
+        records = map(json.loads, self.evaluations.read_text().splitlines())
+        return [record for record in records if record["label"] == label]
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         write_atomically(self.summary, json.dumps(summary, indent=2, allow_nan=False) + "\n")

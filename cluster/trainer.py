@@ -63,8 +63,15 @@ class Trainer:
     """One run over running parts."""
 
     def __init__(
-        self, config: RunConfig, directory: RunDirectory, parts: Parts, display: Display, stop: StopFlag
+        self,
+        config: RunConfig,
+        directory: RunDirectory,
+        parts: Parts,
+        display: Display,
+        stop: StopFlag,
+        began: float | None = None,
     ) -> None:
+        """`began`: when the command started, on the monotonic clock; None: now."""
         self._config = config
         self._directory = directory
         self._parts = parts
@@ -72,6 +79,7 @@ class Trainer:
         self._stop = stop
         self._credit = CreditAssigner(config.credit, parts.learner.values)
         self._publisher = _publisher(config, parts)
+        self._began = time.monotonic() if began is None else began
         self._heldout = heldout_tasks(config.task, config.evaluation)
         self.last_batch: list[ScoredTrajectory] = []
         """Trajectories of the newest iteration."""
@@ -197,10 +205,11 @@ class Trainer:
         return report
 
     def _evaluate(self, label: str) -> Evaluation:
+        began = time.monotonic()
         greedy = self._heldout_rate(label, 0.0)
         temperature = self._config.rollout.sampling.temperature
         sampled = self._heldout_rate(label, temperature) if self._config.evaluation.sampled else None
-        self._directory.append_evaluation(label, greedy, sampled)
+        self._directory.append_evaluation(label, greedy, sampled, time.monotonic() - began)
         return greedy
 
     def _heldout_rate(self, label: str, temperature: float) -> Evaluation:
@@ -238,9 +247,17 @@ class Trainer:
         )
 
     def _is_finished(self, state: RunState) -> bool:
-        limit = self._config.loop.train_seconds
-        out_of_time = limit is not None and state.train_seconds >= limit
-        return out_of_time or state.iteration >= self._config.loop.iterations
+        loop = self._config.loop
+        trained_enough = loop.train_seconds is not None and state.train_seconds >= loop.train_seconds
+        return trained_enough or state.iteration >= loop.iterations or self._is_late(state)
+
+    def _is_late(self, state: RunState) -> bool:
+        """Whether one more iteration and the last evaluation, as long as those before, would take too long."""
+        limit = self._config.loop.total_seconds
+        if limit is None or state.iteration == 0:
+            return False
+        needed = state.train_seconds / state.iteration + self._directory.evaluation_seconds("before")
+        return time.monotonic() - self._began + needed > limit
 
 
 def _publisher(config: RunConfig, parts: Parts) -> WeightPublisher:

@@ -73,12 +73,13 @@ def test_metrics_refuse_what_json_does_not_know(directory: RunDirectory) -> None
 
 def test_the_newest_evaluation_of_a_label_counts(directory: RunDirectory) -> None:
     assert directory.evaluation("before") is None
-    directory.append_evaluation("before", EVALUATION, None)
-    directory.append_evaluation("before", replace(EVALUATION, solved=0.9), replace(EVALUATION, solved=0.7))
-    directory.append_evaluation("after", EVALUATION, None)
+    directory.append_evaluation("before", EVALUATION, None, 2.0)
+    directory.append_evaluation("before", replace(EVALUATION, solved=0.9), replace(EVALUATION, solved=0.7), 3.0)
+    directory.append_evaluation("after", EVALUATION, None, 2.0)
     assert directory.evaluation("before") == replace(EVALUATION, solved=0.9)
     assert directory.evaluation("before", "sampled") == replace(EVALUATION, solved=0.7)
     assert directory.evaluation("after", "sampled") is None
+    assert [directory.evaluation_seconds(label) for label in ("before", "after", "never")] == [3.0, 2.0, 0.0]
 
 
 def test_the_key_of_the_reward_service_is_readable_by_its_owner_alone(directory: RunDirectory) -> None:

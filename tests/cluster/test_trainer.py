@@ -8,8 +8,9 @@ import pytest
 from actors.episode import EpisodeRequest
 from cluster.checkpoint import list_checkpoints, load_checkpoint
 from cluster.errors import Stopped
+from cluster.evaluation import summarise
 from cluster.interrupt import StopFlag
-from tests.cluster.builders import FakeRun, small_config
+from tests.cluster.builders import FakeRun, answer_step, episode, small_config
 
 
 def stop_in_iteration(number: int):
@@ -117,6 +118,21 @@ def test_the_time_budget_ends_a_run_after_the_iteration_that_used_it_up(tmp_path
     run = FakeRun(small_config("loop.train_seconds=0.000001"), tmp_path / "run")
     assert run.trainer.run().state.iteration == 1
     assert [path.name for path in list_checkpoints(run.directory.checkpoints)] == ["00000", "00001"]
+
+
+def test_training_ends_while_there_is_time_for_the_last_evaluation_and_after_one_iteration_at_least(
+    tmp_path: Path,
+) -> None:
+    def iterations(before_seconds: float) -> int:
+        run = FakeRun(small_config("loop.total_seconds=3600"), tmp_path / f"{before_seconds}")
+        before = summarise([episode([answer_step()], 1.0)])
+        run.directory.append_evaluation("before", before, None, before_seconds)
+        iteration = run.trainer.run().state.iteration
+        assert run.log[-1] == "play 6"
+        return iteration
+
+    assert iterations(before_seconds=3000.0) == 3
+    assert iterations(before_seconds=3600.0) == 1
 
 
 def test_the_last_iteration_is_saved_however_rarely_checkpoints_come(tmp_path: Path) -> None:
