@@ -129,8 +129,11 @@ class CanaryConfig(Settings):
     """Longest part of a sequence that is compared."""
     bfloat16_mean_gap: PositiveFloat = 0.12
     """Largest mean |Δ log p| in nats; two bfloat16 implementations of one model differ by about 0.04."""
-    float32_max_gap: PositiveFloat = 1e-4
-    """Largest |Δ log p| in nats of any token."""
+    float32_mean_gap: PositiveFloat = 1e-4
+    """Largest mean |Δ log p| in nats; two float32 implementations differ by about 0.00001."""
+    float32_max_gap: PositiveFloat = 1e-3
+    """Largest |Δ log p| in nats of any token. Among improbable tokens one in some hundreds differs by 0.0001 and more
+    where kernels add in another order; one update of the quickstart moves them by some hundredths."""
 
 
 class PlacementConfig(Settings):
