@@ -72,7 +72,7 @@ def check_distances(config: RunConfig) -> None:
     Raises:
         BadConfiguration: the shaping weighs Contribution, and nobody knows how far these tasks are from solved.
     """
-    if not config.rewards.shaping.needs_distance:
+    if not config.rewards.needs_distance:
         return
     for position, level in enumerate(config.task.levels):
         if _task(config.task, 0, position).ground_truth.minimum_calls is None:

@@ -27,6 +27,7 @@ from reward_service.wire import (
     MAX_BODY_BYTES,
     MAX_TRAJECTORIES,
     VERSION_MISMATCH,
+    ConversationItem,
     ItemResult,
     ScoredItem,
     ScoreRequest,
@@ -152,10 +153,12 @@ class _Attempts:
 
 
 def chunks(
-    items: Sequence[TrajectoryItem], max_items: int = MAX_TRAJECTORIES, max_bytes: int = _CHUNK_BYTES
-) -> Iterator[tuple[TrajectoryItem, ...]]:
+    items: Sequence[TrajectoryItem | ConversationItem],
+    max_items: int = MAX_TRAJECTORIES,
+    max_bytes: int = _CHUNK_BYTES,
+) -> Iterator[tuple[TrajectoryItem | ConversationItem, ...]]:
     """Split `items` in order, so that no chunk is over either limit; a single item over `max_bytes` stands alone."""
-    chunk: list[TrajectoryItem] = []
+    chunk: list[TrajectoryItem | ConversationItem] = []
     size = 0
     for item in items:
         item_bytes = len(item.model_dump_json().encode()) + 1
@@ -186,9 +189,9 @@ def _read(response: httpx.Response, request: ScoreRequest) -> ScoreResponse:
         answer = ScoreResponse.model_validate_json(response.content)
     except ValidationError as error:
         raise RewardProtocolError(f"{response.url}: the answer does not fit the contract: {error}") from error
-    expected = [(item.id, len(item.steps)) for item in request.trajectories]
+    expected = [(item.id, _step_count(item)) for item in request.trajectories]
     found = [
-        (result.id, len(result.steps) if isinstance(result, ScoredItem) else len(item.steps))
+        (result.id, len(result.steps) if isinstance(result, ScoredItem) and _step_count(item) is not None else _step_count(item))
         for result, item in zip(answer.results, request.trajectories, strict=False)
     ]
     if found != expected or len(answer.results) != len(expected):
@@ -197,6 +200,11 @@ def _read(response: httpx.Response, request: ScoreRequest) -> ScoreResponse:
             f"expected {expected} in this order"
         )
     return answer
+
+
+def _step_count(item: TrajectoryItem | ConversationItem) -> int | None:
+    """None where the service counts: in messages, every call is a step."""
+    return len(item.steps) if isinstance(item, TrajectoryItem) else None
 
 
 def _refusal(response: httpx.Response) -> RewardRequestError:

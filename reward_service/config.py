@@ -5,15 +5,21 @@ Owns the shaping variants; each is a complete, named recipe, chosen by `kind`. T
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveFloat, PositiveInt, model_validator
+
+from reward_service.answers import NORMALISED, AnswerMatch
 
 KEYS_VARIABLE = "STEPTOOL_REWARD_KEYS"
 KEYS_FILE_VARIABLE = f"{KEYS_VARIABLE}_FILE"
 """The service's keys come from one of these two variables of the environment."""
 
+SCORE_SECONDS = 60.0
+
 Weight = Annotated[float, Field(ge=0, le=1000)]
+SignedWeight = Annotated[float, Field(ge=-1000, le=1000)]
+SignalName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 OutcomeWeight = Annotated[float, Field(gt=0, le=1000)]
 """Never zero: a final reward with the weight 0 trains nothing (the published code multiplies it by 0)."""
 
@@ -35,6 +41,8 @@ class LinearShaping(Settings):
     solved: OutcomeWeight = 1.0
     wrong_cost: Weight = 0.0
     """Taken at the last step of an unsolved trajectory."""
+    extra: dict[SignalName, SignedWeight] = {}
+    """Weights of the signals in `signals.extra`."""
 
     @property
     def needs_distance(self) -> bool:
@@ -88,12 +96,86 @@ Shaping = Annotated[
 ]
 
 
+class StatusSuccess(Settings):
+    """SuccCalling by the typed status of the call; for trajectories of others, by how its result reads."""
+
+    kind: Literal["status"] = "status"
+
+
+class DistanceContribution(Settings):
+    """Contribution by the calls that are still needed, before and after; wants tasks with an exact distance."""
+
+    kind: Literal["distance"] = "distance"
+
+
+class OverlapContribution(Settings):
+    """Contribution by the share of the result that came to stand in the final answer (the paper's rule)."""
+
+    kind: Literal["overlap"] = "overlap"
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.3
+
+
+class TargetSolved(Settings):
+    """IsSolved by the ground truth: an answer, or a state."""
+
+    kind: Literal["target"] = "target"
+    answer: AnswerMatch = NORMALISED
+
+
+class PluginSignal(Settings):
+    """Measured by somebody else's code: an entry point of the group `steptool.signals`."""
+
+    kind: Literal["plugin"] = "plugin"
+    name: Annotated[str, Field(min_length=1, max_length=128)]
+    settings: dict[str, JsonValue] = {}
+    """Given to the entry point; part of the reward version."""
+
+
+class SignalsConfig(Settings):
+    """How each signal is measured."""
+
+    success: Annotated[StatusSuccess | PluginSignal, Field(discriminator="kind")] = StatusSuccess()
+    contribution: Annotated[DistanceContribution | OverlapContribution | PluginSignal, Field(discriminator="kind")] = (
+        DistanceContribution()
+    )
+    solved: Annotated[TargetSolved | PluginSignal, Field(discriminator="kind")] = TargetSolved()
+    extra: Annotated[dict[SignalName, PluginSignal], Field(max_length=16)] = {}
+    """More signals, by names of their own; `shaping.extra` of the linear shaping gives them weights."""
+
+    @model_validator(mode="after")
+    def _names_of_their_own(self) -> Self:
+        taken = sorted({"success", "contribution", "solved", "step_cost", "wrong_cost"} & self.extra.keys())
+        if taken:
+            raise ValueError(f"signals.extra: the names {taken} are taken; choose others")
+        return self
+
+
 class RewardConfig(Settings):
     """Everything that the reward service is started with."""
 
     shaping: Shaping = LinearShaping()
+    signals: SignalsConfig = SignalsConfig()
     replicas: PositiveInt = 1
     cpus_per_replica: PositiveFloat = 0.1
     """Cores that Ray reserves for one replica; scoring by rules takes well under a millisecond a trajectory."""
     start_seconds: PositiveFloat = 120.0
     """Deadline for the service to answer after its start."""
+    score_seconds: PositiveFloat = SCORE_SECONDS
+    """Deadline for the measurements of one request that names none itself."""
+
+    @property
+    def needs_distance(self) -> bool:
+        """Whether tasks must have an exact distance to their solution."""
+        if isinstance(self.shaping, PotentialShaping):
+            return True
+        return self.shaping.needs_distance and isinstance(self.signals.contribution, DistanceContribution)
+
+    @model_validator(mode="after")
+    def _weights_have_signals(self) -> Self:
+        weighted = set(self.shaping.extra) if isinstance(self.shaping, LinearShaping) else set()
+        if weighted != set(self.signals.extra):
+            raise ValueError(
+                f"signals.extra has {sorted(self.signals.extra)} and shaping.extra gives weights to "
+                f"{sorted(weighted)}; name the same signals in both"
+            )
+        return self

@@ -2,7 +2,10 @@
 
 RewardError
 ├── ServiceNotStarted      Ray Serve did not bring the service up
+├── SignalNotFound         a configuration names a signal that is not installed
+├── SignalBroken           a signal of somebody else gave what is no measurement: its author's bug
 ├── UnscorableTrajectory   the trajectory lacks what the shaping needs: the caller's bug
+├── RequestRefused         a strict request held a trajectory that cannot be scored
 ├── ScorerUnavailable      a scorer was lost: infrastructure; the trajectory abstains
 └── RewardRequestError     what a client meets
     ├── RewardUnavailable      no answer before the deadline, or after all retries
@@ -14,6 +17,8 @@ RewardError
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class RewardError(Exception):
     """Root of all errors of this package."""
@@ -21,6 +26,27 @@ class RewardError(Exception):
 
 class ServiceNotStarted(RewardError):
     """Ray Serve did not bring the service up, or brought it up where it was not asked for."""
+
+
+class SignalNotFound(RewardError):
+    """A configuration names a signal that is not installed, or that does not load."""
+
+
+class SignalBroken(RewardError):
+    """A signal of somebody else gave what is no measurement."""
+
+
+class RequestRefused(RewardError):
+    """A strict request held trajectories that cannot be scored; nothing was."""
+
+    def __init__(self, reasons: Mapping[str, str]) -> None:
+        super().__init__(reasons)
+        self.reasons = reasons
+        """By trajectory."""
+
+    def __str__(self) -> str:
+        first = "; ".join(list(self.reasons.values())[:3])
+        return f"{len(self.reasons)} trajectories cannot be scored, and the request is strict: {first}"
 
 
 class UnscorableTrajectory(RewardError):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
-from reward_service.errors import RewardVersionMismatch, ScorerUnavailable
-from reward_service.wire import VERSION_MISMATCH
+from reward_service.errors import RequestRefused, RewardVersionMismatch, ScorerUnavailable
+from reward_service.wire import ITEMS_REFUSED, VERSION_MISMATCH
 from tool_sandbox.http import problems
 from tool_sandbox.http.problems import problem
 
@@ -20,6 +20,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RewardVersionMismatch)
     async def mismatch(request: Request, error: RewardVersionMismatch) -> JSONResponse:
         return problem(409, str(error), kind=VERSION_MISMATCH, expected=error.expected, found=error.found)
+
+    @app.exception_handler(RequestRefused)
+    async def strict(request: Request, error: RequestRefused) -> JSONResponse:
+        return problem(422, str(error), kind=ITEMS_REFUSED, reasons=dict(error.reasons))
 
     @app.exception_handler(ScorerUnavailable)
     async def unavailable(request: Request, error: ScorerUnavailable) -> JSONResponse:

@@ -27,8 +27,8 @@ from ray.serve.schema import ApplicationStatus, LoggingConfig
 from reward_service.api import build_app
 from reward_service.config import KEYS_VARIABLE, RewardConfig
 from reward_service.errors import ServiceNotStarted
-from reward_service.service import RewardService, RuleScorer
-from reward_service.shaping import reward_version
+from reward_service.scoring import Recipe
+from reward_service.service import RewardService
 from tool_sandbox.http.keys import ApiKeys, is_loopback, refuse_open_door
 
 _ONGOING_REQUESTS = 32
@@ -54,7 +54,8 @@ class RewardReplica:
     """One replica: a shell around `build_app`."""
 
     def __init__(self, config: Mapping[str, Any], key_digests: Mapping[str, str]) -> None:
-        self._service = RewardService(RuleScorer(RewardConfig.model_validate(config).shaping))
+        settings = RewardConfig.model_validate(config)
+        self._service = RewardService(Recipe(settings), settings.score_seconds)
         self._keys = ApiKeys(key_digests)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -130,7 +131,7 @@ def start_rewards(
         )
     address = running or _start_serve(_Address(host, port or _free_port(host)))
     url = _url(address, application)
-    endpoint = RewardEndpoint(url, application, reward_version(config.shaping), started_serve=running is None)
+    endpoint = RewardEndpoint(url, application, Recipe(config).version, started_serve=running is None)
     target = serve.RunTarget(_application(config, keys), application, f"/{application}", _quiet())
     try:
         # `serve.run` would wait without a deadline when the cluster has no room for a replica.

@@ -11,7 +11,7 @@ from reward_service import serve_app
 from reward_service.config import KEYS_VARIABLE, OutcomeShaping, RewardConfig
 from reward_service.errors import ServiceNotStarted
 from reward_service.serve_app import build, choose_address, start_rewards, stop_rewards
-from reward_service.shaping import reward_version
+from tests.reward_service.builders import version_of
 from tool_sandbox.errors import InvalidKeys
 from tool_sandbox.http.keys import ApiKeys, digest
 
@@ -59,7 +59,7 @@ def test_an_address_can_be_handed_out_before_the_service_is_there(served):
 def test_a_second_service_has_its_own_shaping_and_leaves_the_first_alone(served):
     config = RewardConfig(shaping=OutcomeShaping())
     endpoint = start_rewards(config, ApiKeys.nobody_asked(), application="second")
-    assert endpoint.reward_version == reward_version(OutcomeShaping())
+    assert endpoint.reward_version == version_of(OutcomeShaping())
     assert httpx.get(f"{endpoint.url}/v1/models").json()["data"][0]["id"] == "outcome_only"
     stop_rewards(endpoint)
     assert httpx.get(f"{endpoint.url}/readyz").status_code == 404

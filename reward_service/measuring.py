@@ -1,0 +1,155 @@
+"""How the signals of one configuration are measured: by rules at once, by other people's code by asking it.
+
+Owns `Measurer`, and `StepSignal`, the interface of a signal that somebody else wrote. One is found through the
+entry-point group `steptool.signals`, whose value is a function that takes the plug-in's settings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import entry_points
+from typing import Protocol
+
+from pydantic import JsonValue
+
+from reward_service.config import OverlapContribution, PluginSignal, SignalsConfig, TargetSolved
+from reward_service.errors import SignalBroken, SignalNotFound
+from reward_service.overlap import contributed
+from reward_service.signals import Called, Episode, Signals, Turn, contribution, solved, success
+from reward_service.wire import StepItem, TrajectoryItem
+from tool_sandbox.tools import CallStatus
+
+GROUP = "steptool.signals"
+RULE_RANGES = {"success": (0.0, 1.0), "contribution": (-1.0, 1.0), "solved": (0.0, 1.0)}
+
+Column = Sequence[float | None]
+"""One value for each step; None where the signal abstains or does not apply."""
+
+
+class StepSignal(Protocol):
+    """A signal that somebody else wrote."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the numbers may: the version of the code, of a model, of a prompt."""
+        ...
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Smallest and largest value."""
+        ...
+
+    async def measure(self, item: TrajectoryItem) -> Column:
+        """One value for each step, in order. For IsSolved the last one counts.
+
+        Raises:
+            ScorerUnavailable: what the signal depends on was lost; the trajectory abstains.
+        """
+        ...
+
+
+class Measurer:
+    """All signals of one configuration."""
+
+    def __init__(self, config: SignalsConfig) -> None:
+        """Load the plug-ins.
+
+        Raises:
+            SignalNotFound: no entry point has the name, or it does not load.
+        """
+        self._config = config
+        chosen = {"success": config.success, "contribution": config.contribution, "solved": config.solved}
+        plugins = {name: one for name, one in {**chosen, **config.extra}.items() if isinstance(one, PluginSignal)}
+        self._asked = {name: load_signal(plugin) for name, plugin in plugins.items()}
+
+    @property
+    def by_rules(self) -> bool:
+        """Whether nothing has to be asked, so that `measured` says it all."""
+        return not self._asked
+
+    @property
+    def fingerprint(self) -> dict[str, JsonValue]:
+        """What decides the measurements."""
+        versions = {name: signal.fingerprint for name, signal in self._asked.items()}
+        return {"signals": self._config.model_dump(mode="json"), "plugins": {**versions}}
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """Of every signal, by name."""
+        return {**RULE_RANGES, **{name: signal.range for name, signal in self._asked.items()}}
+
+    async def measure(self, item: TrajectoryItem, episode: Episode) -> tuple[Signals, ...]:
+        """The signals of every step; IsSolved stands at the last one.
+
+        Raises:
+            ScorerUnavailable: a signal lost what it depends on.
+            SignalBroken: a signal gave what is none.
+        """
+        columns = await asyncio.gather(*(_ask(name, signal, item) for name, signal in self._asked.items()))
+        return self.measured(item, episode, dict(zip(self._asked, columns, strict=True)))
+
+    def measured(
+        self, item: TrajectoryItem, episode: Episode, asked: Mapping[str, Column] | None = None
+    ) -> tuple[Signals, ...]:
+        """The signals of every step, with the columns that were `asked` in place of the rules'."""
+        columns = asked or {}
+        last = len(episode.turns) - 1
+        verdict = self._solved(episode, columns)
+        return tuple(
+            Signals(
+                columns["success"][i] if "success" in columns else success(turn),
+                columns["contribution"][i] if "contribution" in columns else self._contribution(turn, step, episode),
+                verdict if i == last else None,
+                {name: columns[name][i] for name in self._config.extra},
+            )
+            for i, (turn, step) in enumerate(zip(episode.turns, item.steps, strict=True))
+        )
+
+    def _contribution(self, turn: Turn, step: StepItem, episode: Episode) -> float | None:
+        rule = self._config.contribution
+        if not isinstance(rule, OverlapContribution) or not isinstance(turn, Called) or turn.lost:
+            return contribution(turn)
+        if turn.status is not CallStatus.OK:
+            return 0.0
+        return contributed(step.observation or "", episode.answer, rule.threshold)
+
+    def _solved(self, episode: Episode, columns: Mapping[str, Column]) -> float | None:
+        if "solved" in columns:
+            return columns["solved"][-1] if columns["solved"] else None
+        rule = self._config.solved
+        return solved(episode, rule.answer) if isinstance(rule, TargetSolved) else None
+
+
+def load_signal(plugin: PluginSignal) -> StepSignal:
+    """The signal behind an entry point.
+
+    Raises:
+        SignalNotFound: no entry point has the name, or it does not load.
+    """
+    known = {found.name: found for found in entry_points(group=GROUP)}
+    if plugin.name not in known:
+        raise SignalNotFound(
+            f"signal {plugin.name!r}: no entry point of the group {GROUP!r} has this name; found {sorted(known)}; "
+            "install the package that brings it"
+        )
+    try:
+        make: Callable[[Mapping[str, JsonValue]], StepSignal] = known[plugin.name].load()
+        return make(plugin.settings)
+    except Exception as error:
+        raise SignalNotFound(f"signal {plugin.name!r}: {known[plugin.name].value} does not load: {error}") from error
+
+
+async def _ask(name: str, signal: StepSignal, item: TrajectoryItem) -> Column:
+    column = await signal.measure(item)
+    low, high = signal.range
+    good = all(value is None or (math.isfinite(value) and low <= value <= high) for value in column)
+    if len(column) != len(item.steps) or not good:
+        raise SignalBroken(
+            f"signal {name!r}: gave {list(column)[:8]} for {len(item.steps)} steps; expected one value in "
+            f"[{low:g}, {high:g}] or None for each"
+        )
+    return column
+
+
