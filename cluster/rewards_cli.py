@@ -1,0 +1,163 @@
+"""`steptool serve-rewards`, `score` and `rescore`: step rewards without a training run.
+
+Owns the commands, their arguments and their tables; the work is done by `reward_service` and `cluster.rescore`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from cluster.errors import BadConfiguration
+from cluster.exit_codes import exit_codes
+from cluster.reward_file import read_rewards
+from reward_service.client import RewardClient, RewardSource
+from reward_service.config import KEYS_FILE_VARIABLE, KEYS_VARIABLE, RewardConfig
+from reward_service.errors import SignalNotFound
+from reward_service.offline import Annotation, InvalidFile, annotate, read_trajectories
+from tool_sandbox.config import HttpConfig
+from tool_sandbox.errors import InvalidKeys
+from tool_sandbox.http.keys import ApiKeys, refuse_open_door
+
+if TYPE_CHECKING:
+    from cluster.rescore import Rescored
+
+RewardFile = Annotated[
+    Path | None, typer.Option(help="YAML file with the reward configuration; default: the linear shaping by rules.")
+]
+KEY_VARIABLE = "STEPTOOL_REWARD_KEY"
+
+
+def serve_rewards(
+    host: Annotated[str, typer.Option(help="Address to listen at; beyond loopback only with keys.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen at; 0 takes a free one.", min=0, max=65535)] = 8000,
+    reward: RewardFile = None,
+) -> None:
+    """Serve step rewards from this machine alone: POST /v1/score, and a page for people at /.
+
+    Keys come from [bold]STEPTOOL_REWARD_KEYS[/] or from the file that [bold]STEPTOOL_REWARD_KEYS_FILE[/] names: one
+    name:sha256-of-the-key a line. Without keys, only this machine is let in. For a cluster there is Ray Serve:
+    [bold]serve deploy deploy/serve/rewards.yaml[/].
+    """
+    with exit_codes():
+        _serve(read_rewards(reward) if reward else RewardConfig(), host, port)
+
+
+def score(
+    source: Annotated[Path, typer.Argument(help="Trajectories: .jsonl or .parquet, one a line or row.")],
+    out: Annotated[Path, typer.Argument(help="Where to append the results, as JSON lines; continued if it is there.")],
+    reward: RewardFile = None,
+    url: Annotated[str | None, typer.Option(help="Ask a running service instead, e.g. http://127.0.0.1:8000.")] = None,
+) -> None:
+    """Score a file of trajectories, step by step. Stop it and run it again: it goes on where it stopped.
+
+    A line holds what `POST /v1/score` takes: an id, and steps or OpenAI messages. With [bold]--url[/] the key is read
+    from [bold]STEPTOOL_REWARD_KEY[/]. The last line printed is one JSON object.
+    """
+    with exit_codes():
+        if url is not None and reward is not None:
+            raise BadConfiguration("--url and --reward: found both; the service at --url has its own configuration")
+        try:
+            annotation = asyncio.run(_annotated(source, out, reward, url))
+        except InvalidFile as error:
+            raise BadConfiguration(str(error)) from error
+        typer.echo(json.dumps(annotation.as_dict()))
+
+
+def rescore(
+    run: Annotated[Path, typer.Argument(help="Directory of a run, e.g. runs/latest.")],
+    reward: Annotated[Path, typer.Option(help="YAML file with the other reward configuration.")],
+) -> None:
+    """Score a recorded run in another way, and show what rewards, advantages and loss would have been.
+
+    Nothing is generated and no model is loaded. The last line printed is one JSON object.
+    """
+    from cluster.rescore import rescore as go_through
+
+    with exit_codes():
+        console, found = Console(stderr=True), None
+        with Progress(console=console, transient=True) as progress:
+            task = progress.add_task("iterations", total=None)
+            for done, total, found in go_through(run, reward):
+                progress.update(task, completed=done, total=total)
+        if found is not None:
+            Console().print(_differences(found))
+            typer.echo(json.dumps(found.as_dict()))
+
+
+def _serve(config: RewardConfig, host: str, port: int) -> None:
+    keys = _keys(host)
+    from reward_service.api import build_app
+    from reward_service.scoring import Recipe
+    from reward_service.service import RewardService
+    from tool_sandbox.http.server import listen, serve
+
+    try:
+        service = RewardService(Recipe(config), config.score_seconds)
+        listener = listen(host, port)
+    except SignalNotFound as error:
+        raise BadConfiguration(str(error)) from error
+    except OSError as error:
+        raise BadConfiguration(f"--host {host} --port {port}: cannot listen there ({error.strerror})") from error
+    with listener:
+        address = f"http://{host}:{listener.getsockname()[1]}"
+        version = service.reward_version[:12]
+        typer.echo(f"serving rewards {version} at {address} with {len(keys.digests)} keys; stop with Ctrl-C")
+        serve(build_app(service, keys), HttpConfig(), listener)
+
+
+async def _annotated(source: Path, out: Path, reward: Path | None, url: str | None) -> Annotation:
+    items = read_trajectories(source)
+    annotation = Annotation()
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("trajectories", total=len(items))
+        async for annotation in annotate(items, out, _source(reward, url)):
+            progress.update(task, completed=annotation.trajectories)
+    return annotation
+
+
+def _source(reward: Path | None, url: str | None) -> RewardSource:
+    if url is not None:
+        return RewardClient(url, os.environ.get(KEY_VARIABLE))
+    from reward_service.scoring import Recipe
+    from reward_service.service import RewardService
+
+    config = read_rewards(reward) if reward else RewardConfig()
+    try:
+        return RewardService(Recipe(config), config.score_seconds)
+    except SignalNotFound as error:
+        raise BadConfiguration(str(error)) from error
+
+
+def _keys(host: str) -> ApiKeys:
+    try:
+        named = {KEYS_VARIABLE, KEYS_FILE_VARIABLE} & os.environ.keys()
+        keys = ApiKeys.load(os.environ, KEYS_VARIABLE) if named else ApiKeys.nobody_asked()
+        refuse_open_door("reward service", host, keys)
+    except InvalidKeys as error:
+        raise BadConfiguration(f"{error} (variable {KEYS_VARIABLE} or {KEYS_FILE_VARIABLE})") from error
+    except ValueError as error:
+        raise BadConfiguration(f"--host {host}: expected an IP address or localhost ({error})") from error
+    return keys
+
+
+def _differences(found: Rescored) -> Table:
+    table = Table(
+        *("iteration", "steps", "reward", "→", "advantages of one sign", "correlation", "loss", "→"),
+        title=f"{found.version_before[:12]} → {found.version_after[:12]}",
+    )
+    for one in found.iterations:
+        table.add_row(
+            *(str(one.iteration), str(one.steps), f"{one.reward_before:+.3f}", f"{one.reward_after:+.3f}"),
+            *(f"{one.advantage_agreement:.0%}", f"{one.correlation:+.2f}"),
+            *(f"{one.loss_before:+.4f}", f"{one.loss_after:+.4f}"),
+        )
+    return table
