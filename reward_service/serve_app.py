@@ -51,12 +51,17 @@ _PROBE_SECONDS = 5.0
 )
 @serve.ingress()
 class RewardReplica:
-    """One replica: a shell around `build_app`."""
+    """One replica: a shell around `build_app`. Its `user_config` replaces fields of the configuration while it runs."""
 
     def __init__(self, config: Mapping[str, Any], key_digests: Mapping[str, str]) -> None:
+        self._config = config
         settings = RewardConfig.model_validate(config)
         self._service = RewardService(Recipe(settings), settings.score_seconds)
         self._keys = ApiKeys(key_digests)
+
+    def reconfigure(self, user_config: Mapping[str, Any]) -> None:
+        """Called by Serve with every `user_config`: another recipe, from the next request on, without a restart."""
+        self._service.use(Recipe(RewardConfig.model_validate({**self._config, **user_config})))
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return build_app(self._service, self._keys)

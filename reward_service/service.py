@@ -72,7 +72,15 @@ class RewardService:
         """`score_seconds`: deadline for the measurements of a request that names none itself."""
         self._scorer = scorer
         self._seconds = score_seconds
-        self.reward_version = scorer.version
+
+    @property
+    def reward_version(self) -> str:
+        """Of the scorer that the next request meets."""
+        return self._scorer.version
+
+    def use(self, scorer: Scorer) -> None:
+        """Score by another recipe from the next request on; a request at work ends by the one that it began with."""
+        self._scorer = scorer
 
     async def score(self, request: ScoreRequest) -> ScoreResponse:
         """Score every trajectory.
@@ -81,12 +89,13 @@ class RewardService:
             RewardVersionMismatch: the request insists on another version.
             RequestRefused: the request is strict, and a trajectory cannot be scored.
         """
-        if request.reward_version not in (None, self.reward_version):
-            raise RewardVersionMismatch(expected=request.reward_version, found=self.reward_version)
-        results = await self._results(request)
+        scorer = self._scorer
+        if request.reward_version not in (None, scorer.version):
+            raise RewardVersionMismatch(expected=request.reward_version, found=scorer.version)
+        results = await self._results(request, scorer)
         if request.options.strict:
             _refuse_failures(results)
-        return ScoreResponse(reward_version=self.reward_version, results=tuple(results))
+        return ScoreResponse(reward_version=scorer.version, results=tuple(results))
 
     async def check(self) -> None:
         """Score a known trajectory.
@@ -107,28 +116,29 @@ class RewardService:
             signals=about.ranges,
         )
 
-    async def _results(self, request: ScoreRequest) -> list[ItemResult]:
+    async def _results(self, request: ScoreRequest, scorer: Scorer) -> list[ItemResult]:
         options = request.options
         seconds = self._seconds if options.deadline_ms is None else options.deadline_ms / 1000.0
-        work = [self._result(item, options, seconds) for item in request.trajectories]
+        work = [_result(scorer, item, options, seconds) for item in request.trajectories]
         # Rules never wait, so tasks of their own would only cost.
-        return [await one for one in work] if self._scorer.by_rules else await asyncio.gather(*work)
+        return [await one for one in work] if scorer.by_rules else await asyncio.gather(*work)
 
-    async def _result(
-        self, item: TrajectoryItem | ConversationItem, options: ScoreOptions, seconds: float
-    ) -> ItemResult:
-        try:
-            plain = _plain(item)
-            async with asyncio.timeout(seconds):
-                reward = await self._scorer.score(plain)
-            return scored_item(plain, reward, options)
-        except UnscorableTrajectory as error:
-            return _failed(item.id, "data", error)
-        except ScorerUnavailable as error:
-            return _failed(item.id, "infrastructure", error)
-        except TimeoutError:
-            late = ScorerUnavailable(f"trajectory {item.id!r}: not scored within {seconds:g} s")
-            return _failed(item.id, "infrastructure", late)
+
+async def _result(
+    scorer: Scorer, item: TrajectoryItem | ConversationItem, options: ScoreOptions, seconds: float
+) -> ItemResult:
+    try:
+        plain = _plain(item)
+        async with asyncio.timeout(seconds):
+            reward = await scorer.score(plain)
+        return scored_item(plain, reward, options)
+    except UnscorableTrajectory as error:
+        return _failed(item.id, "data", error)
+    except ScorerUnavailable as error:
+        return _failed(item.id, "infrastructure", error)
+    except TimeoutError:
+        late = ScorerUnavailable(f"trajectory {item.id!r}: not scored within {seconds:g} s")
+        return _failed(item.id, "infrastructure", late)
 
 
 def scored_item(item: TrajectoryItem, reward: TrajectoryReward, options: ScoreOptions) -> ScoredItem:

@@ -8,7 +8,7 @@ from ray import serve
 from ray.exceptions import RayActorError
 
 from reward_service import serve_app
-from reward_service.config import KEYS_VARIABLE, OutcomeShaping, RewardConfig
+from reward_service.config import KEYS_VARIABLE, OutcomeShaping, PaperShaping, RewardConfig
 from reward_service.errors import ServiceNotStarted
 from reward_service.serve_app import build, choose_address, start_rewards, stop_rewards
 from tests.reward_service.builders import version_of
@@ -89,3 +89,18 @@ def test_a_service_that_ray_has_no_room_for_gives_up_at_its_deadline_and_cleans_
     with pytest.raises(ServiceNotStarted, match=r"not ready within 1 s.*needs 1 x 10000 CPUs"):
         start_rewards(config, ApiKeys.nobody_asked(), application="huge")
     assert "huge" not in serve.status().applications
+
+
+def test_another_user_config_is_another_recipe_under_the_same_address(served):
+    address = choose_address("second")
+    versions = []
+    for shaping in ({"kind": "outcome_only"}, {"kind": "paper"}):
+        deployment = serve_app.RewardReplica.options(
+            user_config={"shaping": shaping}, ray_actor_options={"num_cpus": 0.1}
+        )
+        serve.run(
+            deployment.bind(RewardConfig().model_dump(mode="json"), {}), name="second", route_prefix="/second"
+        )
+        versions.append(httpx.get(f"{address.url}/readyz").json()["reward_version"])
+    serve.delete("second")
+    assert versions == [version_of(OutcomeShaping()), version_of(PaperShaping())]
