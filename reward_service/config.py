@@ -10,6 +10,8 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveFloat, PositiveInt, model_validator
 
 from reward_service.answers import NORMALISED, AnswerMatch
+from reward_service.judge.config import JudgeConfig
+from reward_service.store.config import NoStore, StoreConfig
 
 KEYS_VARIABLE = "STEPTOOL_REWARD_KEYS"
 KEYS_FILE_VARIABLE = f"{KEYS_VARIABLE}_FILE"
@@ -131,16 +133,28 @@ class PluginSignal(Settings):
     """Given to the entry point; part of the reward version."""
 
 
+class JudgeSignal(Settings):
+    """Measured by the judge that `rewards.judge` describes."""
+
+    kind: Literal["judge"] = "judge"
+
+
 class SignalsConfig(Settings):
     """How each signal is measured."""
 
-    success: Annotated[StatusSuccess | PluginSignal, Field(discriminator="kind")] = StatusSuccess()
-    contribution: Annotated[DistanceContribution | OverlapContribution | PluginSignal, Field(discriminator="kind")] = (
-        DistanceContribution()
-    )
-    solved: Annotated[TargetSolved | PluginSignal, Field(discriminator="kind")] = TargetSolved()
+    success: Annotated[StatusSuccess | JudgeSignal | PluginSignal, Field(discriminator="kind")] = StatusSuccess()
+    contribution: Annotated[
+        DistanceContribution | OverlapContribution | JudgeSignal | PluginSignal, Field(discriminator="kind")
+    ] = DistanceContribution()
+    solved: Annotated[TargetSolved | JudgeSignal | PluginSignal, Field(discriminator="kind")] = TargetSolved()
     extra: Annotated[dict[SignalName, PluginSignal], Field(max_length=16)] = {}
     """More signals, by names of their own; `shaping.extra` of the linear shaping gives them weights."""
+
+    @property
+    def judged(self) -> frozenset[str]:
+        """The places that a judge fills."""
+        places = {"success": self.success, "contribution": self.contribution, "solved": self.solved}
+        return frozenset(name for name, one in places.items() if isinstance(one, JudgeSignal))
 
     @model_validator(mode="after")
     def _names_of_their_own(self) -> Self:
@@ -155,6 +169,10 @@ class RewardConfig(Settings):
 
     shaping: Shaping = LinearShaping()
     signals: SignalsConfig = SignalsConfig()
+    judge: JudgeConfig | None = None
+    """Who measures the signals of the kind `judge`."""
+    store: StoreConfig = NoStore()
+    """Where scores and votes are kept, so that each is made once."""
     replicas: PositiveInt = 1
     cpus_per_replica: PositiveFloat = 0.1
     """Cores that Ray reserves for one replica; scoring by rules takes well under a millisecond a trajectory."""
@@ -162,6 +180,13 @@ class RewardConfig(Settings):
     """Deadline for the service to answer after its start."""
     score_seconds: PositiveFloat = SCORE_SECONDS
     """Deadline for the measurements of one request that names none itself."""
+
+    @model_validator(mode="after")
+    def _a_judge_where_one_is_asked(self) -> Self:
+        if bool(self.signals.judged) != (self.judge is not None):
+            found = f"signals {sorted(self.signals.judged)} of the kind judge, and {'a' if self.judge else 'no'} judge"
+            raise ValueError(f"rewards: found {found}; describe one in `judge` where a signal asks it, and only there")
+        return self
 
     @property
     def needs_distance(self) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Protocol
 
@@ -26,6 +27,33 @@ RULE_RANGES = {"success": (0.0, 1.0), "contribution": (-1.0, 1.0), "solved": (0.
 
 Column = Sequence[float | None]
 """One value for each step; None where the signal abstains or does not apply."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What somebody who was asked says of a trajectory."""
+
+    columns: Mapping[str, Column]
+    """By signal."""
+    why: Sequence[str | None]
+    """In words, for each step."""
+
+
+class JudgeOfSteps(Protocol):
+    """Whoever measures all three signals at once."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the numbers may."""
+        ...
+
+    async def told(self, item: TrajectoryItem) -> Told:
+        """Success, contribution and IsSolved of every step.
+
+        Raises:
+            ScorerUnavailable: what the judge depends on was lost.
+        """
+        ...
 
 
 class StepSignal(Protocol):
@@ -53,8 +81,8 @@ class StepSignal(Protocol):
 class Measurer:
     """All signals of one configuration."""
 
-    def __init__(self, config: SignalsConfig) -> None:
-        """Load the plug-ins.
+    def __init__(self, config: SignalsConfig, judge: JudgeOfSteps | None = None) -> None:
+        """Load the plug-ins. `judge` fills the places of the kind `judge`.
 
         Raises:
             SignalNotFound: no entry point has the name, or it does not load.
@@ -63,32 +91,42 @@ class Measurer:
         chosen = {"success": config.success, "contribution": config.contribution, "solved": config.solved}
         plugins = {name: one for name, one in {**chosen, **config.extra}.items() if isinstance(one, PluginSignal)}
         self._asked = {name: load_signal(plugin) for name, plugin in plugins.items()}
+        self._judge = judge if config.judged else None
+        if config.judged and judge is None:
+            raise ValueError(f"signals {sorted(config.judged)}: a judge is to measure them, and none was given")
 
     @property
     def by_rules(self) -> bool:
         """Whether nothing has to be asked, so that `measured` says it all."""
-        return not self._asked
+        return not self._asked and self._judge is None
 
     @property
     def fingerprint(self) -> dict[str, JsonValue]:
         """What decides the measurements."""
         versions = {name: signal.fingerprint for name, signal in self._asked.items()}
-        return {"signals": self._config.model_dump(mode="json"), "plugins": {**versions}}
+        judge = self._judge.fingerprint if self._judge else None
+        return {"signals": self._config.model_dump(mode="json"), "plugins": {**versions}, "judge": judge}
 
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:
         """Of every signal, by name."""
         return {**RULE_RANGES, **{name: signal.range for name, signal in self._asked.items()}}
 
-    async def measure(self, item: TrajectoryItem, episode: Episode) -> tuple[Signals, ...]:
-        """The signals of every step; IsSolved stands at the last one.
+    async def measure(self, item: TrajectoryItem, episode: Episode) -> tuple[Sequence[Signals], Sequence[str | None]]:
+        """The signals of every step, and why; IsSolved stands at the last one.
 
         Raises:
             ScorerUnavailable: a signal lost what it depends on.
             SignalBroken: a signal gave what is none.
         """
-        columns = await asyncio.gather(*(_ask(name, signal, item) for name, signal in self._asked.items()))
-        return self.measured(item, episode, dict(zip(self._asked, columns, strict=True)))
+        told, *columns = await asyncio.gather(
+            self._told(item), *(_ask(name, signal, item) for name, signal in self._asked.items())
+        )
+        judged = {name: told.columns[name] for name in self._config.judged}
+        return self.measured(item, episode, {**judged, **dict(zip(self._asked, columns, strict=True))}), told.why
+
+    async def _told(self, item: TrajectoryItem) -> Told:
+        return await self._judge.told(item) if self._judge else Told({}, [None] * len(item.steps))
 
     def measured(
         self, item: TrajectoryItem, episode: Episode, asked: Mapping[str, Column] | None = None

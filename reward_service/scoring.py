@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from reward_service.config import RewardConfig, Shaping
 from reward_service.errors import UnscorableTrajectory
-from reward_service.measuring import Measurer
+from reward_service.measuring import JudgeOfSteps, Measurer
 from reward_service.rewards import Component, StepReward, TrajectoryReward
 from reward_service.shaping import MissingSignal, recipe_version, step_components
 from reward_service.signals import Episode, Signals
@@ -31,14 +31,14 @@ class Description:
 class Recipe:
     """How one configuration turns a trajectory into rewards."""
 
-    def __init__(self, config: RewardConfig) -> None:
-        """Load what the configuration names.
+    def __init__(self, config: RewardConfig, judge: JudgeOfSteps | None = None) -> None:
+        """Load what the configuration names; `judge` is asked where it wants one.
 
         Raises:
             SignalNotFound: a signal of somebody else is not installed.
         """
         self._shaping: Shaping = config.shaping
-        self._measurer = Measurer(config.signals)
+        self._measurer = Measurer(config.signals, judge)
 
     @cached_property
     def version(self) -> str:
@@ -63,23 +63,25 @@ class Recipe:
             ScorerUnavailable: a signal lost what it depends on.
         """
         episode = _episode(item)
-        measurer = self._measurer
-        signals = measurer.measured(item, episode) if measurer.by_rules else await measurer.measure(item, episode)
-        return self._shaped(item, episode, signals)
+        if self._measurer.by_rules:
+            return self._shaped(item, episode, self._measurer.measured(item, episode), [None] * len(item.steps))
+        return self._shaped(item, episode, *await self._measurer.measure(item, episode))
 
-    def _shaped(self, item: TrajectoryItem, episode: Episode, signals: Sequence[Signals]) -> TrajectoryReward:
+    def _shaped(
+        self, item: TrajectoryItem, episode: Episode, signals: Sequence[Signals], why: Sequence[str | None]
+    ) -> TrajectoryReward:
         try:
             parts = step_components(episode, signals, self._shaping)
         except MissingSignal as error:
             raise UnscorableTrajectory(item.id, str(error)) from error
-        steps = (_step(one, found) for one, found in zip(parts, signals, strict=True))
+        steps = (_step(*one) for one in zip(parts, signals, why, strict=True))
         return TrajectoryReward(item.id, tuple(steps), signals[-1].solved if signals else None, self.version)
 
 
-def _step(parts: tuple[Component, ...] | None, signals: Signals) -> StepReward:
+def _step(parts: tuple[Component, ...] | None, signals: Signals, why: str | None) -> StepReward:
     if parts is None:
-        return StepReward(None, signals.by_name())
-    return StepReward(sum((part.value for part in parts), 0.0), signals.by_name(), parts)
+        return StepReward(None, signals.by_name(), why=why)
+    return StepReward(sum((part.value for part in parts), 0.0), signals.by_name(), parts, why)
 
 
 def _episode(item: TrajectoryItem) -> Episode:

@@ -82,6 +82,9 @@ class Signals:
     extra: Mapping[str, float | None] = field(default_factory=dict)
     """Signals that a configuration added, by name."""
 
+    abstains: bool = False
+    """Whether somebody who was asked for a signal of this step had none to give. Where it is needed, the step abstains."""
+
     def by_name(self) -> dict[str, float | None]:
         """All of them."""
         return {"success": self.success, "contribution": self.contribution, "solved": self.solved, **self.extra}
