@@ -10,12 +10,13 @@ import asyncio
 from collections.abc import Sequence
 
 from reward_service.errors import ScorerUnavailable
+from reward_service.finding import content_digest
 from reward_service.judge.judge import Judge
 from reward_service.judge.judgement import Judgement, Spread
 from reward_service.judge.votes import vote_bytes, vote_of
 from reward_service.measuring import Told
 from reward_service.store.errors import ResultsLate, StoreUnavailable
-from reward_service.store.keys import Key, digest_of
+from reward_service.store.keys import Key
 from reward_service.store.once import Failure, Once, Outcome
 from reward_service.wire import TrajectoryItem
 
@@ -49,7 +50,7 @@ class JudgeSignals:
 
     async def _votes(self, item: TrajectoryItem) -> Sequence[bytes]:
         config = self._judge.config
-        digest = digest_of(item.model_dump(mode="json", exclude={"id": True, "task": {"id", "level"}}))
+        digest = content_digest(item)
         keys = [Key("vote", self.fingerprint, digest, ordinal) for ordinal in range(config.votes)]
 
         async def cast(positions: Sequence[int]) -> Sequence[Outcome]:

@@ -18,7 +18,7 @@ from pydantic import JsonValue
 from reward_service.config import OverlapContribution, PluginSignal, SignalsConfig, TargetSolved
 from reward_service.errors import SignalBroken, SignalNotFound
 from reward_service.overlap import contributed
-from reward_service.signals import Called, Episode, Signals, Turn, contribution, solved, success
+from reward_service.signals import Answered, Called, Episode, Signals, Turn, contribution, solved, success
 from reward_service.wire import StepItem, TrajectoryItem
 from tool_sandbox.tools import CallStatus
 
@@ -141,6 +141,7 @@ class Measurer:
                 columns["contribution"][i] if "contribution" in columns else self._contribution(turn, step, episode),
                 verdict if i == last else None,
                 {name: columns[name][i] for name in self._config.extra},
+                _abstains(turn, columns, i),
             )
             for i, (turn, step) in enumerate(zip(episode.turns, item.steps, strict=True))
         )
@@ -158,6 +159,12 @@ class Measurer:
             return columns["solved"][-1] if columns["solved"] else None
         rule = self._config.solved
         return solved(episode, rule.answer) if isinstance(rule, TargetSolved) else None
+
+
+def _abstains(turn: Turn, columns: Mapping[str, Column], position: int) -> bool:
+    if isinstance(turn, Answered):
+        return False
+    return any(name in columns and columns[name][position] is None for name in ("success", "contribution"))
 
 
 def load_signal(plugin: PluginSignal) -> StepSignal:

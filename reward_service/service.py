@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
-from typing import Protocol
 
 from reward_service.config import SCORE_SECONDS
 from reward_service.errors import RequestRefused, RewardVersionMismatch, ScorerUnavailable, UnscorableTrajectory
+from reward_service.finding import ComputedRewards, FindsRewards, Found, Scorer
 from reward_service.rewards import Component, StepReward, TrajectoryReward
-from reward_service.scoring import Description
 from reward_service.wire import (
     ComponentItem,
     ConversationItem,
@@ -37,41 +35,19 @@ _PROBE = TrajectoryItem(
 )
 
 
-class Scorer(Protocol):
-    """Whatever turns one trajectory into rewards; `scoring.Recipe` is the one."""
-
-    @property
-    def version(self) -> str:
-        """The reward version."""
-        ...
-
-    @property
-    def by_rules(self) -> bool:
-        """Whether `score` never waits for anything."""
-        ...
-
-    @property
-    def description(self) -> Description:
-        """What a caller may want to know."""
-        ...
-
-    async def score(self, item: TrajectoryItem) -> TrajectoryReward:
-        """One reward for each step.
-
-        Raises:
-            UnscorableTrajectory: the trajectory lacks what the shaping needs.
-            ScorerUnavailable: what the scorer depends on was lost.
-        """
-        ...
-
-
 class RewardService:
     """A `RewardSource` in this process: results in order, and one bad trajectory never spoils the others."""
 
-    def __init__(self, scorer: Scorer, score_seconds: float = SCORE_SECONDS) -> None:
-        """`score_seconds`: deadline for the measurements of a request that names none itself."""
+    def __init__(
+        self, scorer: Scorer, score_seconds: float = SCORE_SECONDS, rewards: FindsRewards | None = None
+    ) -> None:
+        """`score_seconds`: deadline for the measurements of a request that names none itself.
+
+        `rewards` keeps what was scored; None computes every time.
+        """
         self._scorer = scorer
         self._seconds = score_seconds
+        self._rewards = rewards or ComputedRewards()
 
     @property
     def reward_version(self) -> str:
@@ -92,10 +68,18 @@ class RewardService:
         scorer = self._scorer
         if request.reward_version not in (None, scorer.version):
             raise RewardVersionMismatch(expected=request.reward_version, found=scorer.version)
-        results = await self._results(request, scorer)
+        results = await self._results(scorer, request)
         if request.options.strict:
             _refuse_failures(results)
         return ScoreResponse(reward_version=scorer.version, results=tuple(results))
+
+    async def _results(self, scorer: Scorer, request: ScoreRequest) -> list[ItemResult]:
+        options = request.options
+        seconds = self._seconds if options.deadline_ms is None else options.deadline_ms / 1000.0
+        read = [_read(item) for item in request.trajectories]
+        plain = [item for item in read if isinstance(item, TrajectoryItem)]
+        found = dict(zip((item.id for item in plain), await self._rewards.find(scorer, plain, seconds), strict=True))
+        return [item if isinstance(item, FailedItem) else _told(item, found[item.id], options) for item in read]
 
     async def check(self) -> None:
         """Score a known trajectory.
@@ -116,29 +100,15 @@ class RewardService:
             signals=about.ranges,
         )
 
-    async def _results(self, request: ScoreRequest, scorer: Scorer) -> list[ItemResult]:
-        options = request.options
-        seconds = self._seconds if options.deadline_ms is None else options.deadline_ms / 1000.0
-        work = [_result(scorer, item, options, seconds) for item in request.trajectories]
-        # Rules never wait, so tasks of their own would only cost.
-        return [await one for one in work] if scorer.by_rules else await asyncio.gather(*work)
 
-
-async def _result(
-    scorer: Scorer, item: TrajectoryItem | ConversationItem, options: ScoreOptions, seconds: float
-) -> ItemResult:
-    try:
-        plain = _plain(item)
-        async with asyncio.timeout(seconds):
-            reward = await scorer.score(plain)
-        return scored_item(plain, reward, options)
-    except UnscorableTrajectory as error:
-        return _failed(item.id, "data", error)
-    except ScorerUnavailable as error:
-        return _failed(item.id, "infrastructure", error)
-    except TimeoutError:
-        late = ScorerUnavailable(f"trajectory {item.id!r}: not scored within {seconds:g} s")
-        return _failed(item.id, "infrastructure", late)
+def _told(item: TrajectoryItem, found: Found, options: ScoreOptions) -> ItemResult:
+    match found:
+        case TrajectoryReward():
+            return scored_item(item, found, options)
+        case UnscorableTrajectory():
+            return _failed(item.id, "data", found)
+        case ScorerUnavailable():
+            return _failed(item.id, "infrastructure", found)
 
 
 def scored_item(item: TrajectoryItem, reward: TrajectoryReward, options: ScoreOptions) -> ScoredItem:
@@ -181,8 +151,13 @@ def _why(step: StepItem, reward: StepReward) -> str:
     return f"{ended}; calls still needed: {step.progress.before} before, {step.progress.after} after"
 
 
-def _plain(item: TrajectoryItem | ConversationItem) -> TrajectoryItem:
-    return item if isinstance(item, TrajectoryItem) else item.trajectory()
+def _read(item: TrajectoryItem | ConversationItem) -> TrajectoryItem | FailedItem:
+    if isinstance(item, TrajectoryItem):
+        return item
+    try:
+        return item.trajectory()
+    except UnscorableTrajectory as error:
+        return _failed(item.id, "data", error)
 
 
 def _failed(trajectory_id: str, kind: str, error: Exception) -> FailedItem:

@@ -5,7 +5,7 @@ abstains. Pure.
 
 Three rules hold for every shaping. A lost call abstains: infrastructure is never rewarded and never punished. The last
 step abstains where nobody knows whether the task was solved. A shaping that needs a signal which the data cannot give
-raises `MissingSignal`; it never puts a zero in its place.
+raises `MissingSignal`, and a step abstains where a judge had none to give; it never puts a zero in its place.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def step_components(
         try:
             parts.append(_step(turn, signals, distance, shaping, last=position == last))
         except MissingSignal as error:
-            raise MissingSignal(f"step {position}: {error}") from None
+            if not signals.abstains:
+                raise MissingSignal(f"step {position}: {error}") from None
+            parts.append(None)
     return tuple(parts)
 
 
