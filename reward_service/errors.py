@@ -2,6 +2,7 @@
 
 RewardError
 ├── ServiceNotStarted      Ray Serve did not bring the service up
+├── UnchangeableSetting    a running service was given a setting that only a new one can have
 ├── SignalNotFound         a configuration names a signal that is not installed
 ├── SignalBroken           a signal of somebody else gave what is no measurement: its author's bug
 ├── UnscorableTrajectory   the trajectory lacks what the shaping needs: the caller's bug
@@ -47,6 +48,10 @@ class RequestRefused(RewardError):
     def __str__(self) -> str:
         first = "; ".join(list(self.reasons.values())[:3])
         return f"{len(self.reasons)} trajectories cannot be scored, and the request is strict: {first}"
+
+
+class UnchangeableSetting(RewardError):
+    """A running service was given a setting that only a new one can have."""
 
 
 class UnscorableTrajectory(RewardError):

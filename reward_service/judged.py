@@ -28,10 +28,6 @@ class JudgeSignals:
         self._judge = judge
         self._once = once
 
-    @property
-    def fingerprint(self) -> str:
-        return self._judge.fingerprint
-
     async def told(self, item: TrajectoryItem) -> Told:
         """What the judge says of every step.
 
@@ -51,7 +47,7 @@ class JudgeSignals:
     async def _votes(self, item: TrajectoryItem) -> Sequence[bytes]:
         config = self._judge.config
         digest = content_digest(item)
-        keys = [Key("vote", self.fingerprint, digest, ordinal) for ordinal in range(config.votes)]
+        keys = [Key("vote", self._judge.fingerprint, digest, ordinal) for ordinal in range(config.votes)]
 
         async def cast(positions: Sequence[int]) -> Sequence[Outcome]:
             return await asyncio.gather(*(self._cast(item) for _ in positions))

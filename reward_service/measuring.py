@@ -15,8 +15,9 @@ from typing import Protocol
 
 from pydantic import JsonValue
 
-from reward_service.config import OverlapContribution, PluginSignal, SignalsConfig, TargetSolved
+from reward_service.config import OverlapContribution, PluginSignal, RewardConfig, TargetSolved
 from reward_service.errors import SignalBroken, SignalNotFound
+from reward_service.judge.judge import fingerprint
 from reward_service.overlap import contributed
 from reward_service.signals import Answered, Called, Episode, Signals, Turn, contribution, solved, success
 from reward_service.wire import StepItem, TrajectoryItem
@@ -41,11 +42,6 @@ class Told:
 
 class JudgeOfSteps(Protocol):
     """Whoever measures all three signals at once."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Changes whenever the numbers may."""
-        ...
 
     async def told(self, item: TrajectoryItem) -> Told:
         """Success, contribution and IsSolved of every step.
@@ -81,30 +77,29 @@ class StepSignal(Protocol):
 class Measurer:
     """All signals of one configuration."""
 
-    def __init__(self, config: SignalsConfig, judge: JudgeOfSteps | None = None) -> None:
-        """Load the plug-ins. `judge` fills the places of the kind `judge`.
+    def __init__(self, rewards: RewardConfig, judge: JudgeOfSteps | None = None) -> None:
+        """Load the plug-ins. `judge` fills the places of the kind `judge`; without one they can be told, not measured.
 
         Raises:
             SignalNotFound: no entry point has the name, or it does not load.
         """
-        self._config = config
+        config = self._config = rewards.signals
         chosen = {"success": config.success, "contribution": config.contribution, "solved": config.solved}
         plugins = {name: one for name, one in {**chosen, **config.extra}.items() if isinstance(one, PluginSignal)}
         self._asked = {name: load_signal(plugin) for name, plugin in plugins.items()}
-        self._judge = judge if config.judged else None
-        if config.judged and judge is None:
-            raise ValueError(f"signals {sorted(config.judged)}: a judge is to measure them, and none was given")
+        self._judge = judge
+        self._judge_config = rewards.judge
 
     @property
     def by_rules(self) -> bool:
         """Whether nothing has to be asked, so that `measured` says it all."""
-        return not self._asked and self._judge is None
+        return not self._asked and self._judge_config is None
 
     @property
     def fingerprint(self) -> dict[str, JsonValue]:
         """What decides the measurements."""
         versions = {name: signal.fingerprint for name, signal in self._asked.items()}
-        judge = self._judge.fingerprint if self._judge else None
+        judge = None if self._judge_config is None else fingerprint(self._judge_config)
         return {"signals": self._config.model_dump(mode="json"), "plugins": {**versions}, "judge": judge}
 
     @property
@@ -126,7 +121,11 @@ class Measurer:
         return self.measured(item, episode, {**judged, **dict(zip(self._asked, columns, strict=True))}), told.why
 
     async def _told(self, item: TrajectoryItem) -> Told:
-        return await self._judge.told(item) if self._judge else Told({}, [None] * len(item.steps))
+        if self._judge_config is None:
+            return Told({}, [None] * len(item.steps))
+        if self._judge is None:
+            raise RuntimeError(f"signals {sorted(self._config.judged)}: no judge is connected to measure them")
+        return await self._judge.told(item)
 
     def measured(
         self, item: TrajectoryItem, episode: Episode, asked: Mapping[str, Column] | None = None

@@ -38,7 +38,7 @@ class Recipe:
             SignalNotFound: a signal of somebody else is not installed.
         """
         self._shaping: Shaping = config.shaping
-        self._measurer = Measurer(config.signals, judge)
+        self._measurer = Measurer(config, judge)
 
     @cached_property
     def version(self) -> str:

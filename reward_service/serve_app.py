@@ -12,6 +12,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -25,10 +26,10 @@ from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus, LoggingConfig
 
 from reward_service.api import build_app
+from reward_service.assembly import assembled
 from reward_service.config import KEYS_VARIABLE, RewardConfig
-from reward_service.errors import ServiceNotStarted
+from reward_service.errors import ServiceNotStarted, UnchangeableSetting
 from reward_service.scoring import Recipe
-from reward_service.service import RewardService
 from tool_sandbox.http.keys import ApiKeys, is_loopback, refuse_open_door
 
 _ONGOING_REQUESTS = 32
@@ -53,18 +54,26 @@ _PROBE_SECONDS = 5.0
 class RewardReplica:
     """One replica: a shell around `build_app`. Its `user_config` replaces fields of the configuration while it runs."""
 
-    def __init__(self, config: Mapping[str, Any], key_digests: Mapping[str, str]) -> None:
+    async def __init__(self, config: Mapping[str, Any], key_digests: Mapping[str, str]) -> None:
         self._config = config
-        settings = RewardConfig.model_validate(config)
-        self._service = RewardService(Recipe(settings), settings.score_seconds)
+        self._stack = AsyncExitStack()
+        self._assembly = await self._stack.enter_async_context(assembled(RewardConfig.model_validate(config)))
         self._keys = ApiKeys(key_digests)
 
+    async def __del__(self) -> None:
+        """Called by Serve when the replica has answered what it accepted."""
+        await self._stack.aclose()
+
     def reconfigure(self, user_config: Mapping[str, Any]) -> None:
-        """Called by Serve with every `user_config`: another recipe, from the next request on, without a restart."""
-        self._service.use(Recipe(RewardConfig.model_validate({**self._config, **user_config})))
+        """Called by Serve with every `user_config`: another recipe, from the next request on, without a restart.
+
+        Raises:
+            UnchangeableSetting: it would need another store or another judge.
+        """
+        self._assembly.use(_changed(self._config, user_config))
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return build_app(self._service, self._keys)
+        return build_app(self._assembly.service, self._keys)
 
 
 class _Address(NamedTuple):
@@ -153,6 +162,13 @@ def stop_rewards(endpoint: RewardEndpoint) -> None:
     serve.delete(endpoint.application)
     if endpoint.started_serve and not serve.status().applications:
         serve.shutdown()
+
+
+def _changed(config: Mapping[str, Any], user_config: Mapping[str, Any]) -> RewardConfig:
+    fixed = sorted(set(user_config) - {"shaping", "signals"})
+    if fixed:
+        raise UnchangeableSetting(f"user_config: {fixed} cannot change while the service runs; put them into args")
+    return RewardConfig.model_validate({**config, **user_config})
 
 
 def _application(config: RewardConfig, keys: ApiKeys) -> serve.Application:

@@ -1,0 +1,56 @@
+"""From a configuration to a running service: the store is opened, the judge is connected, the recipe is loaded.
+
+Owns the order, and that what was opened is closed. The only module that brings store, judge and recipe together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from reward_service.config import RewardConfig
+from reward_service.finding import ComputedRewards, KeptRewards
+from reward_service.judge.judge import Judge
+from reward_service.judged import JudgeSignals
+from reward_service.measuring import JudgeOfSteps
+from reward_service.scoring import Recipe
+from reward_service.service import RewardService
+from reward_service.store.opening import Store, open_store
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """A service that can answer, and what it stands on."""
+
+    service: RewardService
+    store: Store
+    judge: JudgeOfSteps | None
+
+    def use(self, config: RewardConfig) -> None:
+        """Score by the recipe of `config` from the next request on.
+
+        Raises:
+            SignalNotFound: a signal of somebody else is not installed.
+        """
+        self.service.use(Recipe(config, self.judge))
+
+
+@asynccontextmanager
+async def assembled(config: RewardConfig) -> AsyncIterator[Assembly]:
+    """The service of `config`, for one event loop.
+
+    Raises:
+        SignalNotFound: a signal of somebody else is not installed.
+        JudgeKeyMissing: the environment does not hold the key of the judge's endpoint.
+        StoreError: see `store.opening.open_store`.
+    """
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(await open_store(config.store))
+        judge = None
+        if config.judge is not None:
+            endpoint = Judge(config.judge)
+            stack.push_async_callback(endpoint.aclose)
+            judge = JudgeSignals(endpoint, store.once)
+        rewards = ComputedRewards() if config.store.kind == "none" else KeptRewards(store.once)
+        yield Assembly(RewardService(Recipe(config, judge), config.score_seconds, rewards), store, judge)
