@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,14 +23,18 @@ from cluster.exit_codes import exit_codes
 from cluster.reward_file import read_rewards
 from reward_service.client import RewardClient, RewardSource
 from reward_service.config import KEYS_FILE_VARIABLE, KEYS_VARIABLE, RewardConfig
-from reward_service.errors import SignalNotFound
+from reward_service.errors import JudgeKeyMissing, SignalNotFound
 from reward_service.offline import Annotation, InvalidFile, annotate, read_trajectories
+from reward_service.store.errors import StoreError
 from tool_sandbox.config import HttpConfig
 from tool_sandbox.errors import InvalidKeys
 from tool_sandbox.http.keys import ApiKeys, refuse_open_door
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from cluster.rescore import Rescored
+    from reward_service.assembly import Assembly
 
 RewardFile = Annotated[
     Path | None, typer.Option(help="YAML file with the reward configuration; default: the linear shaping by rules.")
@@ -96,22 +102,22 @@ def rescore(
 def _serve(config: RewardConfig, host: str, port: int) -> None:
     keys = _keys(host)
     from reward_service.api import build_app
-    from reward_service.scoring import Recipe
-    from reward_service.service import RewardService
-    from tool_sandbox.http.server import listen, serve
+    from tool_sandbox.http.server import listen, serve_opened
 
     try:
-        service = RewardService(Recipe(config), config.score_seconds)
         listener = listen(host, port)
-    except SignalNotFound as error:
-        raise BadConfiguration(str(error)) from error
     except OSError as error:
         raise BadConfiguration(f"--host {host} --port {port}: cannot listen there ({error.strerror})") from error
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[FastAPI]:
+        async with _assembled(config) as assembly:
+            address, version = f"http://{host}:{listener.getsockname()[1]}", assembly.service.reward_version[:12]
+            typer.echo(f"serving rewards {version} at {address} with {len(keys.digests)} keys; stop with Ctrl-C")
+            yield build_app(assembly.service, keys)
+
     with listener:
-        address = f"http://{host}:{listener.getsockname()[1]}"
-        version = service.reward_version[:12]
-        typer.echo(f"serving rewards {version} at {address} with {len(keys.digests)} keys; stop with Ctrl-C")
-        serve(build_app(service, keys), HttpConfig(), listener)
+        serve_opened(opened, HttpConfig(), listener)
 
 
 async def _annotated(source: Path, out: Path, reward: Path | None, url: str | None) -> Annotation:
@@ -119,22 +125,36 @@ async def _annotated(source: Path, out: Path, reward: Path | None, url: str | No
     annotation = Annotation()
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("trajectories", total=len(items))
-        async for annotation in annotate(items, out, _source(reward, url)):
-            progress.update(task, completed=annotation.trajectories)
+        async with _source(reward, url) as rewards:
+            async for annotation in annotate(items, out, rewards):
+                progress.update(task, completed=annotation.trajectories)
     return annotation
 
 
-def _source(reward: Path | None, url: str | None) -> RewardSource:
+@asynccontextmanager
+async def _source(reward: Path | None, url: str | None) -> AsyncIterator[RewardSource]:
     if url is not None:
-        return RewardClient(url, os.environ.get(KEY_VARIABLE))
-    from reward_service.scoring import Recipe
-    from reward_service.service import RewardService
+        async with RewardClient(url, os.environ.get(KEY_VARIABLE)) as client:
+            yield client
+    else:
+        async with _assembled(read_rewards(reward) if reward else RewardConfig()) as assembly:
+            yield assembly.service
 
-    config = read_rewards(reward) if reward else RewardConfig()
+
+@asynccontextmanager
+async def _assembled(config: RewardConfig) -> AsyncIterator[Assembly]:
+    """The service in this process; what the configuration asks for and is not there is the caller's to mend."""
+    from reward_service.assembly import assembled
+
     try:
-        return RewardService(Recipe(config), config.score_seconds)
-    except SignalNotFound as error:
+        assembly = assembled(config)
+        running = await assembly.__aenter__()
+    except (SignalNotFound, JudgeKeyMissing, StoreError) as error:
         raise BadConfiguration(str(error)) from error
+    try:
+        yield running
+    finally:
+        await assembly.__aexit__(None, None, None)
 
 
 def _keys(host: str) -> ApiKeys:
