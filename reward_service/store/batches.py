@@ -15,7 +15,7 @@ from reward_service.store import batch_queries as queries
 from reward_service.store.batch_queries import Chunk
 from reward_service.store.database import Database
 from reward_service.store.errors import BatchNotFound
-from reward_service.store.leases import renewed
+from reward_service.store.leases import given_back_on_failure, renewed
 from reward_service.store.once import within
 from reward_service.store.timing import Timing
 
@@ -69,12 +69,9 @@ class BatchStore:
         chunk = await self._database.write(lambda connection: queries.claim(connection, uuid.uuid4().hex, lease))
         if chunk is None:
             return False
-        try:
+        async with given_back_on_failure(lambda: self._release(chunk)):
             result = await self._scored(chunk, score, deadline_seconds)
             await self._database.write(lambda connection: queries.save(connection, chunk, result))
-        except BaseException:
-            await self._database.write(lambda connection: queries.release(connection, chunk))
-            raise
         return True
 
     async def progress(self, caller: str, batch_id: str) -> BatchProgress:
@@ -126,6 +123,9 @@ class BatchStore:
 
         async with within(1, deadline_seconds), renewed(renew, self._timing.renewal_seconds):
             return await score(chunk)
+
+    async def _release(self, chunk: Chunk) -> None:
+        await self._database.write(lambda connection: queries.release(connection, chunk))
 
 
 def _progress(batch_id: str, row: queries.Counted) -> BatchProgress:

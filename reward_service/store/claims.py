@@ -5,19 +5,16 @@ Every statement that locks several rows takes them in the order of their keys, s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Executable, Float, Select, and_, bindparam, delete, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from reward_service.store.keys import Key
-from reward_service.store.schema import SecondsNow, results
+from reward_service.store.schema import SecondsNow, results, upsert
 
-INSERT: Mapping[str, Callable[..., Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
-"""By dialect: SQLAlchemy has no common `ON CONFLICT`."""
 _KEYS_PER_QUERY = 5000
 """Far below what a statement may carry: 32,766 values in SQLite, 65,535 in PostgreSQL."""
 
@@ -59,7 +56,7 @@ def claim(connection: Connection, owner: str, free: Mapping[Key, str | None], le
     lease = {"owner": owner, "lease_seconds": lease_seconds}
     absent = [_columns(key) | lease for key in sorted(free) if free[key] is None]
     lapsed = [_named(key) | lease | {"before": free[key]} for key in sorted(free) if free[key] is not None]
-    insert = INSERT[connection.dialect.name](results).values(lease_ends=_LEASE_END).on_conflict_do_nothing()
+    insert = upsert(connection, results).values(lease_ends=_LEASE_END).on_conflict_do_nothing()
     won = _count(connection, insert, absent) + _count(connection, _TAKE_OVER, lapsed)
     return set(free) if won == len(free) else _owned(connection, owner, list(free))
 
@@ -73,7 +70,7 @@ def renew(connection: Connection, owner: str, keys: Iterable[Key], lease_seconds
 def keep(connection: Connection, values: Mapping[Key, bytes]) -> Mapping[Key, bytes]:
     """Store `values`, and give what is stored: the first value of a key stays, whoever wrote it."""
     rows = [_columns(key) | {"value": values[key]} for key in sorted(values)]
-    insert = INSERT[connection.dialect.name](results)
+    insert = upsert(connection, results)
     kept = _count(
         connection,
         insert.on_conflict_do_update(

@@ -7,26 +7,21 @@ same caller's next try; the deadline of the caller who began it does.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 import random
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 from sqlalchemy import Connection
 
 from reward_service.store import claims
 from reward_service.store.database import Database
-from reward_service.store.errors import StoreUnavailable
 from reward_service.store.keys import Key
-from reward_service.store.leases import renewed
+from reward_service.store.leases import given_back_on_failure, renewed
 from reward_service.store.once import Failure, Outcome, within
 from reward_service.store.timing import Timing
 
 _FIRST_PAUSE_SECONDS = 0.01
 _LONGEST_PAUSE_SECONDS = 0.5
-
-logger = logging.getLogger(__name__)
 
 class Flight:
     """The keys that one caller asked for and nobody else in this process is after."""
@@ -73,7 +68,7 @@ class Flight:
     async def _compute_free(self, free: Mapping[Key, str | None]) -> set[Key]:
         """Claim, compute, keep and land; the keys that this flight got."""
         lease = self._timing.lease_seconds
-        async with self._given_back_on_failure(free):
+        async with given_back_on_failure(lambda: self._release(free)):
             mine = await self._database.write(lambda connection: claims.claim(connection, self._owner, free, lease))
             if mine:
                 ordered = [key for key in free if key in mine]
@@ -97,25 +92,13 @@ class Flight:
         for key, outcome in outcomes.items():
             self._land(key, outcome)
 
-    @contextlib.asynccontextmanager
-    async def _given_back_on_failure(self, keys: Iterable[Key]) -> AsyncIterator[None]:
-        try:
-            yield
-        except BaseException:
-            # Of a claim that was interrupted nobody knows whether it was made.
-            await self._release(list(keys))
-            raise
-
     async def _renew(self, mine: Sequence[Key]) -> None:
         lease = self._timing.lease_seconds
         await self._database.write(lambda connection: claims.renew(connection, self._owner, mine, lease))
 
-    async def _release(self, keys: Sequence[Key]) -> None:
-        try:
-            await self._database.write(lambda connection: claims.release(connection, self._owner, keys))
-        except StoreUnavailable as error:
-            # What led here matters more, and the lease ends by itself.
-            logger.warning("claims on %d results stay until their lease ends: %s", len(keys), error)
+    async def _release(self, keys: Iterable[Key]) -> None:
+        # Not only what was won: of a claim that was interrupted nobody knows whether it was made.
+        await self._database.write(lambda connection: claims.release(connection, self._owner, keys))
 
 
 def _pauses() -> Iterable[float]:

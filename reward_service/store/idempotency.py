@@ -1,4 +1,4 @@
-"""Requests that may be sent twice: the `Idempotency-Key` header of the IETF's draft (draft-ietf-httpapi-idempotency-key-header).
+"""Requests that may be sent twice: the header `Idempotency-Key` (IETF, draft-ietf-httpapi-idempotency-key-header).
 
 Owns `Idempotency`. The first request with a key is answered and its answer kept; a repetition gets the same answer, one
 that comes too early is told so, and another request under the same key is refused. Keys of two callers never meet.
@@ -12,9 +12,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, delete, or_, select, update
 
-from reward_service.store.claims import INSERT
 from reward_service.store.database import Database
-from reward_service.store.schema import SecondsNow, idempotency
+from reward_service.store.schema import SecondsNow, idempotency, upsert
 from reward_service.store.timing import Timing
 
 
@@ -93,7 +92,7 @@ def forget_expired(connection: Connection) -> None:
 
 
 def _begin(connection: Connection, entry: Fresh, timing: Timing) -> Beginning:
-    insert = INSERT[connection.dialect.name](idempotency).values(
+    insert = upsert(connection, idempotency).values(
         caller=entry.caller,
         idempotency_key=entry.key,
         fingerprint=entry.fingerprint,

@@ -1,4 +1,4 @@
-"""Holding a lease while something runs. Owns `renewed`."""
+"""Holding a lease while something runs. Owns `renewed` and `given_back_on_failure`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,20 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from reward_service.store.errors import StoreUnavailable
 
 logger = logging.getLogger(__name__)
+
+
+@contextlib.asynccontextmanager
+async def given_back_on_failure(give_back: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Call `give_back` if the body does not come to its end."""
+    try:
+        yield
+    except BaseException:
+        try:
+            await give_back()
+        except StoreUnavailable as error:
+            # What led here matters more, and the lease ends by itself.
+            logger.warning("a lease was not given back, it will end: %s", error)
+        raise
 
 
 @contextlib.asynccontextmanager

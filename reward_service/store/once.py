@@ -77,10 +77,14 @@ async def computed(compute: Compute, positions: Sequence[int]) -> Sequence[Outco
 
     Raises:
         ValueError: it gives more or fewer outcomes.
+        TypeError: it gives something else than bytes or a `Failure`.
     """
     outcomes = await compute(positions)
     if len(outcomes) != len(positions):
         raise ValueError(f"compute: {len(outcomes)} outcomes for {len(positions)} positions; return one for each")
+    odd = {type(outcome).__name__ for outcome in outcomes if not isinstance(outcome, Outcome)}
+    if odd:
+        raise TypeError(f"compute: outcomes of type {', '.join(sorted(odd))}; return bytes or a Failure")
     return outcomes
 
 

@@ -63,6 +63,7 @@ class Store:
         """End what runs, give claims back, close the database."""
         if self._sweeper is not None:
             self._sweeper.cancel()
+            await asyncio.wait([self._sweeper])
         await self.once.aclose()
         if self._database is not None:
             await self._database.aclose()
