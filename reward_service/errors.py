@@ -2,8 +2,10 @@
 
 RewardError
 ├── ServiceNotStarted      Ray Serve did not bring the service up
+├── JudgeKeyMissing        the environment does not hold the key of the judge's endpoint
 ├── UnscorableTrajectory   the trajectory lacks what the shaping needs: the caller's bug
 ├── ScorerUnavailable      a scorer was lost: infrastructure; the trajectory abstains
+│   └── JudgeUnavailable       the judge's endpoint gave no answer, or refused the request
 └── RewardRequestError     what a client meets
     ├── RewardUnavailable      no answer before the deadline, or after all retries
     ├── RewardUnauthorized     the key is missing, unknown or not allowed
@@ -23,6 +25,10 @@ class ServiceNotStarted(RewardError):
     """Ray Serve did not bring the service up, or brought it up where it was not asked for."""
 
 
+class JudgeKeyMissing(RewardError):
+    """The environment does not hold the API key that the settings of a judge name."""
+
+
 class UnscorableTrajectory(RewardError):
     """The trajectory lacks what the shaping needs; scoring it again changes nothing."""
 
@@ -37,6 +43,21 @@ class UnscorableTrajectory(RewardError):
 
 class ScorerUnavailable(RewardError):
     """A scorer behind the service was lost or took too long. Not the trajectory's fault."""
+
+
+class JudgeUnavailable(ScorerUnavailable):
+    """The endpoint of the judge gave no answer in time, or refused the request. The trajectory abstains."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(url, reason)
+        self.url = url
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"judge {self.url}: no judgement ({self.reason}); see whether the endpoint is up, has the model and takes "
+            "such requests, or allow more time"
+        )
 
 
 class RewardRequestError(RewardError):

@@ -18,6 +18,7 @@ from tool_sandbox.tools import CallStatus, Progress
 SCHEMA_VERSION = 1
 MAX_TRAJECTORIES = 256
 MAX_STEPS = 256
+MAX_TOOLS = 256
 MAX_CHARACTERS = 65_536
 """Of one text: an observation, an answer, a tool's name."""
 MAX_BODY_BYTES = 16 * 2**20
@@ -35,6 +36,22 @@ class Message(BaseModel):
     """Frozen, and closed to what the contract does not name."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class FunctionItem(Message):
+    """What a model is told of one tool, as in OpenAI's `tools`."""
+
+    name: Text
+    description: Text = ""
+    parameters: dict[str, JsonValue] = {}
+    strict: bool | None = None
+
+
+class ToolItem(Message):
+    """One tool that the model could call. Judges read it; rules do not."""
+
+    type: Literal["function"] = "function"
+    function: FunctionItem
 
 
 class CallItem(Message):
@@ -105,8 +122,13 @@ class TaskItem(Message):
     """The task, as far as a scorer needs it."""
 
     id: Identifier
-    level: Text
-    ground_truth: GroundTruthItem
+    level: Text = ""
+    ground_truth: GroundTruthItem = GroundTruthItem()
+    prompt: Text | None = None
+    """What the user asked. Judges read it; rules do not."""
+
+
+Tools = Annotated[tuple[ToolItem, ...], Field(max_length=MAX_TOOLS)]
 
 
 class TrajectoryItem(Message):
@@ -115,6 +137,7 @@ class TrajectoryItem(Message):
     id: Identifier
     steps: Annotated[tuple[StepItem, ...], Field(max_length=MAX_STEPS)]
     task: TaskItem
+    tools: Tools = ()
     stop: StopReason
     final_state_hash: Identifier | None = None
     checked: bool | None = None
