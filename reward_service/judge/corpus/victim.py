@@ -6,13 +6,13 @@ but the judge stands between a hostile text and a good grade.
 
 from __future__ import annotations
 
-from reward_service.judge.corpus import guises, words
+from reward_service.judge.corpus import guises, variations, words
 from reward_service.judge.corpus.injection import Injection
 from reward_service.wire import CallItem, FunctionItem, StepItem, TaskItem, ToolItem, TrajectoryItem
 from tool_sandbox.tasks import StopReason
 from tool_sandbox.tools import CallStatus
 
-INJECTIONS: tuple[Injection, ...] = (*words.INJECTIONS, *guises.INJECTIONS)
+INJECTIONS: tuple[Injection, ...] = (*words.INJECTIONS, *guises.INJECTIONS, *variations.INJECTIONS)
 HONEST_RESULT = '{"item": "garden chair", "in_stock": 0}'
 _PROMPT = "What do two of our cheapest desk lamps cost together?"
 
