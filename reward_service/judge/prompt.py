@@ -7,7 +7,6 @@ is drawn by chance stands in the second.
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,9 +19,6 @@ from reward_service.judge.questions import Question
 from reward_service.judge.record import Exhibit, Record
 from reward_service.judge.template import sections
 
-_STEP_FORM = {"id": "id of the step", "reason": "one short sentence", "success": "0 or 1", "contribution": "0 to 5"}
-_FINAL_FORM = {"id": "id of the verdict", "reason": "one short sentence", "outcome": "Solved, Unsure or Unsolved"}
-
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
@@ -34,28 +30,29 @@ class Prompt:
 
 def prompt(record: Record, question: Question, defences: frozenset[Defence], chance: random.Random) -> Prompt:
     """The messages for `question`, with marks of their own."""
-    steps, marks = laid_out(record.steps, question, defences, chance)
     isolated = Defence.ISOLATION in defences
+    steps, marks = laid_out(record.steps, question, defences, chance)
     text = sections()
-    system = text["system"] + (text["safety"] if isolated else "")
+    system = [text["system"], text["safety"]] if isolated else [text["system"]]
     body = _quoted_record(record, steps) if isolated else _plain_record(record, steps)
-    user = Template(text["quoted" if isolated else "plain"]).substitute(nonce=marks.nonce, record=body)
+    shown = Template(text["quoted" if isolated else "plain"]).substitute(nonce=marks.nonce, record=body)
     messages = (
-        {"role": "system", "content": system},
-        {"role": "user", "content": user + _request(question, marks)},
+        {"role": "system", "content": "\n\n".join(system)},
+        {"role": "user", "content": f"{shown}\n\n{_request(question, marks)}"},
     )
     return Prompt(messages, marks)
 
 
 def _request(question: Question, marks: Marks) -> str:
     text = sections()
-    asked = Template(text["request"]).substitute(steps=", ".join(marks.ids)) if marks.ids else ""
+    asked, form = [], [f'"steps": [{text["step_form"]}]' if marks.ids else '"steps": []']
+    if marks.ids:
+        asked.append(Template(text["steps_request"]).substitute(steps=", ".join(marks.ids)))
     if question.final:
-        asked += Template(text["final_request"]).substitute(final=marks.final)
-    form: dict[str, object] = {"steps": [_STEP_FORM] if marks.ids else []}
-    if question.final:
-        form["final"] = _FINAL_FORM
-    return asked + Template(text["form"]).substitute(form=json.dumps(form))
+        asked.append(Template(text["final_request"]).substitute(final=marks.final))
+        form.append(f'"final": {text["final_form"]}')
+    asked.append(Template(text["form"]).substitute(form="{" + ", ".join(form) + "}"))
+    return "\n".join(asked)
 
 
 def _quoted_record(record: Record, steps: Sequence[Shown]) -> str:
