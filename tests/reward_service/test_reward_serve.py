@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import httpx
 import pytest
 from ray import serve
 from ray.exceptions import RayActorError
 
 from reward_service import serve_app
-from reward_service.config import KEYS_VARIABLE, OutcomeShaping, RewardConfig
+from reward_service.config import KEYS_FILE_VARIABLE, KEYS_VARIABLE, OutcomeShaping, RewardConfig
 from reward_service.errors import ServiceNotStarted
 from reward_service.serve_app import build, choose_address, start_rewards, stop_rewards
 from reward_service.shaping import reward_version
@@ -89,3 +91,32 @@ def test_a_service_that_ray_has_no_room_for_gives_up_at_its_deadline_and_cleans_
     with pytest.raises(ServiceNotStarted, match=r"not ready within 1 s.*needs 1 x 10000 CPUs"):
         start_rewards(config, ApiKeys.nobody_asked(), application="huge")
     assert "huge" not in serve.status().applications
+
+
+@pytest.mark.usefixtures("served")
+def test_replicas_watch_the_keys_file_and_keep_scopes_and_quotas(tmp_path):
+    file = tmp_path / "keys"
+    file.write_text(f"anna:{digest('hush')}")
+    own, secret = ApiKeys.issue("trainer")
+    keys = own.joined(ApiKeys.load({KEYS_FILE_VARIABLE: str(file)}, KEYS_VARIABLE))
+    endpoint = start_rewards(RewardConfig(), keys, application="watched")
+    models = f"{endpoint.url}/v1/models"
+    assert httpx.get(models, auth=("anna", "hush")).status_code == 200
+    file.write_text(f"bert:{digest('other')}:read:1/min")
+    deadline = time.monotonic() + 20
+    while httpx.get(models, auth=("anna", "hush")).status_code != 401:
+        assert time.monotonic() < deadline
+    assert httpx.post(f"{endpoint.url}/v1/score", auth=("bert", "other")).status_code == 403
+    assert [httpx.get(models, auth=("bert", "other")).status_code for _ in range(2)] == [200, 429]
+    assert httpx.get(models, auth=("trainer", secret)).status_code == 200
+    stop_rewards(endpoint)
+
+
+@pytest.mark.usefixtures("served")
+def test_a_replica_does_not_start_with_keys_that_are_gone_by_then(tmp_path):
+    file = tmp_path / "keys"
+    file.write_text(f"anna:{digest('hush')}")
+    keys = ApiKeys.load({KEYS_FILE_VARIABLE: str(file)}, KEYS_VARIABLE)
+    file.unlink()
+    with pytest.raises(ServiceNotStarted, match="API keys: cannot read"):
+        start_rewards(RewardConfig(start_seconds=60), keys, application="keyless")
