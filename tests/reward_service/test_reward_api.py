@@ -177,10 +177,10 @@ async def test_a_body_that_is_not_called_json_is_refused(http):
 
 
 async def test_a_caller_that_sends_no_headers_puts_its_key_into_the_url(service):
-    url = service.url.replace("://", f"://tests:{service.key}@")
+    mine, wrong = (service.url.replace("://", f"://{name}:{service.key}@") for name in ("tests", "others"))
     async with httpx.AsyncClient(transport=service.transport(), timeout=30) as client:
-        assert (await client.get(f"{url}/v1/models")).status_code == 200
-        assert_problem(await client.get(f"{url.replace('tests', 'others')}/v1/models"), 401)
+        assert (await client.get(f"{mine}/v1/models")).status_code == 200
+        assert_problem(await client.get(f"{wrong}/v1/models"), 401)
 
 
 @pytest.mark.parametrize(("path", "status"), [("/v1/models", 200), ("/v1/score", 405), ("/readyz", 200)])
