@@ -55,7 +55,7 @@ def serve_tools(
     """Serve tools to other trainers: SandboxFusion's /run_code and OpenEnv's reset, step and state.
 
     Keys come from [bold]STEPTOOL_SANDBOX_KEYS[/] or from the file that [bold]STEPTOOL_SANDBOX_KEYS_FILE[/] names:
-    one name:sha256-of-the-key a line, which may change while the service runs. Without keys, only this machine is let in.
+    one name:sha256-of-the-key a line. The file may change meanwhile. Without keys, only this machine is let in.
     """
     with exit_codes():
         _serve(_settings(config), host, port, actors, namespace)

@@ -1,4 +1,4 @@
-"""What hostile callers send: any bytes, nearly a gzip stream, nearly JSON, and a good request with one value gone bad."""
+"""What hostile callers send: any bytes, nearly gzip, nearly JSON, and a good request with one value gone bad."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ VALUES = st.recursive(
 BODIES = (
     st.binary()
     | st.binary().map(gzip.compress)
-    | st.lists(st.sampled_from([b'"', b"\\", b"[", b"]", b"{", b"}", b":", b"1", b",", b"null"]), max_size=200).map(b"".join)
+    | st.lists(st.sampled_from([b'"', b"\\", b"[", b"]", b"{", b"}", b":", b"1", b","]), max_size=200).map(b"".join)
     | VALUES.map(lambda value: json.dumps(value).encode())
 )
 

@@ -55,7 +55,7 @@ async def test_a_plain_body_is_read(headers):
 @pytest.mark.parametrize(
     ("content", "detail"),
     [
-        (BODY, "no gzip stream"),
+        (BODY, "found no gzip stream"),
         (zlib.compress(BODY), "no gzip stream"),
         (gzip.compress(BODY)[:10] + b"\x07" + gzip.compress(BODY)[11:], "a damaged one"),
         (gzip.compress(BODY)[:-8] + b"\x00" * 8, "a damaged one"),
@@ -85,7 +85,7 @@ async def test_any_kind_of_json_is_taken(kind):
     assert (await post(BODY, {"Content-Type": kind})).status_code == 200
 
 
-@pytest.mark.parametrize("kind", ["text/json", "application/jsonp", "application/+xml", "json", "application/xml+json2"])
+@pytest.mark.parametrize("kind", ["text/json", "application/jsonp", "application/+xml", "json", "application/a+json2"])
 async def test_any_other_kind_is_refused(kind):
     assert_refused(await post(BODY, {"Content-Type": kind}), 415)
 

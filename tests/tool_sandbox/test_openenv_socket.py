@@ -144,10 +144,12 @@ def test_a_key_for_something_else_opens_no_connection(tmp_path: Path) -> None:
 
 
 def test_a_message_costs_a_request(tmp_path: Path) -> None:
-    with watched(tmp_path, ":tools:3/min") as (address, _), connect(f"ws://anna:hush@{address}/ws", proxy=None) as socket:
-        kinds = [ask(socket, "state")["data"]["code"] for _ in range(3)]
+    with watched(tmp_path, ":tools:3/min") as (address, _):
+        url = f"ws://anna:hush@{address}/ws"
+        with connect(url, proxy=None) as socket:
+            kinds = [ask(socket, "state")["data"]["code"] for _ in range(3)]
         with pytest.raises(InvalidStatus, match="429") as caught:
-            connect(f"ws://anna:hush@{address}/ws", proxy=None)
+            connect(url, proxy=None)
     assert kinds == ["EXECUTION_ERROR", "EXECUTION_ERROR", "CAPACITY_REACHED"]
     assert 0 < int(caught.value.response.headers["retry-after"]) <= 20
 

@@ -91,7 +91,7 @@ class _Gzip:
         try:
             piece = self._inflated.feed(self._stream.decompress(chunk, _PIECE_BYTES))
         except zlib.error as error:
-            raise HTTPException(400, "body: no gzip stream, although Content-Encoding says so, or a damaged one") from error
+            raise HTTPException(400, "body: found no gzip stream, or a damaged one; see Content-Encoding") from error
         if self._stream.unused_data:
             raise HTTPException(400, "body: something follows its gzip stream; send a single one")
         self._out += len(piece)

@@ -1,6 +1,6 @@
 """Who gets in, in one process: the key, what it is for, and how much of it is left.
 
-Consumes `ApiKeys`; owns the watch of their file and the buckets of their quotas. All routes of a service share one door.
+Consumes `ApiKeys`; owns the watch of their file and the buckets of their quotas. All routes of a service share a door.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Door:
         Takes the headers `Authorization` and `Origin`.
 
         Raises:
-            HTTPException: 401 without a known key, 403 where it is for something else, 429 where it has no request left.
+            HTTPException: 401 without a known key, 403 where it is for something else, 429 where it is used up.
         """
         if self._is_open:
             _refuse_foreign_page(origin)
@@ -74,7 +74,7 @@ class Door:
 def _refuse_foreign_page(origin: str | None) -> None:
     """Raise HTTP 403 for a web page of elsewhere: any site may send requests to this machine through its browser."""
     if origin is not None and not _is_local(origin):
-        raise HTTPException(403, "a service without API keys takes no requests from web pages of elsewhere; issue a key")
+        raise HTTPException(403, "a service without keys takes no requests from web pages of elsewhere; issue a key")
 
 
 def _is_local(origin: str) -> bool:

@@ -1,7 +1,7 @@
 """What every answer of a service carries, whatever happens inside: a request id, and an answer for our own defects.
 
-Owns `X-Request-Id`. A caller's own is kept where it is 1 to 128 visible ASCII characters, so that it can stand in a log;
-it is the only thing of a request that is ever logged. The message of an error is not: it may quote a trajectory.
+Owns `X-Request-Id`. A caller's own is kept where it is 1 to 128 visible ASCII characters, so that it can stand in a
+log; it is the only thing of a request that is ever logged. The message of an error is not: it may quote a trajectory.
 """
 
 from __future__ import annotations

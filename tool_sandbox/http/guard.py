@@ -1,4 +1,4 @@
-"""What stands before the routes of a service: the key, the kind and size of the body, and the number of requests at once.
+"""What stands before the routes of a service: the key, the kind and size of the body, the number of requests at once.
 
 Owns `guarded_by`, a kind of route that asks for the key before it reads a single byte of the body, and `Gate`.
 """
@@ -35,7 +35,7 @@ Observer = Callable[[str, int, float, str], None]
 def guarded_by(
     door: Door, needs: Scope, max_body_bytes: int, advice: str, observe: Observer | None = None
 ) -> type[APIRoute]:
-    """Routes behind `door`, for keys with the scope `needs`, and for bodies of JSON of at most `max_body_bytes`, inflated.
+    """Routes behind `door`, for keys with the scope `needs`, and bodies of JSON of at most `max_body_bytes`, inflated.
 
     `advice` tells the caller of a larger one what to do. `observe` hears of every answer, refusals among them, but not
     of a request that nobody waits for any more.
@@ -67,7 +67,7 @@ def caller(request: Request) -> str:
 
 
 def charge(request: Request, trajectories: int) -> None:
-    """Charge the key that a guarded request came with. Raises HTTP 429 where its quota has too few trajectories left."""
+    """Charge the key that a guarded request came with. Raises HTTP 429 where its quota has too few left."""
     found: _Caller = getattr(request.state, _CALLER)
     found.door.charge(found.name, trajectories)
 

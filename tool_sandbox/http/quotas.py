@@ -25,8 +25,8 @@ class Bucket:
     def take(self, tokens: int, now: int) -> int:
         """Take the tokens and return 0; else take none, and return for how many whole seconds there are too few.
 
-        More than the bucket holds is taken from a full one, which then owes the rest: whoever asks for much at once waits
-        longer afterwards, and is not refused for ever.
+        More than the bucket holds is taken from a full one, which then owes the rest: whoever asks for much at once
+        waits longer afterwards, and is not refused for ever.
         """
         self._level = min(self._per_minute * _MINUTE, self._level + self._per_minute * (now - self._at))
         self._at = now
