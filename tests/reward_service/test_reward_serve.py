@@ -118,5 +118,5 @@ def test_a_replica_does_not_start_with_keys_that_are_gone_by_then(tmp_path):
     file.write_text(f"anna:{digest('hush')}")
     keys = ApiKeys.load({KEYS_FILE_VARIABLE: str(file)}, KEYS_VARIABLE)
     file.unlink()
-    with pytest.raises(ServiceNotStarted, match="API keys: cannot read"):
+    with pytest.raises(ServiceNotStarted, match="DEPLOY_FAILED"):
         start_rewards(RewardConfig(start_seconds=60), keys, application="keyless")

@@ -41,10 +41,10 @@ async def test_a_gzip_body_may_arrive_in_any_pieces():
 
 
 async def test_a_large_gzip_body_comes_out_whole():
-    items = [str(number * 7919) for number in range(200_000)]
+    items = [str(number * 7919) for number in range(150_000)]
     body = json.dumps({"items": items}).encode()
     assert FREE_BYTES < len(body) < MAX_BODY_BYTES
-    assert (await post(gzip.compress(body))).json()["items"] == 200_000
+    assert (await post(gzip.compress(body))).json()["items"] == 150_000
 
 
 @pytest.mark.parametrize("headers", [JSON, JSON | {"Content-Encoding": "identity"}])
