@@ -1,7 +1,7 @@
 """The HTTP API of the reward service, as a FastAPI application that any ASGI server can run.
 
 Consumes a `RewardService` and the keys; produces `POST /v1/score`, `GET /v1/models`, `GET /healthz`, `GET /readyz`.
-Everything below `/v1` wants a key, if there are any.
+Everything below `/v1` wants a key, if there are any, and so do the routes of other protocols (`compat.routes`).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from fastapi import APIRouter, FastAPI
 
 from reward_service import problems
+from reward_service.compat.routes import compat_router
 from reward_service.service import RewardService
 from reward_service.wire import MAX_BODY_BYTES, ModelList, ScoreRequest, ScoreResponse
 from tool_sandbox.http.guard import guarded_by
@@ -21,6 +22,7 @@ def build_app(service: RewardService, keys: ApiKeys) -> FastAPI:
     app = FastAPI(title="StepTool rewards", version="1", docs_url=None, redoc_url=None)
     problems.install(app)
     app.include_router(_guarded_router(service, keys))
+    app.include_router(compat_router(service, guarded_by(keys, MAX_BODY_BYTES, "send fewer trajectories in one request")))
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:

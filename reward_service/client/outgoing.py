@@ -17,8 +17,8 @@ _CHUNK_BYTES = MAX_BODY_BYTES - 4096
 """Room for the envelope around the trajectories."""
 _PACKED_BYTES = 64 * 1024
 """Smaller bodies are sent faster than they are packed."""
-_LARGEST_RATIO = 16
-"""Text packs to a third or a tenth. What packs better than this looks like an attack to the service: it goes as it is."""
+_LARGEST_RATIO = 100
+"""Text packs to a third or a tenth. What packs far better looks to a service like an attack: it goes as it is."""
 
 
 @dataclass(frozen=True, slots=True)
