@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, NoReturn
 
 from reward_service.heuristics import inferred_status
-from reward_service.wire import MAX_CHARACTERS, CallItem, StepItem
+from reward_service.wire import MAX_CHARACTERS, MAX_STEPS, CallItem, StepItem
 from tool_sandbox.tasks import StopReason
 
 _MODEL = "assistant"
@@ -44,7 +44,7 @@ def read_text(text: str) -> ReadText:
 
     Whatever a model writes can be read. A call that is no JSON object with a name and arguments, one without a result
     before the model's next turn, and one whose turn writes a tool's result itself, ran nothing: each is an unread turn.
-    A last call without a result abstains. Reasoning up to `</think>` is left out.
+    A last call without a result abstains. Reasoning up to `</think>` is left out, and so are steps over the limit.
     """
     reader = _Reader()
     for turn in _turns(_plain(text)):
@@ -93,18 +93,16 @@ class _Reader:
         self._waiting: list[dict[str, Any]] = []
 
     def says(self, text: str) -> None:
-        """One turn of the model."""
+        """One turn of the model; an empty one is none."""
+        said = _without_end(text.rpartition("</think>")[2]).strip()
+        if not said:
+            return
         self._give_up("the model went on before the call had a result")
-        said = text.rpartition("</think>")[2]
         calls = [_call(found.group(1)) for found in _CALL.finditer(said)]
-        answer = _without_end(said).strip()
-        if calls:
-            self._steps += calls
-            self._waiting = [call for call in calls if "call" in call]
-            if "<tool_response>" in said:
-                self._give_up("the turn writes a tool's result itself")
-        elif answer:
-            self._steps.append({"answer": answer[:MAX_CHARACTERS]})
+        self._steps += calls or [{"answer": said[:MAX_CHARACTERS]}]
+        self._waiting = [call for call in calls if "call" in call]
+        if "<tool_response>" in said:
+            self._give_up("the turn writes a tool's result itself")
 
     def is_told(self, results: list[str]) -> None:
         """The results of the calls that wait, in their order."""
@@ -118,7 +116,8 @@ class _Reader:
             self._steps.append({"answer": ""})
         for call in self._waiting:
             call["status"] = "infra_error"
-        steps = tuple(StepItem.model_validate({"index": index, **step}) for index, step in enumerate(self._steps))
+        kept = self._steps[:MAX_STEPS]
+        steps = tuple(StepItem.model_validate({"index": index, **step}) for index, step in enumerate(kept))
         return ReadText(steps, StopReason.STEP_BUDGET if steps[-1].answer is None else StopReason.ANSWERED)
 
     def _give_up(self, reason: str) -> None:

@@ -74,7 +74,7 @@ class Asked(_Read):
     """What the model was asked."""
 
     input: str | list[dict[str, JsonValue]]
-    tools: list[dict[str, JsonValue]] = []
+    tools: list[dict[str, JsonValue]] | None = None
 
 
 class Answered(_Read):
@@ -105,7 +105,7 @@ def as_request(body: VerifyRequest) -> ScoreRequest:
         item = {
             "id": _ITEM,
             "messages": [*_asked(body.responses_create_params.input), *_messages(body.response.output)],
-            "tools": [_tool(tool) for tool in body.responses_create_params.tools if tool.get("type") == "function"],
+            "tools": [_tool(tool) for tool in body.responses_create_params.tools or () if tool.get("type") == "function"],
             "task": TaskItem(id=_ITEM, ground_truth=truth),
         }
         return ScoreRequest(trajectories=(ConversationItem.model_validate(item),))
