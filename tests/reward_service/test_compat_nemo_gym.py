@@ -1,4 +1,4 @@
-"""NeMo-Gym's `/verify`, over a socket, with rows of the form that its simple agent posts (Gym 07d6b0d, 0.5.0).
+"""NeMo-Gym's `/verify`, over a socket, with rows of the form that its simple agent posts (Gym 07d6b0d, 0.5.1).
 
 `Verified` is what Gym's agent reads the reply as: everything sent, a reward that is a number, components by name.
 """
