@@ -42,9 +42,9 @@ class ReadText(NamedTuple):
 def read_text(text: str) -> ReadText:
     """The steps of what the model wrote and was answered, in order; `text` begins where the model's first turn does.
 
-    Whatever a model writes can be read. A call that is no JSON object with a name and arguments, one without a result
-    before the model's next turn, and one whose turn writes a tool's result itself, ran nothing: each is an unread turn.
-    A last call without a result abstains. Reasoning up to `</think>` is left out, and so are steps over the limit.
+    Whatever a model writes can be read. A call that is no JSON object with a name and arguments, one without a result,
+    and one whose turn writes a tool's result itself, ran nothing: each is an unread turn. None abstains, since a text
+    shows no loss of infrastructure. Reasoning up to `</think>` is left out, and so are steps over the limit.
     """
     reader = _Reader()
     for turn in _turns(_plain(text)):
@@ -111,11 +111,10 @@ class _Reader:
         del self._waiting[: len(results)]
 
     def end(self) -> ReadText:
-        """All steps; the calls that wait still are lost. Who says nothing at all answers with nothing."""
+        """All steps. Who says nothing at all answers with nothing."""
+        self._give_up("the text ends before the call had a result")
         if not self._steps:
             self._steps.append({"answer": ""})
-        for call in self._waiting:
-            call["status"] = "infra_error"
         kept = self._steps[:MAX_STEPS]
         steps = tuple(StepItem.model_validate({"index": index, **step}) for index, step in enumerate(kept))
         return ReadText(steps, StopReason.STEP_BUDGET if steps[-1].answer is None else StopReason.ANSWERED)

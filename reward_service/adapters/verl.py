@@ -8,7 +8,6 @@ clients live as long as their event loop or process, since verl calls a function
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
 import math
 import os
@@ -23,9 +22,9 @@ from reward_service.wire import ItemResult, ScoreRequest
 
 _TRAJECTORY = "sample"
 _REMEDY = "verl cannot leave a sample out: mend the scorer, or say with `abstained_score` what such a sample counts"
-_async_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str | None, float], RewardClient]] = (
-    WeakKeyDictionary()
-)
+_Address = tuple[str, str | None, float]
+_sync_clients: dict[_Address, SyncRewardClient] = {}
+_async_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[_Address, RewardClient]] = WeakKeyDictionary()
 
 
 async def compute_score(
@@ -74,7 +73,9 @@ def compute_score_sync(
 
 
 async def close_clients() -> None:
-    """Close the connections that `compute_score` opened in this event loop."""
+    """Close the connections that `compute_score` opened in this event loop, and all of `compute_score_sync`."""
+    while _sync_clients:
+        _sync_clients.popitem()[1].close()
     for client in _async_clients.pop(asyncio.get_running_loop(), {}).values():
         await client.aclose()
 
@@ -110,9 +111,13 @@ def _async_client(url: str, key_variable: str | None, timeout_seconds: float) ->
     return clients[address]
 
 
-@functools.cache
 def _sync_client(url: str, key_variable: str | None, timeout_seconds: float) -> SyncRewardClient:
-    return SyncRewardClient(url, _key(key_variable), timeout_seconds)
+    """One for all threads."""
+    address = (url, key_variable, timeout_seconds)
+    if address not in _sync_clients:
+        # Two threads may get here at once; the client of the second has opened nothing, and goes.
+        _sync_clients.setdefault(address, SyncRewardClient(url, _key(key_variable), timeout_seconds))
+    return _sync_clients[address]
 
 
 def _key(variable: str | None) -> str | None:

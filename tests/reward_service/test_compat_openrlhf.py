@@ -61,14 +61,17 @@ async def test_a_text_is_rewarded_by_the_steps_that_it_shows(host):
 async def test_every_value_is_a_list_of_one_number_for_each_text_under_the_same_keys(host):
     model = RemoteRewardModel(f"http://{host}{PATH}")
     one = await model.fetch([PROMPT + MARKED], [PROMPT], ["42"])
-    two = await model.fetch([PROMPT + CALL * 40, PROMPT + "41<|im_end|>"], [PROMPT, PROMPT], ["42", {"answer": "41"}])
+    long = MARKED.removesuffix("42<|im_end|>") * (LOGGED_STEPS + 4)
+    texts = [PROMPT + long, PROMPT + "41<|im_end|>", PROMPT + CALL]
+    two = await model.fetch(texts, [PROMPT] * 3, ["42", {"answer": "41"}, 42])
     assert one["extra_logs"].keys() == two["extra_logs"].keys()
     values = [two["rewards"], two["scores"], *two["extra_logs"].values()]
-    assert {len(value) for value in values} == {2}
+    assert {len(value) for value in values} == {3}
     assert {type(number) for value in values for number in value} == {float}
-    # The first never answers; the second gives the answer of its own label.
-    assert two["scores"] == [0.0, 1.0]
-    assert two["rewards"][1] == 1.0
+    # The first has many steps and no answer, the second gives the answer of its own label, the call of the third never ran.
+    assert two["scores"] == [0.0, 1.0, 0.0]
+    assert two["extra_logs"]["steps"] == [LOGGED_STEPS + 4, 1.0, 1.0]
+    assert two["rewards"] == pytest.approx([-0.1 * (LOGGED_STEPS + 4), 1.0, -0.1])
 
 
 async def test_a_long_prompt_that_was_cut_at_its_beginning_is_still_the_prompt(host):
