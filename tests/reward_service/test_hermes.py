@@ -92,7 +92,8 @@ def test_a_call_that_nobody_can_read_is_an_unread_turn(body):
 
 
 def test_arguments_may_come_as_the_json_text_of_an_object():
-    (step,) = read_text('<tool_call>{"name": "price", "arguments": "{\\"item\\": \\"lamp\\"}"}</tool_call>').steps
+    call = '<tool_call>{"name": "price", "arguments": "{\\"item\\": \\"lamp\\"}"}</tool_call>'
+    (step,) = read_text(f"{call}\nuser\n{RESULT}").steps
     assert step.call is not None
     assert step.call.arguments == {"item": "lamp"}
 
