@@ -7,6 +7,7 @@ Everything below `/v1` wants a key, if there are any, and so do the routes of ot
 from __future__ import annotations
 
 from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
 
 from reward_service import problems
 from reward_service.compat.routes import compat_router
@@ -22,7 +23,7 @@ def build_app(service: RewardService, keys: ApiKeys) -> FastAPI:
     app = FastAPI(title="StepTool rewards", version="1", docs_url=None, redoc_url=None)
     problems.install(app)
     app.include_router(_guarded_router(service, keys))
-    app.include_router(compat_router(service, guarded_by(keys, MAX_BODY_BYTES, "send fewer trajectories in one request")))
+    app.include_router(compat_router(lambda _, request: service.score(request), _guarded(keys)))
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -37,8 +38,7 @@ def build_app(service: RewardService, keys: ApiKeys) -> FastAPI:
 
 
 def _guarded_router(service: RewardService, keys: ApiKeys) -> APIRouter:
-    guarded = guarded_by(keys, MAX_BODY_BYTES, "send fewer trajectories in one request")
-    router = APIRouter(prefix="/v1", route_class=guarded)
+    router = APIRouter(prefix="/v1", route_class=_guarded(keys))
 
     @router.post("/score")
     async def score(request: ScoreRequest) -> ScoreResponse:
@@ -49,3 +49,7 @@ def _guarded_router(service: RewardService, keys: ApiKeys) -> APIRouter:
         return ModelList(data=(service.card(),))
 
     return router
+
+
+def _guarded(keys: ApiKeys) -> type[APIRoute]:
+    return guarded_by(keys, MAX_BODY_BYTES, "send fewer trajectories in one request")

@@ -1,17 +1,17 @@
 """The routes of the other protocols, as one router of the application.
 
-Consumes a `RewardService`; produces `POST /compat/openrlhf/get_reward`, `POST /compat/vllm/classify` and NeMo-Gym's
+Consumes whatever answers `POST /v1/score`; produces `POST /compat/openrlhf/get_reward`, `POST /compat/vllm/classify` and NeMo-Gym's
 `POST /verify`, `POST /seed_session` and `GET /reverify_mode`, which Gym looks for at the root. All want a key, if there
 are any. Errors are problem documents: these clients read the status alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
@@ -20,29 +20,31 @@ from reward_service.compat.classify import ClassifyReply, ClassifyRequest
 from reward_service.compat.nemo_gym import VerifyRequest
 from reward_service.compat.openrlhf import RewardQuery, RewardReply
 from reward_service.errors import UnscorableTrajectory
-from reward_service.service import RewardService
+from reward_service.wire import ScoreRequest, ScoreResponse
+
+Score = Callable[[Request, ScoreRequest], Awaitable[ScoreResponse]]
 
 
-def compat_router(service: RewardService, guarded: type[APIRoute]) -> APIRouter:
-    """The router; `guarded` is the kind of route that asks for the key."""
+def compat_router(score: Score, guarded: type[APIRoute]) -> APIRouter:
+    """The router; `score` answers as `POST /v1/score` does, `guarded` is the kind of route that asks for the key."""
     router = APIRouter(route_class=guarded, tags=["compat"])
 
     @router.post("/compat/openrlhf/get_reward")
-    async def get_reward(query: RewardQuery) -> RewardReply:
+    async def get_reward(http: Request, query: RewardQuery) -> RewardReply:
         with _data_is_unprocessable():
-            response = await service.score(openrlhf.as_request(query))
+            response = await score(http, openrlhf.as_request(query))
             return openrlhf.as_reply(response.results)
 
     @router.post("/compat/vllm/classify")
-    async def classify_text(body: ClassifyRequest) -> ClassifyReply:
+    async def classify_text(http: Request, body: ClassifyRequest) -> ClassifyReply:
         with _data_is_unprocessable():
-            response = await service.score(classify.as_request(body))
+            response = await score(http, classify.as_request(body))
             return classify.as_reply(response.results[0], body.model)
 
     @router.post("/verify")
-    async def verify(body: VerifyRequest) -> dict[str, Any]:
+    async def verify(http: Request, body: VerifyRequest) -> dict[str, Any]:
         with _data_is_unprocessable():
-            response = await service.score(nemo_gym.as_request(body))
+            response = await score(http, nemo_gym.as_request(body))
             return nemo_gym.as_reply(response.results[0], body)
 
     @router.post("/seed_session")
