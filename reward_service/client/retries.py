@@ -23,9 +23,14 @@ Reply = httpx.Response | httpx.RequestError | httpx.InvalidURL
 
 
 def passes_by_itself(reply: Reply) -> bool:
-    """Whether the same request may fare better later."""
+    """Whether the same request may fare better later.
+
+    A conflict does where it names a time: the first try of a request is still being worked on, and only its answer got
+    lost (draft-ietf-httpapi-idempotency-key-header-07).
+    """
     if isinstance(reply, httpx.Response):
-        return reply.status_code in _RETRIED_STATUSES
+        in_flight = reply.status_code == httpx.codes.CONFLICT and "retry-after" in reply.headers
+        return in_flight or reply.status_code in _RETRIED_STATUSES
     return isinstance(reply, _RETRIED_ERRORS)
 
 

@@ -123,8 +123,14 @@ async def test_the_key_travels_as_bearer(script):
 
 @pytest.mark.parametrize(
     "hiccup",
-    [refuses_connection, httpx.Response(429), httpx.Response(503, headers={"Retry-After": "0"}), httpx.Response(502)],
-    ids=["refused", "429", "503", "502"],
+    [
+        refuses_connection,
+        httpx.Response(429),
+        httpx.Response(503, headers={"Retry-After": "0"}),
+        httpx.Response(502),
+        httpx.Response(409, headers={"Retry-After": "0"}),
+    ],
+    ids=["refused", "429", "503", "502", "409 in flight"],
 )
 async def test_a_hiccup_is_tried_again(script, hiccup):
     played = script(hiccup, hiccup, scored)
