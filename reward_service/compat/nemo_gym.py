@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from reward_service.adapters.terms import ground_truth, total
 from reward_service.errors import UnscorableTrajectory
 from reward_service.wire import ConversationItem, FailedItem, ItemResult, ScoredItem, ScoreRequest, TaskItem
+from tool_sandbox.tools import CallStatus
 
 _ITEM = "rollout"
 _COMPONENTS = ("success", "contribution", "solved", "step_cost")
@@ -80,7 +81,7 @@ class Asked(_Read):
 class Answered(_Read):
     """What came of it."""
 
-    output: Annotated[list[OutputItem], Field(min_length=1)]
+    output: list[OutputItem]
 
 
 class VerifyRequest(_Read):
@@ -90,8 +91,8 @@ class VerifyRequest(_Read):
     response: Answered
     expected_answer: JsonValue = None
     """The right answer, as many of Gym's data sets name it."""
-    ground_truth: dict[str, JsonValue] | None = None
-    """As the contract has it; it goes before `expected_answer`."""
+    steptool_ground_truth: dict[str, JsonValue] | None = None
+    """As the contract has it; it goes before `expected_answer`. Rows have a `ground_truth` of their own."""
 
 
 def as_request(body: VerifyRequest) -> ScoreRequest:
@@ -101,11 +102,12 @@ def as_request(body: VerifyRequest) -> ScoreRequest:
         UnscorableTrajectory: the output is no conversation with tools, or the ground truth is none.
     """
     try:
-        truth = ground_truth(body.expected_answer if body.ground_truth is None else body.ground_truth)
+        truth = ground_truth(body.steptool_ground_truth or body.expected_answer)
+        tools = [tool for tool in body.responses_create_params.tools or () if tool.get("type") == "function"]
         item = {
             "id": _ITEM,
             "messages": [*_asked(body.responses_create_params.input), *_messages(body.response.output)],
-            "tools": [_tool(tool) for tool in body.responses_create_params.tools or () if tool.get("type") == "function"],
+            "tools": [_tool(tool) for tool in tools],
             "task": TaskItem(id=_ITEM, ground_truth=truth),
         }
         return ScoreRequest(trajectories=(ConversationItem.model_validate(item),))
@@ -154,28 +156,70 @@ def _asked(given: str | Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]
 
 
 def _messages(output: Sequence[OutputMessage | FunctionCall | FunctionCallOutput | Reasoning]) -> list[dict[str, Any]]:
-    """Chat messages: what a model says and calls before the next result is one turn of it."""
-    messages: list[dict[str, Any]] = []
+    """Chat messages: what a model says and calls before the next result is one turn of it.
+
+    A call of which the row has no result abstains: many agents run one call of several, or keep no results. Who says
+    nothing at all answers with nothing.
+    """
+    conversation = _Conversation({item.call_id for item in output if isinstance(item, FunctionCallOutput)})
     for item in output:
         match item:
             case OutputMessage(role="assistant"):
-                messages.append({"role": "assistant", "content": _text(item.content)})
+                conversation.said(_text(item.content))
             case OutputMessage():
-                messages.append({"role": item.role, "content": _text(item.content)})
+                conversation.told(item.role, _text(item.content))
             case FunctionCall():
-                _calling(messages).append(_call(item))
+                conversation.called(item)
             case FunctionCallOutput():
-                messages.append({"role": "tool", "tool_call_id": item.call_id, "content": _text(item.output)})
+                conversation.answered(item.call_id, _text(item.output))
             case Reasoning():
                 pass
-    return messages
+    if not conversation.has_turns:
+        conversation.said("")
+    return conversation.messages
 
 
-def _calling(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The calls of the turn that the model is in."""
-    if not messages or messages[-1]["role"] != "assistant":
-        messages.append({"role": "assistant", "content": None})
-    return messages[-1].setdefault("tool_calls", [])
+class _Conversation:
+    """The messages so far, and the calls of the last turn that wait for their results."""
+
+    def __init__(self, with_results: set[str]) -> None:
+        self.messages: list[dict[str, Any]] = []
+        self._with_results = with_results
+        self._waiting: list[str] = []
+
+    @property
+    def has_turns(self) -> bool:
+        """Whether the model said or called anything."""
+        return any(message["role"] == "assistant" for message in self.messages)
+
+    def said(self, text: str) -> None:
+        """The model's words: beside calls whose results are still to come, or a turn of their own."""
+        if not self._with_results.intersection(self._waiting):
+            self.told("assistant", text)
+
+    def told(self, role: str, text: str) -> None:
+        """A message that begins a turn."""
+        self._lose_waiting()
+        self.messages.append({"role": role, "content": text})
+
+    def called(self, item: FunctionCall) -> None:
+        """A call, in the turn that the model is in."""
+        if not self.messages or self.messages[-1]["role"] != "assistant":
+            self._lose_waiting()
+            self.messages.append({"role": "assistant", "content": None})
+        self.messages[-1].setdefault("tool_calls", []).append(_call(item))
+        self._waiting.append(item.call_id)
+
+    def answered(self, call_id: str, result: str) -> None:
+        """A result."""
+        if call_id in self._waiting:
+            self._waiting.remove(call_id)
+        self.messages.append({"role": "tool", "tool_call_id": call_id, "content": result})
+
+    def _lose_waiting(self) -> None:
+        lost = {"role": "tool", "content": "", "status": CallStatus.INFRA_ERROR.value}
+        self.messages += [lost | {"tool_call_id": call_id} for call_id in self._waiting]
+        self._waiting = []
 
 
 def _call(item: FunctionCall) -> dict[str, Any]:

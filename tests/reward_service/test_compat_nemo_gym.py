@@ -90,7 +90,7 @@ async def test_what_is_said_and_called_before_a_result_is_one_turn(host):
 
 async def test_the_components_add_up_to_the_reward_and_are_the_same_for_every_task(host):
     first = await verify(host, row(MESSAGE, expected_answer=42))
-    second = await verify(host, row(CALL, OUTPUT, MESSAGE, ground_truth={"answer": "41"}, expected_answer="42"))
+    second = await verify(host, row(CALL, OUTPUT, MESSAGE, steptool_ground_truth={"answer": "41"}, expected_answer="42"))
     assert first.reward_components.keys() == second.reward_components.keys()
     assert (sum(first.reward_components.values()), first.reward) == (1.0, 1.0)
     # The contract's own ground truth goes before: 42 is wrong.
@@ -111,19 +111,37 @@ async def test_a_marked_row_that_is_verified_again_loses_its_mark(host):
     assert not {"_ng_failure_class", "_ng_failure_judge_error"} & reply.keys()
 
 
+async def test_a_call_whose_result_the_row_does_not_have_abstains(host):
+    calls = [CALL | {"call_id": f"call_{n}"} for n in (1, 2, 3)]
+    reply = await verify(host, row(*calls, OUTPUT, MESSAGE, expected_answer="42"))
+    assert reply.model_dump()["step_rewards"] == [pytest.approx(0.5), None, None, 1.0]
+    unkept = await verify(host, row(MESSAGE, calls[0], MESSAGE, calls[1], MESSAGE, expected_answer="42"))
+    assert unkept.model_dump()["step_rewards"] == [None, None, 1.0]
+
+
+async def test_words_between_a_call_and_its_result_belong_to_the_calls_turn(host):
+    reply = await verify(host, row(CALL, MESSAGE, OUTPUT, MESSAGE, expected_answer="42"))
+    assert reply.model_dump()["step_rewards"] == pytest.approx([0.5, 1.0])
+
+
+@pytest.mark.parametrize("output", [[], [REASONING]])
+async def test_who_says_nothing_answers_with_nothing(host, output):
+    reply = await verify(host, row(*output, expected_answer="42", ground_truth="a field of the row's own"))
+    assert (reply.reward, reply.model_dump()["step_rewards"]) == (0.0, [0.0])
+    assert "_ng_failure_class" not in reply.model_dump()
+
+
 @pytest.mark.parametrize(
-    ("output", "detail"),
+    ("output", "truth", "detail"),
     [
-        ([OUTPUT], "a tool result for 'call_1'"),
-        ([REASONING], "no turn of the assistant"),
-        ([CALL, MESSAGE], "no result yet for the calls"),
-        ([{"type": "computer_call", "id": "x"}], "found using 'type' does not match"),
-        ([], "at least 1 item"),
+        ([OUTPUT], "42", "a tool result for 'call_1'"),
+        ([{"type": "computer_call", "id": "x"}], "42", "found using 'type' does not match"),
+        ([MESSAGE], ["42"], "ground truth: found a list"),
     ],
-    ids=["result", "nothing said", "no result", "another kind", "empty"],
+    ids=["a result alone", "another kind", "a list"],
 )
-async def test_an_output_that_is_no_conversation_with_functions_is_unprocessable(host, output, detail):
-    status, problem = await post(host, "/verify", row(*output, expected_answer="42"))
+async def test_a_row_that_is_no_conversation_with_functions_is_unprocessable(host, output, truth, detail):
+    status, problem = await post(host, "/verify", row(*output, expected_answer=truth))
     assert status == 422
     assert detail in problem["detail"]
 
