@@ -1,8 +1,8 @@
 """A trajectory that came as one text, read as steps: calls in `<tool_call>`, results in `<tool_response>` (Hermes).
 
-Owns `read_text` and `continuation`, for trainers that hand a reward function nothing but text. Pure. Two forms are read:
-with the turn marks of ChatML (`<|im_start|>role … <|im_end|>`), and without them, as a decoder leaves a text that skips
-special tokens: there a result is what stands between `user` or `tool` and `assistant`.
+Owns `read_text` and `continuation`, for trainers that hand a reward function nothing but text. Pure. Two forms are
+read: with the turn marks of ChatML (`<|im_start|>role … <|im_end|>`), and without them, as a decoder leaves a text that
+skips special tokens: there the bare names of roles stand around a result.
 """
 
 from __future__ import annotations

@@ -25,7 +25,6 @@ from reward_service.wire import (
     TrajectoryItem,
 )
 
-
 _Value = TypeVar("_Value", bound=BaseModel)
 
 
@@ -43,9 +42,7 @@ def scores(response: httpx.Response, request: ScoreRequest) -> ScoreResponse:
         RewardRequestError: a refusal, or an answer to another question.
     """
     answer = _read(response, ScoreResponse)
-    if len(answer.results) != len(request.trajectories) or not all(
-        map(_answers, answer.results, request.trajectories)
-    ):
+    if len(answer.results) != len(request.trajectories) or not all(map(_answers, answer.results, request.trajectories)):
         found = [(result.id, len(result.steps)) for result in answer.results]
         expected = [(item.id, _steps(item)) for item in request.trajectories]
         raise RewardProtocolError(

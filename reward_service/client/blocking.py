@@ -1,4 +1,4 @@
-"""`SyncRewardClient`: the reward service without an event loop. Owns how effects of an `Exchange` are carried out there."""
+"""`SyncRewardClient`: the reward service for threads. Owns how effects of an `Exchange` are carried out there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""vLLM's `/classify`, as far as verl's client of discriminative reward models speaks it: one text in, one number out."""
+"""vLLM's `/classify`, as far as verl's client of discriminative reward models speaks it: a text in, a number out."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from reward_service.wire import ConversationItem, FailedItem, ItemResult, Scored
 from tool_sandbox.tools import CallStatus
 
 _ITEM = "rollout"
-_COMPONENTS = ("success", "contribution", "solved", "step_cost")
+_COMPONENTS: tuple[str, ...] = ("success", "contribution", "solved", "step_cost")
 """Always there, also where nothing of them is in the reward: Gym wants the same keys for every task."""
 
 _FAILURE = ("_ng_failure_class", "_ng_failure_judge_error")

@@ -64,11 +64,11 @@ def as_reply(results: Sequence[ItemResult]) -> RewardReply:
         ScorerUnavailable: a trajectory abstains.
     """
     rewards = [_reward(result) for result in results]
-    solved = [reward if result.solved is None else result.solved for reward, result in zip(rewards, results, strict=True)]
+    solved = [
+        reward if result.solved is None else result.solved for reward, result in zip(rewards, results, strict=True)
+    ]
     logs = [_logs([step.reward for step in result.steps]) for result in results]
-    return RewardReply(
-        rewards=rewards, scores=solved, extra_logs={key: [log[key] for log in logs] for key in logs[0]}
-    )
+    return RewardReply(rewards=rewards, scores=solved, extra_logs={key: [log[key] for log in logs] for key in logs[0]})
 
 
 def _item(id: str, text: str, prompt: str, label: JsonValue) -> TrajectoryItem:

@@ -47,7 +47,9 @@ class Loop:
         self.loop.close()
 
 
-def calculate(function: Callable[..., Any], loop: Loop, prompts: list, completions: list, **columns: list) -> list[float]:
+def calculate(
+    function: Callable[..., Any], loop: Loop, prompts: list, completions: list, **columns: list
+) -> list[float]:
     """The column of rewards that the trainer makes, with NaN for None."""
     of_trl = {"trainer_state": object(), "log_extra": print, "log_metric": print}
     ids = [[1, 2]] * len(prompts)

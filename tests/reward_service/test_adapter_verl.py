@@ -1,7 +1,8 @@
 """verl's custom reward function, loaded and called as verl 0.10.0.dev does, against a service on a socket.
 
-`verl/trainer/ppo/reward.py` loads the function by path and binds `reward_kwargs`; `reward_manager/naive.py` calls it with
-four arguments by name, more where a reward model runs; `agent_loop.py` makes one array of each key of the first sample.
+`verl/trainer/ppo/reward.py` loads the function by path and binds `reward_kwargs`; `reward_manager/naive.py` calls it
+with four arguments by name, more where a reward model runs; `agent_loop.py` makes one array of each key of the first
+sample.
 """
 
 from __future__ import annotations
@@ -123,6 +124,5 @@ async def test_samples_of_one_loop_share_one_client(url):
 
 
 async def test_a_sample_that_the_recipe_cannot_score_stops_the_run():
-    with running(Recipe(RewardConfig())) as exact:
-        with pytest.raises(UnscorableTrajectory, match="no progress record"):
-            await run_single(loaded("compute_score", url=f"http://{exact}"), UNMARKED, "42")
+    with running(Recipe(RewardConfig())) as exact, pytest.raises(UnscorableTrajectory, match="no progress record"):
+        await run_single(loaded("compute_score", url=f"http://{exact}"), UNMARKED, "42")

@@ -80,12 +80,16 @@ def test_a_flow_sends_pauses_and_sends_the_same_within_what_is_left_of_the_deadl
 def test_one_deadline_holds_for_all_tries():
     clock = Clock()
     flow = exchange(clock, retries=100).score(ScoreRequest(trajectories=(item(),)))
-    with pytest.raises(RewardUnavailable, match=r"after 4 attempts \(deadline of 10 s; last: ReadTimeout: slow\)"):
+
+    def play() -> None:
         for _ in range(20):
             effect = flow.send(None)
             while isinstance(effect, Send):
                 clock.now += 3.0
                 effect = flow.send(httpx.ReadTimeout("slow"))
+
+    with pytest.raises(RewardUnavailable, match=r"after 4 attempts \(deadline of 10 s; last: ReadTimeout: slow\)"):
+        play()
 
 
 def test_a_breaker_opens_after_failures_in_a_row_and_lets_one_trial_through():

@@ -90,7 +90,9 @@ async def test_what_is_said_and_called_before_a_result_is_one_turn(host):
 
 async def test_the_components_add_up_to_the_reward_and_are_the_same_for_every_task(host):
     first = await verify(host, row(MESSAGE, expected_answer=42))
-    second = await verify(host, row(CALL, OUTPUT, MESSAGE, steptool_ground_truth={"answer": "41"}, expected_answer="42"))
+    second = await verify(
+        host, row(CALL, OUTPUT, MESSAGE, steptool_ground_truth={"answer": "41"}, expected_answer="42")
+    )
     assert first.reward_components.keys() == second.reward_components.keys()
     assert (sum(first.reward_components.values()), first.reward) == (1.0, 1.0)
     # The contract's own ground truth goes before: 42 is wrong.
@@ -105,7 +107,9 @@ async def test_a_rollout_that_abstains_is_marked_as_gym_marks_a_judge_that_faile
 
 
 async def test_a_marked_row_that_is_verified_again_loses_its_mark(host):
-    marked = row(MESSAGE, expected_answer="42", reward=0.0, _ng_failure_class="judge_failed", _ng_failure_judge_error="x")
+    marked = row(
+        MESSAGE, expected_answer="42", reward=0.0, _ng_failure_class="judge_failed", _ng_failure_judge_error="x"
+    )
     reply = (await verify(host, marked)).model_dump()
     assert reply["reward"] == 1.0
     assert not {"_ng_failure_class", "_ng_failure_judge_error"} & reply.keys()

@@ -68,7 +68,7 @@ async def test_every_value_is_a_list_of_one_number_for_each_text_under_the_same_
     values = [two["rewards"], two["scores"], *two["extra_logs"].values()]
     assert {len(value) for value in values} == {3}
     assert {type(number) for value in values for number in value} == {float}
-    # The first has many steps and no answer, the second gives the answer of its own label, the call of the third never ran.
+    # Many steps and no answer; the answer of its own label; a call that never ran.
     assert two["scores"] == [0.0, 1.0, 0.0]
     assert two["extra_logs"]["steps"] == [LOGGED_STEPS + 4, 1.0, 1.0]
     assert two["rewards"] == pytest.approx([-0.1 * (LOGGED_STEPS + 4), 1.0, -0.1])

@@ -57,7 +57,10 @@ def test_who_writes_nothing_answers_with_nothing():
 def test_calls_of_one_turn_get_their_results_in_order(pattern):
     other = CALL.replace("lamp", "table")
     results = pattern.format(RESULT, RESULT.replace("42", "Error: no table"))
-    for text in (f"{CALL}\n{other}<|im_end|>\n<|im_start|>tool\n{results}<|im_end|>", f"{CALL}\n{other}\ntool\n{results}"):
+    for text in (
+        f"{CALL}\n{other}<|im_end|>\n<|im_start|>tool\n{results}<|im_end|>",
+        f"{CALL}\n{other}\ntool\n{results}",
+    ):
         first, second = read_text(text).steps
         assert (first.observation, first.status) == ("42", CallStatus.OK)
         assert (second.observation, second.status) == ("Error: no table", CallStatus.TOOL_ERROR)
@@ -84,7 +87,18 @@ def test_a_last_call_without_a_result_ran_nothing_and_is_nobodys_excuse(text):
         '{"name": "price", "arguments": {"deep": ' + "[" * 400 + "]" * 400 + "}}",
         "",
     ],
-    ids=["no json", "no name", "a list", "a string", "nan", "half a character", "an array", "deep", "deeper", "nothing"],
+    ids=[
+        "no json",
+        "no name",
+        "a list",
+        "a string",
+        "nan",
+        "half a character",
+        "an array",
+        "deep",
+        "deeper",
+        "nothing",
+    ],
 )
 def test_a_call_that_nobody_can_read_is_an_unread_turn(body):
     (step,) = read_text(f"<tool_call>{body}</tool_call>").steps
@@ -125,7 +139,9 @@ def test_an_answer_may_be_the_name_of_a_role():
 
 
 def test_long_texts_are_cut_to_what_the_contract_takes():
-    call, answer = read_text(f"{CALL}\nuser\n<tool_response>{'x' * 70_000}</tool_response>\nassistant\n{'y' * 70_000}").steps
+    call, answer = read_text(
+        f"{CALL}\nuser\n<tool_response>{'x' * 70_000}</tool_response>\nassistant\n{'y' * 70_000}"
+    ).steps
     assert (len(call.observation or ""), len(answer.answer or "")) == (MAX_CHARACTERS, MAX_CHARACTERS)
 
 
@@ -138,13 +154,18 @@ def test_half_a_character_is_replaced():
     assert read_text("4\ud8002").steps[0].answer == "4?2"
 
 
-@pytest.mark.parametrize("part", [" ", "\n", "<tool_call>", "<tool_response>", "<|im_start|>", "<|im_end|>", "<pad>", "</think>"])
+@pytest.mark.parametrize(
+    "part", [" ", "\n", "<tool_call>", "<tool_response>", "<|im_start|>", "<|im_end|>", "<pad>", "</think>"]
+)
 def test_no_text_takes_long_to_read(part):
     # Quadratic work on a million characters would outlast the time limit of the test many times over.
     assert len(read_text(part * (1_000_000 // len(part)) + "x").steps) >= 1
 
 
-PROMPT = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHow much is the lamp?<|im_end|>\n<|im_start|>assistant\n"
+PROMPT = (
+    "<|im_start|>system\nBe brief.<|im_end|>\n"
+    "<|im_start|>user\nHow much is the lamp?<|im_end|>\n<|im_start|>assistant\n"
+)
 
 
 def test_what_follows_the_prompt_is_the_models():

@@ -78,7 +78,11 @@ class Script:
         reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
         # A copy: a response that one client has read is of no use to the other.
         known = isinstance(reply, httpx.Response)
-        return httpx.Response(reply.status_code, headers=reply.headers, content=reply.content) if known else reply(self.asked[-1])
+        return (
+            httpx.Response(reply.status_code, headers=reply.headers, content=reply.content)
+            if known
+            else reply(self.asked[-1])
+        )
 
     def client(self, retries=3, timeout_seconds=10.0, **options) -> Any:
         return self.kind("http://rewards/", "key", timeout_seconds, retries, httpx.MockTransport(self), **options)
