@@ -1,8 +1,8 @@
 """The routes of the other protocols, as one router of the application.
 
-Consumes whatever answers `POST /v1/score`; produces `POST /compat/openrlhf/get_reward`, `POST /compat/vllm/classify` and
-NeMo-Gym's `POST /verify`, `POST /seed_session` and `GET /reverify_mode`, which Gym looks for at the root. All want a
-key, if there are any. Errors are problem documents: these clients read the status alone.
+Consumes whatever answers `POST /v1/score`; produces `POST /compat/openrlhf/get_reward`, `POST /compat/vllm/classify`
+and NeMo-Gym's `POST /verify`, `POST /seed_session` and `GET /reverify_mode`, which Gym looks for at the root. All want
+a key, if there are any. Errors are problem documents: these clients read the status alone.
 """
 
 from __future__ import annotations
