@@ -21,6 +21,7 @@ from learner.errors import LearnerLost
 from reward_service.errors import ServiceNotStarted
 from tool_sandbox.errors import (
     AuditFailed,
+    InvalidKeys,
     InvalidTool,
     InvalidToolset,
     IsolationUnavailable,
@@ -28,7 +29,7 @@ from tool_sandbox.errors import (
     UnknownToolset,
 )
 
-_BAD_INPUT = (BadInput, UnknownToolset, InvalidToolset, InvalidTool, NoSuchTask, ModelError)
+_BAD_INPUT = (BadInput, UnknownToolset, InvalidToolset, InvalidTool, InvalidKeys, NoSuchTask, ModelError)
 _LOST = (LearnerLost, RolloutsLost, EngineFailure)
 """A part of the run died: it goes on from its newest checkpoint when it is started again."""
 _SHORT = (ServiceNotStarted, IsolationUnavailable, AuditFailed)

@@ -1,26 +1,36 @@
 """The HTTP API of the reward service, as a FastAPI application that any ASGI server can run.
 
 Consumes a `RewardService` and the keys; produces `POST /v1/score`, `GET /v1/models`, `GET /healthz`, `GET /readyz`.
-Everything below `/v1` wants a key, if there are any.
+Everything below `/v1` wants a key, if there are any: with the scope `score` for the first, with `read` for the second.
 """
 
 from __future__ import annotations
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request
 
 from reward_service import problems
 from reward_service.service import RewardService
 from reward_service.wire import MAX_BODY_BYTES, ModelList, ScoreRequest, ScoreResponse
-from tool_sandbox.http.guard import guarded_by
-from tool_sandbox.http.keys import ApiKeys
+from tool_sandbox.http.door import Door
+from tool_sandbox.http.guard import charge, guarded_by
+from tool_sandbox.http.keys import ApiKeys, Scope
 
 
 def build_app(service: RewardService, keys: ApiKeys) -> FastAPI:
-    """The application; `keys` without an entry lets every caller in."""
-    # The interactive pages load scripts from the public internet; the schema itself stays at /openapi.json.
-    app = FastAPI(title="StepTool rewards", version="1", docs_url=None, redoc_url=None)
+    """The application; `keys` without an entry lets every caller in.
+
+    Raises:
+        InvalidKeys: the file of `keys` cannot be used.
+    """
+    # The interactive pages load scripts from the public internet; the schema itself stays at /openapi.json. A redirect
+    # would lead to wherever the Host header says.
+    app = FastAPI(
+        title="StepTool rewards", version="1", docs_url=None, redoc_url=None, redirect_slashes=False
+    )
     problems.install(app)
-    app.include_router(_guarded_router(service, keys))
+    door = Door(keys)
+    app.include_router(_score_router(service, door))
+    app.include_router(_read_router(service, door))
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -34,16 +44,27 @@ def build_app(service: RewardService, keys: ApiKeys) -> FastAPI:
     return app
 
 
-def _guarded_router(service: RewardService, keys: ApiKeys) -> APIRouter:
-    guarded = guarded_by(keys, MAX_BODY_BYTES, "send fewer trajectories in one request")
-    router = APIRouter(prefix="/v1", route_class=guarded)
+def _score_router(service: RewardService, door: Door) -> APIRouter:
+    router = _router(door, Scope.SCORE)
 
     @router.post("/score")
-    async def score(request: ScoreRequest) -> ScoreResponse:
+    async def score(http: Request, request: ScoreRequest) -> ScoreResponse:
+        charge(http, len(request.trajectories))
         return await service.score(request)
+
+    return router
+
+
+def _read_router(service: RewardService, door: Door) -> APIRouter:
+    router = _router(door, Scope.READ)
 
     @router.get("/models")
     async def models() -> ModelList:
         return ModelList(data=(service.card(),))
 
     return router
+
+
+def _router(door: Door, needs: Scope) -> APIRouter:
+    route = guarded_by(door, needs, MAX_BODY_BYTES, "send fewer trajectories in one request")
+    return APIRouter(prefix="/v1", route_class=route)

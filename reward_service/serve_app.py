@@ -18,18 +18,20 @@ from typing import Any, NamedTuple
 
 import httpx
 import ray
-from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import RayActorError
 from ray.serve.config import HTTPOptions, ProxyLocation
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus, LoggingConfig
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reward_service.api import build_app
 from reward_service.assembly import assembled
 from reward_service.config import KEYS_VARIABLE, RewardConfig
 from reward_service.errors import ServiceNotStarted, UnchangeableSetting
 from reward_service.scoring import Recipe
+from tool_sandbox.http.envelope import REQUEST_ID
 from tool_sandbox.http.keys import ApiKeys, is_loopback, refuse_open_door
 
 _ONGOING_REQUESTS = 32
@@ -54,11 +56,11 @@ _PROBE_SECONDS = 5.0
 class RewardReplica:
     """One replica: a shell around `build_app`. Its `user_config` replaces fields of the configuration while it runs."""
 
-    async def __init__(self, config: Mapping[str, Any], key_digests: Mapping[str, str]) -> None:
+    async def __init__(self, config: Mapping[str, Any], keys: ApiKeys) -> None:
         self._config = config
         self._stack = AsyncExitStack()
         self._assembly = await self._stack.enter_async_context(assembled(RewardConfig.model_validate(config)))
-        self._keys = ApiKeys(key_digests)
+        self._keys = keys
 
     async def __del__(self) -> None:
         """Called by Serve when the replica has answered what it accepted."""
@@ -72,8 +74,23 @@ class RewardReplica:
         """
         self._assembly.use(_changed(self._config, user_config))
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
-        return build_app(self._assembly.service, self._keys)
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        return _NamedByProxy(build_app(self._assembly.service, self._keys))
+
+
+class _NamedByProxy:
+    """An application without the request id on its answers: Serve's proxy adds that header to whatever comes back."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def unnamed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                del MutableHeaders(scope=message)[REQUEST_ID]
+            await send(message)
+
+        await self._app(scope, receive, unnamed)
 
 
 class _Address(NamedTuple):
@@ -102,6 +119,8 @@ class RewardEndpoint:
 
 def build(args: dict[str, Any]) -> serve.Application:
     """The application for a Serve YAML; `args` are the fields of `RewardConfig`, keys come from the environment.
+
+    A file of keys is read, and watched, by each replica where it runs.
 
     Raises:
         InvalidKeys: there are none; a YAML may bind to any address, so this way never runs without.
@@ -175,7 +194,7 @@ def _application(config: RewardConfig, keys: ApiKeys) -> serve.Application:
     deployment = RewardReplica.options(
         num_replicas=config.replicas, ray_actor_options={"num_cpus": config.cpus_per_replica, "num_gpus": 0}
     )
-    return deployment.bind(config.model_dump(mode="json"), dict(keys.digests))
+    return deployment.bind(config.model_dump(mode="json"), keys)
 
 
 def _url(address: _Address, application: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import httpx
@@ -15,7 +16,7 @@ from reward_service.scoring import Recipe
 from reward_service.service import RewardService
 from reward_service.wire import MAX_BODY_BYTES, ScoredItem, ScoreRequest
 from tests.reward_service.builders import call_step, item, trajectory, version_of
-from tool_sandbox.http.keys import ApiKeys
+from tool_sandbox.http.keys import ApiKeys, digest
 
 VERSION = version_of(LinearShaping())
 JSON = {"Content-Type": "application/json"}
@@ -186,12 +187,14 @@ async def test_an_unknown_path_and_a_wrong_method_are_problems(http):
         (b"{", "JSON decode error"),
         (b'{"trajectories": [{"id": NaN}]}', "found NaN; expected a finite number"),
         (b'{"trajectories": [{"id": 1e999}]}', "beyond the range of a double"),
-        (b"[" * 100_000, "JSON decode error"),
+        (b"[" * 100_000, "nested deeper than 64"),
+        (b'{"trajectories": [], "trajectories": []}', "found the key 'trajectories' more than once"),
+        (b'{"trajectories": [{"id": "\\ud800"}]}', "found half of a surrogate pair"),
         (b'{"trajectories": []}', "/trajectories: Tuple should have at least 1 item"),
         (b'{"schema_version": 2, "trajectories": []}', "/schema_version: Input should be 1"),
         (b'{"trajectory": []}', "/trajectory: Extra inputs are not permitted"),
     ],
-    ids=["cut", "nan", "infinite", "deep", "empty", "schema", "unknown key"],
+    ids=["cut", "nan", "infinite", "deep", "twice", "half", "empty", "schema", "unknown key"],
 )
 async def test_a_body_outside_the_contract_is_unprocessable_and_says_where(http, body, detail):
     problem = assert_problem(await http.post("/v1/score", content=body, headers=JSON), 422)
@@ -208,6 +211,38 @@ async def test_a_body_over_the_limit_is_too_large(http):
     body = b'{"trajectories": "' + b"x" * MAX_BODY_BYTES + b'"}'
     problem = assert_problem(await http.post("/v1/score", content=body, headers=JSON), 413)
     assert "send fewer trajectories" in problem["detail"]
+
+
+async def test_a_body_may_come_in_gzip(http):
+    body = gzip.compress(RAW_REQUEST)
+    response = await http.post("/v1/score", content=body, headers=JSON | {"Content-Encoding": "gzip"})
+    assert [result["status"] for result in response.json()["results"]] == ["ok", "error"]
+
+
+async def test_a_bomb_is_too_large(http):
+    body = gzip.compress(b" " * MAX_BODY_BYTES)
+    assert len(body) < 20_000
+    assert_problem(await http.post("/v1/score", content=body, headers=JSON | {"Content-Encoding": "gzip"}), 413)
+
+
+async def test_a_body_that_is_not_called_json_is_refused(http):
+    assert_problem(await http.post("/v1/score", content=RAW_REQUEST), 415)
+
+
+async def test_a_caller_that_sends_no_headers_puts_its_key_into_the_url(service):
+    mine, wrong = (service.url.replace("://", f"://{name}:{service.key}@") for name in ("tests", "others"))
+    async with httpx.AsyncClient(transport=service.transport(), timeout=30) as client:
+        assert (await client.get(f"{mine}/v1/models")).status_code == 200
+        assert_problem(await client.get(f"{wrong}/v1/models"), 401)
+
+
+@pytest.mark.parametrize(("path", "status"), [("/v1/models", 200), ("/v1/score", 405), ("/readyz", 200)])
+async def test_every_answer_has_the_id_of_its_request_once(http, path, status):
+    response = await http.get(path, headers={"X-Request-Id": "mine-1"})
+    assert (response.status_code, response.headers.get_list("x-request-id")) == (status, ["mine-1"])
+    own = (await http.get(path)).headers.get_list("x-request-id")
+    assert len(own) == 1
+    assert own != ["mine-1"]
 
 
 async def test_the_client_gets_typed_rewards(service):
@@ -279,3 +314,20 @@ async def test_a_bug_of_ours_is_a_server_error_that_keeps_its_secrets():
         response = await http.post("/v1/score", json={"trajectories": [trajectory()]})
         assert_problem(response, 500)
         assert "1234" not in response.text
+
+
+async def test_a_key_scores_or_reads_as_far_as_its_scope_and_its_quota_go():
+    granted = {"score": ":score:2 trajectories/min", "read": ":read:1/min"}
+    keys = ApiKeys.parse(",".join(f"{name}:{digest(name)}{rest}" for name, rest in granted.items()))
+    app = build_app(RewardService(Recipe(RewardConfig(shaping=LinearShaping()))), keys)
+    request = {"trajectories": [trajectory("a"), trajectory("b")]}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://rewards") as http:
+        assert_problem(await http.post("/v1/score", json=request, auth=("read", "read")), 403)
+        assert_problem(await http.get("/v1/models", auth=("score", "score")), 403)
+        assert (await http.get("/v1/models", auth=("read", "read"))).status_code == 200
+        assert_problem(await http.get("/v1/models", auth=("read", "read")), 429)
+        assert (await http.post("/v1/score", json=request, auth=("score", "score"))).status_code == 200
+        refused = await http.post("/v1/score", json=request, auth=("score", "score"))
+    assert_problem(refused, 429)
+    # Two trajectories a minute: the second pair waits for a minute, less what the test has taken.
+    assert 30 < int(refused.headers["retry-after"]) <= 60

@@ -11,7 +11,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from tool_sandbox.http.envelope import REQUEST_ID, Envelope
+
 _MAX_LISTED_ERRORS = 20
+_MAX_POINTER = 256
+"""Characters."""
 
 
 def problem(
@@ -24,6 +28,7 @@ def problem(
 
 def install(app: FastAPI, service: str) -> None:
     """Let every error of `app` leave as a problem document; `service` names it, as in `the reward service`."""
+    app.add_middleware(Envelope, service=service, failed=_failure(service))
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
@@ -37,15 +42,17 @@ def install(app: FastAPI, service: str) -> None:
         detail = f"{len(found)} errors in the request: {summary}"
         return problem(422, detail, errors=found[:_MAX_LISTED_ERRORS])
 
-    @app.exception_handler(Exception)
-    async def failed(request: Request, error: Exception) -> JSONResponse:
-        return problem(500, f"{service} failed on this request; its log has the cause")
+
+def _failure(service: str) -> JSONResponse:
+    return problem(500, f"{service} failed on this request; its log has the cause, under the id in {REQUEST_ID}")
 
 
 def _pointer(item: Mapping[str, Any]) -> str:
     """JSON pointer (RFC 6901) into the body; empty, the whole of it, where the body is no JSON."""
     path = () if item["type"] == "json_invalid" else item["loc"][1:]
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
+    pointer = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
+    # Keys of the body stand in it, which may be as long as a body can be.
+    return pointer if len(pointer) <= _MAX_POINTER else f"{pointer[:_MAX_POINTER]}…"
 
 
 def _reason(item: Mapping[str, Any]) -> str:
