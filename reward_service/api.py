@@ -1,14 +1,17 @@
 """The HTTP API of the reward service, as a FastAPI application that any ASGI server can run.
 
 Consumes a `RewardService` and the keys; produces `POST /v1/score`, `GET /v1/models`, `GET /healthz`, `GET /readyz`.
-Everything below `/v1` wants a key, if there are any: with the scope `score` for the first, with `read` for the second.
+Everything that scores wants a key with the scope `score`, if there are any keys, the routes of other protocols
+(`compat.routes`) too; everything that only reads wants the scope `read`.
 """
 
 from __future__ import annotations
 
 from fastapi import APIRouter, FastAPI, Request
+from fastapi.routing import APIRoute
 
 from reward_service import problems
+from reward_service.compat.routes import Score, compat_router
 from reward_service.service import RewardService
 from reward_service.wire import MAX_BODY_BYTES, ModelList, ScoreRequest, ScoreResponse
 from tool_sandbox.http.door import Door
@@ -24,13 +27,13 @@ def build_app(service: RewardService, keys: ApiKeys) -> FastAPI:
     """
     # The interactive pages load scripts from the public internet; the schema itself stays at /openapi.json. A redirect
     # would lead to wherever the Host header says.
-    app = FastAPI(
-        title="StepTool rewards", version="1", docs_url=None, redoc_url=None, redirect_slashes=False
-    )
+    app = FastAPI(title="StepTool rewards", version="1", docs_url=None, redoc_url=None, redirect_slashes=False)
     problems.install(app)
     door = Door(keys)
-    app.include_router(_score_router(service, door))
+    score = _charged(service)
+    app.include_router(_score_router(score, door))
     app.include_router(_read_router(service, door))
+    app.include_router(compat_router(score, _guarded(door, Scope.SCORE)))
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -44,19 +47,26 @@ def build_app(service: RewardService, keys: ApiKeys) -> FastAPI:
     return app
 
 
-def _score_router(service: RewardService, door: Door) -> APIRouter:
-    router = _router(door, Scope.SCORE)
-
-    @router.post("/score")
+def _charged(service: RewardService) -> Score:
     async def score(http: Request, request: ScoreRequest) -> ScoreResponse:
         charge(http, len(request.trajectories))
         return await service.score(request)
+
+    return score
+
+
+def _score_router(charged: Score, door: Door) -> APIRouter:
+    router = APIRouter(prefix="/v1", route_class=_guarded(door, Scope.SCORE))
+
+    @router.post("/score")
+    async def score(http: Request, request: ScoreRequest) -> ScoreResponse:
+        return await charged(http, request)
 
     return router
 
 
 def _read_router(service: RewardService, door: Door) -> APIRouter:
-    router = _router(door, Scope.READ)
+    router = APIRouter(prefix="/v1", route_class=_guarded(door, Scope.READ))
 
     @router.get("/models")
     async def models() -> ModelList:
@@ -65,6 +75,5 @@ def _read_router(service: RewardService, door: Door) -> APIRouter:
     return router
 
 
-def _router(door: Door, needs: Scope) -> APIRouter:
-    route = guarded_by(door, needs, MAX_BODY_BYTES, "send fewer trajectories in one request")
-    return APIRouter(prefix="/v1", route_class=route)
+def _guarded(door: Door, needs: Scope) -> type[APIRoute]:
+    return guarded_by(door, needs, MAX_BODY_BYTES, "send fewer trajectories in one request")

@@ -8,8 +8,10 @@ RewardError
 ├── UnscorableTrajectory   the trajectory lacks what the shaping needs: the caller's bug
 ├── RequestRefused         a strict request held a trajectory that cannot be scored
 ├── ScorerUnavailable      a scorer was lost: infrastructure; the trajectory abstains
+├── RewardAbstained        a trainer that must have a number asked for a trajectory that has none
 └── RewardRequestError     what a client meets
     ├── RewardUnavailable      no answer before the deadline, or after all retries
+    │   └── RewardCircuitOpen  nobody was asked, since the last calls had no answer
     ├── RewardUnauthorized     the key is missing, unknown or not allowed
     ├── RewardVersionMismatch  the service shapes rewards differently than at the first answer
     ├── RewardRejected         the service refused the request
@@ -70,6 +72,18 @@ class ScorerUnavailable(RewardError):
     """A scorer behind the service was lost or took too long. Not the trajectory's fault."""
 
 
+class RewardAbstained(RewardError):
+    """The trajectory abstains, and the trainer that asked has no way to leave it out. Never answered by a fake zero."""
+
+    def __init__(self, trajectory_id: str, remedy: str) -> None:
+        super().__init__(trajectory_id, remedy)
+        self.trajectory_id = trajectory_id
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"trajectory {self.trajectory_id!r}: no step has a reward, all abstain; {self.remedy}"
+
+
 class RewardRequestError(RewardError):
     """A request for rewards failed."""
 
@@ -88,6 +102,16 @@ class RewardUnavailable(RewardRequestError):
             f"reward service {self.url}: no answer after {self.attempts} attempts ({self.reason}); "
             f"see whether {self.url}/readyz answers, or allow more time"
         )
+
+
+class RewardCircuitOpen(RewardUnavailable):
+    """Nobody was asked: the last calls had no answer, and the circuit breaker waits before it tries again."""
+
+    def __init__(self, url: str, seconds: float) -> None:
+        super().__init__(url, 0, f"the last calls had none either; the next trial is due in {seconds:.3g} s")
+        # What the error is made from again after pickling.
+        self.args = (url, seconds)
+        self.seconds = seconds
 
 
 class RewardUnauthorized(RewardRequestError):
