@@ -1,8 +1,8 @@
 """The HTTP API of the reward service, as a FastAPI application that any ASGI server can run.
 
-Consumes a `RewardService` and the keys; produces `POST /v1/score`, `GET /v1/models`, `GET /healthz`, `GET /readyz`.
-Everything that scores wants a key with the scope `score`, if there are any keys, the routes of other protocols
-(`compat.routes`) too; everything that only reads wants the scope `read`.
+Consumes a `RewardService` and the keys; produces `POST /v1/score`, `GET /v1/models`, `GET /healthz`, `GET /readyz`, the
+routes of other protocols (`compat.routes`), and the page for people with its numbers (`page.routes`).
+Everything that scores wants a key with the scope `score`, if there are any keys; what only reads, the scope `read`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from fastapi.routing import APIRoute
 
 from reward_service import problems
 from reward_service.compat.routes import Score, compat_router
+from reward_service.measured import measured
+from reward_service.page.routes import page_router
 from reward_service.service import RewardService
+from reward_service.stats import Stats
 from reward_service.wire import MAX_BODY_BYTES, ModelList, ScoreRequest, ScoreResponse
 from tool_sandbox.http.door import Door
 from tool_sandbox.http.guard import charge, guarded_by
@@ -30,10 +33,13 @@ def build_app(service: RewardService, keys: ApiKeys) -> FastAPI:
     app = FastAPI(title="StepTool rewards", version="1", docs_url=None, redoc_url=None, redirect_slashes=False)
     problems.install(app)
     door = Door(keys)
-    score = _charged(service)
-    app.include_router(_score_router(score, door))
-    app.include_router(_read_router(service, door))
-    app.include_router(compat_router(score, _guarded(door, Scope.SCORE)))
+    stats = Stats()
+    scoring = measured(_guarded(door, Scope.SCORE), stats)
+    score = _charged(service, stats)
+    app.include_router(_score_router(score, scoring))
+    app.include_router(_models_router(service, _guarded(door, Scope.READ)))
+    app.include_router(compat_router(score, scoring))
+    app.include_router(page_router(stats, _guarded(door, Scope.READ)))
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -47,16 +53,18 @@ def build_app(service: RewardService, keys: ApiKeys) -> FastAPI:
     return app
 
 
-def _charged(service: RewardService) -> Score:
+def _charged(service: RewardService, stats: Stats) -> Score:
     async def score(http: Request, request: ScoreRequest) -> ScoreResponse:
         charge(http, len(request.trajectories))
-        return await service.score(request)
+        response = await service.score(request)
+        stats.scored(response.results)
+        return response
 
     return score
 
 
-def _score_router(charged: Score, door: Door) -> APIRouter:
-    router = APIRouter(prefix="/v1", route_class=_guarded(door, Scope.SCORE))
+def _score_router(charged: Score, route: type[APIRoute]) -> APIRouter:
+    router = APIRouter(prefix="/v1", route_class=route)
 
     @router.post("/score")
     async def score(http: Request, request: ScoreRequest) -> ScoreResponse:
@@ -65,8 +73,8 @@ def _score_router(charged: Score, door: Door) -> APIRouter:
     return router
 
 
-def _read_router(service: RewardService, door: Door) -> APIRouter:
-    router = APIRouter(prefix="/v1", route_class=_guarded(door, Scope.READ))
+def _models_router(service: RewardService, route: type[APIRoute]) -> APIRouter:
+    router = APIRouter(prefix="/v1", route_class=route)
 
     @router.get("/models")
     async def models() -> ModelList:
