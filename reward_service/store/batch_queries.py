@@ -124,9 +124,7 @@ def cancel(connection: Connection, caller: str, batch_id: str) -> None:
 def unfinished(connection: Connection) -> Sequence[str]:
     """The batches that have work left, oldest first."""
     return connection.scalars(
-        select(batches.c.id)
-        .where(exists().where(_OF_BATCH, _WORKABLE))
-        .order_by(batches.c.created_at, batches.c.id)
+        select(batches.c.id).where(exists().where(_OF_BATCH, _WORKABLE)).order_by(batches.c.created_at, batches.c.id)
     ).all()
 
 

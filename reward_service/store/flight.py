@@ -23,6 +23,7 @@ from reward_service.store.timing import Timing
 _FIRST_PAUSE_SECONDS = 0.01
 _LONGEST_PAUSE_SECONDS = 0.5
 
+
 class Flight:
     """The keys that one caller asked for and nobody else in this process is after."""
 

@@ -95,7 +95,9 @@ async def test_processes_that_open_a_new_database_at_once_all_succeed(place):
     environment = os.environ | dict(place.environment)
     arguments = [sys.executable, "-W", "error", "-c", OPENER, place.config.model_dump_json()]
     openers = [
-        subprocess.Popen(arguments, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        subprocess.Popen(
+            arguments, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
         for _ in range(3)
     ]
     for opener in openers:
@@ -118,7 +120,9 @@ async def test_stores_that_one_process_opens_at_once_all_succeed(replica):
 async def test_a_database_of_a_newer_version_is_refused(place, replica):
     await (await replica()).aclose()
     place.query("UPDATE alembic_version SET version_num = '9999'")
-    with pytest.raises(StoreTooNew, match=r"revision '9999', the newest known here is '0001'; run the version of StepTool"):
+    with pytest.raises(
+        StoreTooNew, match=r"revision '9999', the newest known here is '0001'; run the version of StepTool"
+    ):
         await replica()
     assert place.query("SELECT version_num FROM alembic_version") == [("9999",)]
 
