@@ -1,6 +1,6 @@
 """What only a judge that reads the prompt can know, drawn anew for every request.
 
-Owns `Marks`: the ids that the judge must repeat, the number between whose lines the record stands, and the control step.
+Owns `Marks`: the ids that the judge must repeat, the number on the borders of the record, and the control step.
 Chance comes from outside, so that tests can repeat it; in use it is the system's.
 """
 

@@ -1,4 +1,4 @@
-"""Letters that look like Latin ones: the few of other scripts with which words are disguised, and digits read as letters.
+"""Letters that look like Latin ones: those with which words are disguised, and digits read as letters.
 
 What Unicode itself calls compatible (full-width, mathematical, circled letters) is not here: normalisation does those.
 """

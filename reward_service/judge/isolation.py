@@ -15,7 +15,9 @@ REPLACEMENT = "\ufffd"
 _KEPT = frozenset("\n\t")
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 """Control, format (zero width, direction, tags), half of a surrogate pair, private, unassigned."""
-_SQUARE_MARKER = re.compile(r"\[(?=/?\s*(?:INST|SYS|SYSTEM|ASSISTANT|USER|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\s*\])")
+_SQUARE_MARKER = re.compile(
+    r"\[(?=/?\s*(?:INST|SYS|SYSTEM|ASSISTANT|USER|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\s*\])"
+)
 
 
 def neutral(text: str) -> str:

@@ -1,7 +1,7 @@
 """A trajectory as texts for a judge: bounded, with suspicious ones withheld.
 
-Owns `Record`: the task, the tools and the steps, each an `Exhibit` whose `texts` nobody vouches for and whose `facts` we
-do. The prompt of the task is not scanned: who asks for a score wrote it, and it is full of instructions by nature.
+Owns `Record`: the task, the tools and the steps, each an `Exhibit` whose `texts` nobody vouches for, and whose `facts`
+we do. The prompt of the task is not scanned: who asks for a score wrote it, and it is full of instructions by nature.
 """
 
 from __future__ import annotations

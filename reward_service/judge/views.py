@@ -36,7 +36,7 @@ _LEAST_DECODED = 8
 
 
 def views(text: str) -> tuple[str, ...]:
-    """`text` itself and what its disguises hide, each once: encodings on top of each other, then one change of letters."""
+    """`text` itself and what its disguises hide, each once: encodings inside each other, then one change of letters."""
     found = {text: 0}
     queue = [text]
     for shown in queue:

@@ -76,7 +76,7 @@ def grades(success: int, contribution: int, outcome: str = "Unsure") -> Model:
 
     def answer(asked: Asked) -> str:
         given = [(id, (success, contribution) if asked.status(id) == "ok" else (0, 0)) for id in asked.ids]
-        return written(asked, {id: grade for id, grade in given}, outcome)
+        return written(asked, dict(given), outcome)
 
     return answer
 

@@ -14,6 +14,7 @@ from reward_service.judge.judgement import Judgement, Spread, StepJudgement, Usa
 from reward_service.judge.measure import measure_injections
 from reward_service.judge.scanner import scan
 from tests.reward_service.judges import Asked, FakeJudge, grades, in_memory, written
+from tool_sandbox.tools import CallStatus
 
 COPIED = [one for one in INJECTIONS if one.verdict is not None]
 OBEYED = [one for one in INJECTIONS if one.verdict is None]
@@ -113,7 +114,7 @@ async def test_an_accomplice_that_spares_failed_calls_is_held_by_the_rules_alone
 async def test_a_failed_call_cannot_be_talked_into_a_success_by_the_cap_alone():
     judge = in_memory().judge(FakeJudge(gullible), defences=["cap"])
     hostile = victim(OBEYED[0].text)
-    failed = hostile.steps[1].model_copy(update={"status": "tool_error"})
+    failed = hostile.steps[1].model_copy(update={"status": CallStatus.TOOL_ERROR})
     judgement = await judge.judge(hostile.model_copy(update={"steps": (hostile.steps[0], failed, hostile.steps[2])}))
     assert judgement.steps[1].success == Spread(0.0, 0.0, 1)
     assert judgement.steps[1].contribution == Spread(0.2, 0.0, 1)

@@ -204,7 +204,11 @@ async def test_by_step_a_lost_answer_costs_only_its_own_step():
         mine = [step for step in first if step.get("id") in asked.ids and step["status"] == "ok"]
         return "" if mine and mine[0]["arguments"] == '{"item": "rug"}' else grades(1, 4, "Solved")(asked)
 
-    steps = [call_step(0) | {"call": {"name": "price", "arguments": {"item": "rug"}}}, call_step(1), ANSWER | {"index": 2}]
+    steps = [
+        call_step(0) | {"call": {"name": "price", "arguments": {"item": "rug"}}},
+        call_step(1),
+        ANSWER | {"index": 2},
+    ]
     judgement, _ = await judged(in_memory(), item(steps=steps), about_the_first, scope="step")
     assert [step.success and step.success.mean for step in judgement.steps] == [None, 1.0, None]
     assert judgement.solved == Spread(1.0, 0.0, 1)
