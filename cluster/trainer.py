@@ -262,7 +262,9 @@ class Trainer:
 
 def _publisher(config: RunConfig, parts: Parts) -> WeightPublisher:
     canary = config.canary
-    bounds = CanaryBounds(canary.float32_max_gap, canary.bfloat16_mean_gap, config.rollout.engine.dtype)
+    bounds = CanaryBounds(
+        canary.float32_mean_gap, canary.float32_max_gap, canary.bfloat16_mean_gap, config.rollout.engine.dtype
+    )
     return ObjectStorePublisher(parts.learner, parts.rollouts, canary_sequences(config), bounds)
 
 

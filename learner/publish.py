@@ -44,13 +44,21 @@ class WeightDestination(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CanaryBounds:
-    """How far learner and engine may differ; exactly one of the two is judged, by precision."""
+    """How far learner and engine may differ, by the precision of the engine."""
 
+    float32_mean_gap: float
+    """Nats, mean over the tokens of all sequences."""
     float32_max_gap: float
     """Nats, of any token."""
     bfloat16_mean_gap: float
     """Nats, mean over the tokens of all sequences."""
     dtype: str
+
+    def limits(self) -> dict[str, float]:
+        """What is judged: the mean, and in float32 also the largest."""
+        if self.dtype == "float32":
+            return {"largest": self.float32_max_gap, "mean": self.float32_mean_gap}
+        return {"mean": self.bfloat16_mean_gap}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,17 +130,15 @@ class ObjectStorePublisher:
         return worst
 
     def _judge(self, version: int, engine: int, mean_gap: float, max_gap: float) -> None:
-        exact = self._bounds.dtype == "float32"
-        found = max_gap if exact else mean_gap
-        limit = self._bounds.float32_max_gap if exact else self._bounds.bfloat16_mean_gap
-        if not found <= limit:
-            kind = "largest" if exact else "mean"
-            raise WeightsNotDelivered(
-                f"weights version {version}: engine rollout-{engine} gives the canary tokens other probabilities than "
-                f"the learner: {kind} gap {found:.3g} nats, expected at most {limit:.3g} in {self._bounds.dtype} "
-                f"(mean {mean_gap:.3g}, largest {max_gap:.3g}). The engine serves old or damaged weights; the run "
-                "stops because its samples would be credited to the wrong policy"
-            )
+        gaps = {"largest": max_gap, "mean": mean_gap}
+        for kind, limit in self._bounds.limits().items():
+            if not gaps[kind] <= limit:
+                raise WeightsNotDelivered(
+                    f"weights version {version}: engine rollout-{engine} gives the canary tokens other probabilities "
+                    f"than the learner: {kind} gap {gaps[kind]:.3g} nats, expected at most {limit:.3g} in "
+                    f"{self._bounds.dtype} (mean {mean_gap:.3g}, largest {max_gap:.3g}). The engine serves old or "
+                    "damaged weights; the run stops because its samples would be credited to the wrong policy"
+                )
 
 
 def logprob_gaps(expected: Sequence[Sequence[float]], found: Sequence[Sequence[float]]) -> list[float]:

@@ -5,10 +5,12 @@ RewardError
 ├── UnchangeableSetting    a running service was given a setting that only a new one can have
 ├── SignalNotFound         a configuration names a signal that is not installed
 ├── SignalBroken           a signal of somebody else gave what is no measurement: its author's bug
+├── JudgeKeyMissing        the environment does not hold the key of the judge's endpoint
 ├── UnscorableTrajectory   the trajectory lacks what the shaping needs: the caller's bug
 ├── RequestRefused         a strict request held a trajectory that cannot be scored
 ├── ScorerUnavailable      a scorer was lost: infrastructure; the trajectory abstains
 ├── RewardAbstained        a trainer that must have a number asked for a trajectory that has none
+│   └── JudgeUnavailable       the judge's endpoint gave no answer, or refused the request
 └── RewardRequestError     what a client meets
     ├── RewardUnavailable      no answer before the deadline, or after all retries
     │   └── RewardCircuitOpen  nobody was asked, since the last calls had no answer
@@ -56,6 +58,10 @@ class UnchangeableSetting(RewardError):
     """A running service was given a setting that only a new one can have."""
 
 
+class JudgeKeyMissing(RewardError):
+    """The environment does not hold the API key that the settings of a judge name."""
+
+
 class UnscorableTrajectory(RewardError):
     """The trajectory lacks what the shaping needs; scoring it again changes nothing."""
 
@@ -82,6 +88,21 @@ class RewardAbstained(RewardError):
 
     def __str__(self) -> str:
         return f"trajectory {self.trajectory_id!r}: no step has a reward, all abstain; {self.remedy}"
+
+
+class JudgeUnavailable(ScorerUnavailable):
+    """The endpoint of the judge gave no answer in time, or refused the request. The trajectory abstains."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(url, reason)
+        self.url = url
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"judge {self.url}: no judgement ({self.reason}); see whether the endpoint is up, has the model and takes "
+            "such requests, or allow more time"
+        )
 
 
 class RewardRequestError(RewardError):

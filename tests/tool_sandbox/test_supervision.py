@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 from tool_sandbox.isolation.inside.supervision import Baseline, Pipes, Watch
 
@@ -25,7 +26,7 @@ def burn_and_exit() -> None:
     os._exit(0)
 
 
-def test_a_call_that_is_over_before_it_is_looked_at_costs_what_it_used(tmp_path: object) -> None:
+def test_a_call_that_is_over_before_it_is_looked_at_costs_what_it_used(tmp_path: Path) -> None:
     """On a busy machine the supervisor may not run between the fork and the end of a short call."""
     pipes = [os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK) for _ in range(3)]
     before = Baseline([])
