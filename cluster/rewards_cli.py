@@ -113,7 +113,7 @@ def _serve(config: RewardConfig, host: str, port: int) -> None:
     async def opened() -> AsyncIterator[FastAPI]:
         async with _assembled(config) as assembly:
             address, version = f"http://{host}:{listener.getsockname()[1]}", assembly.service.reward_version[:12]
-            typer.echo(f"serving rewards {version} at {address} with {len(keys.digests)} keys; stop with Ctrl-C")
+            typer.echo(f"serving rewards {version} at {address} with {len(keys.resolved().entries)} keys; stop with Ctrl-C")
             yield build_app(assembly.service, keys)
 
     with listener:

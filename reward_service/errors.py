@@ -9,8 +9,8 @@ RewardError
 ├── UnscorableTrajectory   the trajectory lacks what the shaping needs: the caller's bug
 ├── RequestRefused         a strict request held a trajectory that cannot be scored
 ├── ScorerUnavailable      a scorer was lost: infrastructure; the trajectory abstains
-├── RewardAbstained        a trainer that must have a number asked for a trajectory that has none
 │   └── JudgeUnavailable       the judge's endpoint gave no answer, or refused the request
+├── RewardAbstained        a trainer that must have a number asked for a trajectory that has none
 └── RewardRequestError     what a client meets
     ├── RewardUnavailable      no answer before the deadline, or after all retries
     │   └── RewardCircuitOpen  nobody was asked, since the last calls had no answer
