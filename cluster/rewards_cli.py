@@ -101,7 +101,6 @@ def rescore(
 
 def _serve(config: RewardConfig, host: str, port: int) -> None:
     keys = _keys(host)
-    from reward_service.api import build_app
     from tool_sandbox.http.server import listen, serve_opened
 
     try:
@@ -114,7 +113,7 @@ def _serve(config: RewardConfig, host: str, port: int) -> None:
         async with _assembled(config) as assembly:
             address, version = f"http://{host}:{listener.getsockname()[1]}", assembly.service.reward_version[:12]
             typer.echo(f"serving rewards {version} at {address} with {len(keys.resolved().entries)} keys; stop with Ctrl-C")
-            yield build_app(assembly.service, keys)
+            yield assembly.app(keys)
 
     with listener:
         serve_opened(opened, HttpConfig(), listener)
