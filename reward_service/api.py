@@ -11,7 +11,7 @@ from __future__ import annotations
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.routing import APIRoute
 
-from reward_service import problems
+from reward_service import openapi, problems
 from reward_service.batch_routes import batch_router
 from reward_service.batch_wire import MAX_BATCH_BYTES
 from reward_service.compat.routes import Score, compat_router
@@ -42,6 +42,7 @@ def build_app(
     # would lead to wherever the Host header says.
     app = FastAPI(title="StepTool rewards", version="1", docs_url=None, redoc_url=None, redirect_slashes=False)
     problems.install(app)
+    openapi.describe(app)
     door = Door(keys)
     stats = stats or Stats()
     answers = Answers(store.idempotency if store else None)
