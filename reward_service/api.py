@@ -3,7 +3,8 @@
 Consumes a `RewardService`, the keys and a store; produces `POST /v1/score`, `GET /v1/models`, `GET /healthz`,
 `GET /readyz`, the routes of batches (`batch_routes`) and of other protocols (`compat.routes`), and the page for people
 with its numbers (`page.routes`).
-Everything that scores wants a key with the scope `score`, if there are any keys; what only reads, the scope `read`.
+Everything that scores wants a key with the scope `score` (batches: `batches`), if there are any keys; what only reads,
+the scope `read`.
 """
 
 from __future__ import annotations
@@ -112,4 +113,4 @@ def _guarded(door: Door, needs: Scope) -> type[APIRoute]:
 
 
 def _batches(door: Door) -> type[APIRoute]:
-    return guarded_by(door, Scope.SCORE, MAX_BATCH_BYTES, "send several batches")
+    return guarded_by(door, Scope.BATCHES, MAX_BATCH_BYTES, "send several batches")

@@ -24,7 +24,7 @@ SCHEMA = schemathesis.openapi.from_asgi("/openapi.json", APP)
 
 def test_the_file_in_the_documents_is_current():
     assert FILE.read_text(encoding="utf-8") == openapi.text(APP), (
-        f"run `python -m reward_service.openapi {FILE.relative_to(Path.cwd())}`"
+        "run `make openapi`"
     )
 
 
