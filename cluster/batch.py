@@ -80,8 +80,8 @@ def check_distances(config: RunConfig) -> None:
         task = _task(config.task, 0, position)
         if task.ground_truth.minimum_calls is None:
             raise BadConfiguration(
-                f"task.suite={config.task.suite!r}: task {task.id!r} of level {task.level!r} has no exact distance to its "
-                f"solution, and rewards.shaping ({config.rewards.shaping.kind!r}) needs one for Contribution; set "
+                f"task.suite={config.task.suite!r}: task {task.id!r} of level {task.level!r} has no exact distance to "
+                f"its solution, and rewards.shaping ({config.rewards.shaping.kind!r}) needs one for Contribution; set "
                 "rewards.shaping.kind=linear rewards.shaping.contribution=0, or rewards.shaping.kind=outcome_only"
             )
 

@@ -50,15 +50,15 @@ async def test_a_batch_is_accepted_at_once_and_read_in_order_when_it_is_done(tmp
 
 async def test_a_running_batch_says_when_to_ask_again_and_what_is_finished_of_it(tmp_path):
     service = RewardService(Recipe(RewardConfig()))
-    async with await open_store(SqliteStore(path=tmp_path / "rewards.db")) as store:
-        # No worker runs beside this application.
-        async with client_of(build_app(service, KEYS, store=store)) as http:
-            found = (await http.post("/v1/score/batches", json=batch(2))).json()
-            response = await http.get(f"/v1/score/batches/{found['id']}")
-            assert response.headers["retry-after"] == "1"
-            assert (response.json()["status"], response.json()["finished_chunks"]) == ("running", 0)
-            results = (await http.get(f"/v1/score/batches/{found['id']}/results")).json()
-            assert (results["status"], results["reward_version"], results["results"]) == ("running", None, [])
+    store_config = SqliteStore(path=tmp_path / "rewards.db")
+    # No worker runs beside this application.
+    async with await open_store(store_config) as store, client_of(build_app(service, KEYS, store=store)) as http:
+        found = (await http.post("/v1/score/batches", json=batch(2))).json()
+        response = await http.get(f"/v1/score/batches/{found['id']}")
+        assert response.headers["retry-after"] == "1"
+        assert (response.json()["status"], response.json()["finished_chunks"]) == ("running", 0)
+        results = (await http.get(f"/v1/score/batches/{found['id']}/results")).json()
+        assert (results["status"], results["reward_version"], results["results"]) == ("running", None, [])
 
 
 async def test_a_batch_goes_on_after_a_restart_of_the_service(tmp_path):
@@ -157,9 +157,7 @@ async def test_two_replicas_share_the_chunks_and_score_each_of_them_once(tmp_pat
     async with replica(config) as one, replica(config) as other:
         found = (await one.post("/v1/score/batches", json=batch(160))).json()
         await finished(other, found["id"])
-        scored = [
-            sum((await http.get("/v1/stats")).json()["total"]["trajectories"].values()) for http in (one, other)
-        ]
+        scored = [sum((await http.get("/v1/stats")).json()["total"]["trajectories"].values()) for http in (one, other)]
     assert sum(scored) == 160
 
 

@@ -66,7 +66,9 @@ async def test_a_key_that_is_none_is_refused_and_says_what_one_is(tmp_path, key)
 async def test_quotes_around_the_key_change_nothing(tmp_path):
     async with replica(kept_in(tmp_path)) as http:
         await http.post("/v1/score", json=BODY, headers={"Idempotency-Key": '"k-1"'})
-        other = await http.post("/v1/score", json={"trajectories": [trajectory("b")]}, headers={"Idempotency-Key": "k-1"})
+        other = await http.post(
+            "/v1/score", json={"trajectories": [trajectory("b")]}, headers={"Idempotency-Key": "k-1"}
+        )
     assert other.status_code == 422
 
 

@@ -23,9 +23,7 @@ SCHEMA = schemathesis.openapi.from_asgi("/openapi.json", APP)
 
 
 def test_the_file_in_the_documents_is_current():
-    assert FILE.read_text(encoding="utf-8") == openapi.text(APP), (
-        "run `make openapi`"
-    )
+    assert FILE.read_text(encoding="utf-8") == openapi.text(APP), "run `make openapi`"
 
 
 def test_every_route_but_those_of_the_page_is_described():
@@ -35,7 +33,9 @@ def test_every_route_but_those_of_the_page_is_described():
 
 def test_every_route_wants_a_key_but_the_probes():
     open_paths = {
-        path for path, operations in APP.openapi()["paths"].items() if any("security" not in one for one in operations.values())
+        path
+        for path, operations in APP.openapi()["paths"].items()
+        if any("security" not in one for one in operations.values())
     }
     assert open_paths == {"/healthz", "/readyz", "/metrics"}
 

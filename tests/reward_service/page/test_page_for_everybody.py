@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from selenium.webdriver.common.keys import Keys
 
@@ -92,7 +94,7 @@ def test_headings_go_down_one_level_at_a_time(page):
     levels = [node["level"] for node in page.tree() if node["role"] == "heading"]
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after - before <= 1 for before, after in pairwise(levels))
 
 
 @pytest.mark.parametrize(("width", "step"), [(1280, ""), (320, "Step ")])
@@ -102,7 +104,12 @@ def test_the_steps_are_a_table_for_a_screen_reader_at_any_width(browser, url, wi
     browser.score()
     found = [(node["role"], node["name"]) for node in browser.tree()]
     assert ("table", "Steps of lamp") in found
-    assert [name for role, name in found if role == "columnheader"][-4:] == ["Step", "What happened", "Reward", "Made of"]
+    assert [name for role, name in found if role == "columnheader"][-4:] == [
+        "Step",
+        "What happened",
+        "Reward",
+        "Made of",
+    ]
     assert [name for role, name in found if role == "rowheader"][-5:] == [f"{step}{index}" for index in range(5)]
     assert sum(role == "row" for role, _ in found) >= 6
 
@@ -114,7 +121,13 @@ def test_a_bar_is_told_in_words_and_is_itself_silent(page):
 
 
 def test_what_happens_is_told_without_taking_the_focus(page):
-    live = {"summary": "status", "readiness": "status", "copied": "status", "trajectory-error": "alert", "key-error": "alert"}
+    live = {
+        "summary": "status",
+        "readiness": "status",
+        "copied": "status",
+        "trajectory-error": "alert",
+        "key-error": "alert",
+    }
     assert {name: page.one(f"#{name}").get_attribute("role") for name in live} == live
     assert page.focused() == "score"
 
@@ -151,7 +164,8 @@ def overflowing(browser):
         const shown = [...document.querySelectorAll('main *, header *')].filter((one) => one.checkVisibility()
           && !one.closest('textarea, svg, .steps thead, .bar'));
         return shown.filter((one) => one.getBoundingClientRect().right > window.innerWidth + 0.5
-          || (one.scrollWidth > one.clientWidth + 1 && one.clientWidth > 0 && getComputedStyle(one).display !== 'inline'))
+          || (one.scrollWidth > one.clientWidth + 1 && one.clientWidth > 0
+              && getComputedStyle(one).display !== 'inline'))
           .map((one) => one.outerHTML.slice(0, 120))""")
 
 
@@ -162,7 +176,8 @@ CONTRAST = """
       canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1);
       return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
     };
-    const luminance = (rgb) => rgb.map((v) => v / 255).map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    const linear = (v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+    const luminance = (rgb) => rgb.map((v) => linear(v / 255))
       .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
     const ground = (one) => one === null ? [255, 255, 255]
       : bytes(getComputedStyle(one).backgroundColor, ground(one.parentElement));
@@ -173,7 +188,8 @@ CONTRAST = """
       const one = texts.currentNode.parentElement;
       if (!texts.currentNode.data.trim() || !one.checkVisibility() || one.closest(':disabled, noscript')) continue;
       const under = ground(one);
-      found.push([texts.currentNode.data.trim().slice(0, 40), ratio(luminance(bytes(getComputedStyle(one).color, under)), luminance(under))]);
+      const text = luminance(bytes(getComputedStyle(one).color, under));
+      found.push([texts.currentNode.data.trim().slice(0, 40), ratio(text, luminance(under))]);
     }
     return found"""
 
