@@ -31,6 +31,7 @@ KeyHeader = Annotated[
         alias="Idempotency-Key",
         description="A string that no other request of yours has, in quotes. The same request with the same key gets "
         "the same answer for a day.",
+        json_schema_extra={"pattern": rf"^({_QUOTED.pattern}|{_BARE.pattern})$"},
     ),
 ]
 

@@ -242,15 +242,20 @@ class ConversationItem(Message):
             raise UnscorableTrajectory(self.id, _first_reason(error)) from error
 
 
+# Pydantic puts the tag of a union's branch into the place of an error, where it is no part of the body; problem documents
+# leave out what stands in brackets.
+_STEPS, _MESSAGES = "(steps)", "(messages)"
+
+
 def _form(value: object) -> str:
     """Which of the two forms of a trajectory a value has."""
     if isinstance(value, ConversationItem) or (isinstance(value, Mapping) and "messages" in value):
-        return "messages"
-    return "steps"
+        return _MESSAGES
+    return _STEPS
 
 
 AnyTrajectory = Annotated[
-    Annotated[TrajectoryItem, Tag("steps")] | Annotated[ConversationItem, Tag("messages")], Discriminator(_form)
+    Annotated[TrajectoryItem, Tag(_STEPS)] | Annotated[ConversationItem, Tag(_MESSAGES)], Discriminator(_form)
 ]
 
 

@@ -9,17 +9,28 @@ import hypothesis
 import pytest
 import schemathesis
 from fastapi.routing import APIRoute
+from schemathesis.config import SchemathesisConfig
 
 from reward_service import openapi
 from reward_service.api import build_app
 from reward_service.config import RewardConfig
 from reward_service.scoring import Recipe
 from reward_service.service import RewardService
+from tests.reward_service.kept import kept_in, running
 from tool_sandbox.http.keys import ApiKeys
 
 APP = build_app(RewardService(Recipe(RewardConfig())), ApiKeys.nobody_asked())
 FILE = Path(__file__).parents[2] / "docs" / "api" / "rewards.json"
-SCHEMA = schemathesis.openapi.from_asgi("/openapi.json", APP)
+RULES = SchemathesisConfig.from_path(Path(__file__).with_name("schemathesis.toml"))
+
+SCHEMA = schemathesis.openapi.from_dict(APP.openapi(), config=RULES)
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory):
+    """Of a running service that keeps a store."""
+    with running(kept_in(tmp_path_factory.mktemp("described"))) as address:
+        yield address
 
 
 def test_the_file_in_the_documents_is_current():
@@ -49,8 +60,8 @@ def test_names_of_operations_are_stable_and_tell_their_route():
 
 @SCHEMA.parametrize()
 @hypothesis.settings(max_examples=30, deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
-def test_whatever_the_description_allows_is_answered_as_it_says(case):
-    case.call_and_validate()
+def test_whatever_the_description_allows_is_answered_as_it_says(case, url):
+    case.call_and_validate(base_url=url, headers={"Authorization": "Bearer hush"})
 
 
 @pytest.mark.parametrize("path", ["/v1/score", "/v1/score/batches", "/compat/openrlhf/get_reward", "/verify"])

@@ -49,10 +49,15 @@ def _failure(service: str) -> JSONResponse:
 
 def _pointer(item: Mapping[str, Any]) -> str:
     """JSON pointer (RFC 6901) into the body; empty, the whole of it, where the body is no JSON."""
-    path = () if item["type"] == "json_invalid" else item["loc"][1:]
+    path = () if item["type"] == "json_invalid" else [part for part in item["loc"][1:] if not _is_tag(part)]
     pointer = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
     # Keys of the body stand in it, which may be as long as a body can be.
     return pointer if len(pointer) <= _MAX_POINTER else f"{pointer[:_MAX_POINTER]}…"
+
+
+def _is_tag(part: object) -> bool:
+    """Whether a part of a place names the branch of a union, by our custom in brackets, and nothing in the body."""
+    return isinstance(part, str) and part.startswith("(") and part.endswith(")")
 
 
 def _reason(item: Mapping[str, Any]) -> str:
