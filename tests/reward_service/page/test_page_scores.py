@@ -66,7 +66,7 @@ def test_the_example_is_scored_step_by_step(browser, url):
     assert "calls still needed: 2 before, 1 after" in table[0][1]
     assert table[2][3] == "No reward, which is not a reward of zero."
     assert table[4][1].startswith("Answer 42")
-    assert parts(browser, 0) == [["contribution", "+0.60", "1 × 0.6"], ["step cost", "−0.10", "1 × −0.1"]]
+    assert parts(browser, 0) == [["step cost", "−0.10", "1 × −0.1"], ["contribution", "+0.60", "1 × 0.6"]]
     assert browser.text(".outcome") == "Outcome\nsolved\nTotal\n+1.90"
     assert browser.complaints() == []
 
@@ -84,9 +84,9 @@ def test_a_gain_goes_right_of_the_middle_and_a_loss_left_of_it_to_one_scale(brow
     found = browser.run(measure)
     kinds = [kind for kind, _, _ in found]
     ends = [end for _, *both in found for end in both]
-    assert kinds == ["gain", "loss", "gain", "loss", "gain", "loss", "gain"]
+    assert kinds == ["loss", "gain", "loss", "gain", "loss", "gain", "gain"]
     contribution, cost, nothing, solved = [0, 0.3], [-0.05, 0], [0, 0], [0, 0.5]
-    wanted = [*contribution, *cost, *nothing, *cost, *contribution, *cost, *solved]
+    wanted = [*cost, *contribution, *cost, *nothing, *cost, *contribution, *solved]
     assert ends == pytest.approx(wanted, abs=0.004)
 
 
