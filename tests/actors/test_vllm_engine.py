@@ -89,7 +89,10 @@ async def engine(environment: None, tmp_path_factory: pytest.TempPathFactory) ->
 async def deliver(engine: Any, seed: int) -> LlamaForCausalLM:
     """Have the engine serve the model of that seed, as the policy version of that number."""
     model = random_model(seed)
-    manifest, buffer = flatten(dict(model.state_dict()))
+    # As the learner sends it: what the head shares with the embedding comes once, and not under the head's name.
+    weights = {name: weight.detach() for name, weight in model.named_parameters()}
+    assert "lm_head.weight" not in weights
+    manifest, buffer = flatten(weights)
     await engine.load_weights(manifest, buffer, seed)
     return model
 
