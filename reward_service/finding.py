@@ -96,8 +96,9 @@ class KeptRewards:
 
 
 def content_digest(item: TrajectoryItem) -> str:
-    """A hash of all of a trajectory that may decide its rewards: not of its name, nor its task's."""
-    return digest_of(item.model_dump(mode="json", exclude={"id": True, "task": {"id", "level"}}))
+    """A hash of all of a trajectory that may decide its rewards: not of its name, nor its task's where that opens nothing."""
+    names = {"id", "level"} if item.task.toolset is None else {"level"}
+    return digest_of(item.model_dump(mode="json", exclude={"id": True, "task": names}))
 
 
 async def _by_rules(scorer: Scorer, item: TrajectoryItem) -> Found:
