@@ -18,11 +18,11 @@ Sources = frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class Deed:
     """A call with its result, or an answer with what the user said to it."""
 
     arguments: object
-    """A JSON value; null for an answer."""
+    """A JSON value; None for an answer."""
     result: str
     """What came back."""
     is_call: bool
@@ -48,20 +48,20 @@ class Dependence:
         return not _lacks(self.answer, gone)
 
 
-def dependence(prompt: str, done: Sequence[Done], answer: str) -> Dependence:
+def dependence(prompt: str, deeds: Sequence[Deed], answer: str) -> Dependence:
     """Follow every word from where it was first seen to where it is used."""
     free = set(_words(prompt))
     shown: dict[str, int] = {}
     needs: list[Sources] = []
-    for position, one in enumerate(done):
-        used = set(_words(one.arguments))
+    for position, deed in enumerate(deeds):
+        used = set(_words(deed.arguments))
         needs.append(_sources(used, free, shown))
         free |= used - shown.keys()
-        if one.is_call:
-            for word in set(_words(one.result)):
+        if deed.is_call:
+            for word in set(_words(deed.result)):
                 shown[word] = shown.get(word, 0) | 1 << position
         else:
-            free |= set(_words(one.result))
+            free |= set(_words(deed.result))
     return Dependence(tuple(needs), _sources(set(_words(answer)), free, shown))
 
 

@@ -13,12 +13,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from reward_service.answers import AnswerMatch
-from reward_service.replay.dependence import Dependence, Done, dependence
+from reward_service.replay.dependence import Dependence, dependence
 from reward_service.replay.errors import NothingToMeasure
 from reward_service.replay.recorded import Recorded
 from reward_service.replay.world import End, Pace, World, reproduce
 from reward_service.replay.worth import Contributions, Worth
-from tool_sandbox.demonstrations import Past
 from tool_sandbox.tools import ToolCall
 
 
@@ -36,11 +35,9 @@ class LeaveOneOut:
             NothingToMeasure: nobody knows whether the task is solved, nor how far it is from that.
         """
         with World.open(recorded.task, pace) as world:
-            reproduce(world, recorded)
+            deeds = reproduce(world, recorded)
             whole = self._end(world, recorded, recorded.answer)
-            learned = _dependence(recorded, world.past)
-        if whole.solved is None and whole.remaining is None:
-            raise NothingToMeasure("nobody tells whether its task is solved, nor how far it is from that")
+        learned = dependence(recorded.task.prompt, deeds, _essential_answer(recorded))
         return self._without_each(recorded, learned, whole, pace)
 
     def _without_each(self, recorded: Recorded, learned: Dependence, whole: End, pace: Pace) -> Contributions:
@@ -68,17 +65,10 @@ def _do_the_rest(world: World, recorded: Recorded, position: int, gone: int) -> 
             world.do(act.action)
 
 
-def _dependence(recorded: Recorded, past: Past) -> Dependence:
-    calls, turns = iter(past.history), iter(past.turns)
-    done = [
-        Done(act.action.arguments, next(calls).outcome.result.content, is_call=True)
-        if isinstance(act.action, ToolCall)
-        else Done(None, next(turns).said, is_call=False)
-        for act in recorded.acts
-    ]
-    # Of a right answer only what makes it right: the words around it were learned from nobody.
+def _essential_answer(recorded: Recorded) -> str:
+    """Of a right answer what makes it right: the words around that were learned from nobody."""
     expected = recorded.task.ground_truth.answer
-    return dependence(recorded.task.prompt, done, expected if expected is not None else recorded.answer or "")
+    return expected if expected is not None else recorded.answer or ""
 
 
 def _further(part: int | None, whole: int | None) -> bool:
@@ -86,12 +76,12 @@ def _further(part: int | None, whole: int | None) -> bool:
 
 
 def _worth(whole: End, part: End, others: int) -> Worth:
-    without = f"without it and {others} calls that rest on it" if others else "without it"
+    without = f"without it and {others} more that rest on it" if others else "without it"
     if whole.solved is not None:
         value = float(whole.solved) - float(part.solved or False)
         return Worth(value, f"{without}: {_told(part.solved)}; with it: {_told(whole.solved)}")
-    assert whole.remaining is not None, "one of the two is known"
-    assert part.remaining is not None, "a toolset that counts calls counts them in every replay"
+    if whole.remaining is None or part.remaining is None:
+        raise NothingToMeasure("nobody tells whether its task is solved, nor how far it is from that")
     value = float(max(-1, min(1, part.remaining - whole.remaining)))
     return Worth(value, f"calls still needed {without}: {part.remaining}; with it: {whole.remaining}")
 

@@ -13,14 +13,15 @@ from typing import Self
 
 from reward_service.answers import AnswerMatch, solved
 from reward_service.errors import ScorerUnavailable
+from reward_service.replay.dependence import Deed
 from reward_service.replay.errors import Diverged, NothingToMeasure
-from reward_service.replay.recorded import Recorded
+from reward_service.replay.recorded import Act, Recorded
 from reward_service.wire import MAX_CHARACTERS
 from tool_sandbox.demonstrations import Exchange, Past, Policy, play_on
 from tool_sandbox.leases import Done, UserTurn, copy_session, open_session
 from tool_sandbox.session import Dialogue, Judged, Session
 from tool_sandbox.tasks import Task
-from tool_sandbox.tools import CallOutcome, CallStatus, ToolCall
+from tool_sandbox.tools import CallOutcome, CallStatus, ToolCall, ToolResult
 
 _COMPARED_CHARACTERS = MAX_CHARACTERS - 64
 """Of an observation; the rest is room for the mark that it was cut."""
@@ -64,11 +65,6 @@ class World:
         self._session.close()
 
     @property
-    def past(self) -> Past:
-        """What was done so far."""
-        return self._past
-
-    @property
     def remaining(self) -> int | None:
         """Calls still needed; None where the toolset does not count them."""
         return self._remaining
@@ -84,8 +80,8 @@ class World:
         other._done, other._past, other._remaining = self._done, self._past, self._remaining
         return other
 
-    def do(self, action: ToolCall | str) -> CallOutcome | None:
-        """Make a call, or give an answer that is not the last; None for that.
+    def do(self, action: ToolCall | str) -> CallOutcome | str:
+        """Make a call, or give an answer that is not the last; what came of it, or what the user said.
 
         Raises:
             ScorerUnavailable: infrastructure lost the call.
@@ -95,11 +91,13 @@ class World:
             return self._call(action)
         self._done = (*self._done, UserTurn())
         said = self._session.user_turn() if isinstance(self._session, Dialogue) else None
-        self._past = self._past.answered(action, said or "")
-        return None
+        if said is None:
+            return ""
+        self._past = self._past.answered(action, said)
+        return said
 
     def play_on(self, policy: Policy, max_steps: int) -> str | None:
-        """Let `policy` finish the task here; its answer, None where it gave none within `max_steps` turns.
+        """Let `policy` finish the task here, which ends this world; its answer, None without one in `max_steps` turns.
 
         Raises:
             ScorerUnavailable: infrastructure lost a call.
@@ -145,22 +143,32 @@ class _Watched:
             ) from error
 
 
-def reproduce(world: World, recorded: Recorded) -> None:
-    """Do all that was recorded in `world`, and compare what comes back.
+def reproduce(world: World, recorded: Recorded) -> tuple[Deed, ...]:
+    """Do all that was recorded in `world`, and compare what comes back; everything with what came of it.
 
     Statuses are compared by whether the call ran: those of chat messages are read from their texts.
 
     Raises:
         Diverged: something else comes back.
     """
+    deeds: list[Deed] = []
     for act in recorded.acts:
-        outcome = world.do(act.action)
-        if outcome is None or act.status is None:
-            continue
-        result = outcome.result
-        same_text = act.observation is None or _compared(act.observation) == _compared(result.content)
-        if (act.status is CallStatus.OK) is not (result.status is CallStatus.OK) or not same_text:
-            raise Diverged(f"the replay of step {act.step} ends {result.status} and does not give what was recorded")
+        came = world.do(act.action)
+        if isinstance(came, CallOutcome):
+            _refuse_another(act, came.result)
+        deeds.append(_deed(act.action, came))
+    return tuple(deeds)
+
+
+def _deed(action: ToolCall | str, came: CallOutcome | str) -> Deed:
+    arguments = action.arguments if isinstance(action, ToolCall) else None
+    return Deed(arguments, came if isinstance(came, str) else came.result.content, isinstance(action, ToolCall))
+
+
+def _refuse_another(act: Act, result: ToolResult) -> None:
+    same_text = act.observation is None or _compared(act.observation) == _compared(result.content)
+    if (act.status is CallStatus.OK) is not (result.status is CallStatus.OK) or not same_text:
+        raise Diverged(f"the replay of step {act.step} ends {result.status} and does not give what was recorded")
 
 
 def _compared(text: str) -> str:
