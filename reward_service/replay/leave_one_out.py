@@ -23,7 +23,7 @@ from tool_sandbox.tools import ToolCall
 
 @dataclass(frozen=True, slots=True)
 class LeaveOneOut:
-    """Costs T forks and T(T + 1)/2 calls or fewer, where sessions are copied by value, and one replay before."""
+    """Costs T forks and at most T(T + 3)/2 calls, where sessions are copied by value."""
 
     match: AnswerMatch
 

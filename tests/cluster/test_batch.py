@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from cluster.batch import (
     canary_sequences,
     check_distances,
+    check_replays,
     request_seed,
     training_requests,
     training_tasks,
@@ -122,6 +124,14 @@ def test_rewards_that_need_a_distance_refuse_tasks_without_one(shaping: str, acc
         check_distances(config)
     check_distances(small_config(*REASONING, "task.levels=[gcd]", "rewards.shaping.contribution=0"))
     check_distances(small_config())
+
+
+def test_rewards_by_replay_refuse_tasks_that_no_id_finds(tmp_path: Path) -> None:
+    replays = "rewards.signals.contribution.kind=leave_one_out"
+    check_replays(small_config(replays))
+    check_replays(small_config(f"task.suite=jsonl:{tmp_path}/tasks.jsonl"))
+    with pytest.raises(BadConfiguration, match=r"'leave_one_out' opens tasks again.*no installed toolset"):
+        check_replays(small_config(f"task.suite=jsonl:{tmp_path}/tasks.jsonl", replays))
 
 
 def test_the_canary_falls_back_to_prompts_where_nobody_can_demonstrate() -> None:
