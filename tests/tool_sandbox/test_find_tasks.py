@@ -1,4 +1,4 @@
-"""A task found again by its id is the task that was sampled; and a policy goes on where somebody else left a session."""
+"""A task found again by its id is the one that was sampled; and a policy goes on where somebody else left a session."""
 
 from __future__ import annotations
 
