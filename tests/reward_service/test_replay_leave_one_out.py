@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from reward_service.wire import ConversationItem
-from tests.reward_service.replays import LEDGER, contributions, of_demonstration, oracle, played, scored, task
+from tests.reward_service.replays import contributions, of_demonstration, oracle, played, scored, task
 from tool_sandbox.demonstrations import demonstrate
 from tool_sandbox.registry import load_toolset
-from tool_sandbox.tasks import Split
+from tool_sandbox.tasks import Split, Task
 from tool_sandbox.tools import CallStatus, ToolCall
 
 LEAVE_ONE_OUT = {"kind": "leave_one_out"}
@@ -57,24 +57,20 @@ def test_every_call_to_a_target_state_is_worth_1():
     assert loo(played(task("L3"), way.actions, "done")) == [1.0] * len(way.actions) + [None]
 
 
-def test_a_call_that_spoils_the_target_state_is_worth_minus_1_and_saves_nobody_else():
+def test_a_write_that_was_made_once_too_often_is_worth_minus_1_each_time():
     spoiled, calls = _spoiled()
-    assert loo(played(spoiled, calls, "done")) == [0.0] * (len(calls) - 1) + [-1.0, None]
+    # Without either of the two the target state is reached; the reads before them change nothing any more.
+    assert loo(played(spoiled, calls, "done")) == [*(-1.0 if call == calls[-1] else 0.0 for call in calls), None]
 
 
-def _spoiled():
-    """The oracle's way, and one offered call more that leads away from the state."""
+def _spoiled() -> tuple[Task, list[ToolCall]]:
+    """The oracle's way to a state, and its last call once more, which leads away again."""
     for index in range(200):
         candidate = task("L3", index)
-        way = oracle(candidate)
-        for call in way.actions:
-            session = LEDGER.open(candidate)
-            for made in way.actions:
-                session.call(made)
-            outcome = session.call(call)
-            if outcome.progress and outcome.progress.after > 0:
-                return candidate, [*way.actions, call]
-    raise AssertionError("no task can be spoiled by a call of its own way")
+        calls = [*oracle(candidate).actions, oracle(candidate).actions[-1]]
+        if played(candidate, calls, "done")["steps"][-2]["progress"]["after"] > 0:
+            return candidate, calls
+    raise AssertionError("no task can be spoiled by the last call of its way")
 
 
 def test_where_infrastructure_ended_the_episode_the_calls_still_needed_decide():
