@@ -1,4 +1,4 @@
-"""How the signals of one configuration are measured: by rules at once, by other people's code by asking it.
+"""How the signals of one configuration are measured: by rules at once, by replays and other people's code by waiting.
 
 Owns `Measurer`, and `StepSignal`, the interface of a signal that somebody else wrote. One is found through the
 entry-point group `steptool.signals`, whose value is a function that takes the plug-in's settings.
@@ -118,12 +118,14 @@ class Measurer:
             ScorerUnavailable: a signal lost what it depends on.
             SignalBroken: a signal gave what is none.
         """
-        told, replayed, *columns = await asyncio.gather(
-            self._told(item), self._replayed(item), *(_ask(name, signal, item) for name, signal in self._asked.items())
-        )
+        told, replayed, columns = await asyncio.gather(self._told(item), self._replayed(item), self._columns(item))
         judged = {name: told.columns[name] for name in self._config.judged}
-        asked = {**judged, **replayed.columns, **dict(zip(self._asked, columns, strict=True))}
-        return self.measured(item, episode, asked), [_both(*why) for why in zip(told.why, replayed.why, strict=True)]
+        signals = self.measured(item, episode, {**judged, **replayed.columns, **columns})
+        return signals, [_both(*why) for why in zip(told.why, replayed.why, strict=True)]
+
+    async def _columns(self, item: TrajectoryItem) -> Mapping[str, Column]:
+        columns = await asyncio.gather(*(_ask(name, signal, item) for name, signal in self._asked.items()))
+        return dict(zip(self._asked, columns, strict=True))
 
     async def _told(self, item: TrajectoryItem) -> Told:
         if self._judge_config is None:
@@ -210,5 +212,3 @@ async def _ask(name: str, signal: StepSignal, item: TrajectoryItem) -> Column:
             f"[{low:g}, {high:g}] or None for each"
         )
     return column
-
-

@@ -12,6 +12,8 @@ from reward_service.scoring import Recipe
 from reward_service.wire import TrajectoryItem
 from tool_sandbox.demonstrations import Demonstration, demonstrate
 from tool_sandbox.ledger import LedgerToolset
+from tool_sandbox.registry import load_toolset
+from tool_sandbox.session import FindsTasks, Toolset
 from tool_sandbox.tasks import Split, Task
 from tool_sandbox.tools import CallOutcome, ToolCall
 
@@ -22,8 +24,22 @@ def task(level: str, index: int = 0, split: Split = Split.TRAIN) -> Task:
     return LEDGER.sample_task(split, level, index)
 
 
+def shown(toolset: Toolset, task: Task, noise: float = 0.0) -> Demonstration:
+    """What the toolset's own demonstrator does."""
+    policy = toolset.demonstrator(noise, 0)
+    assert policy is not None
+    return demonstrate(toolset, task, policy, 20)
+
+
+def dialogue() -> Demonstration:
+    """Of BFCL: two calls, an answer, the user speaks on, one call, an answer."""
+    toolset = load_toolset("bfcl")
+    assert isinstance(toolset, FindsTasks)
+    return shown(toolset, toolset.find_task("bfcl/multi_turn_base_147"))
+
+
 def oracle(task: Task) -> Demonstration:
-    return demonstrate(LEDGER, task, LEDGER.demonstrator(0.0, 0), 12)
+    return shown(LEDGER, task)
 
 
 def called(index: int, call: ToolCall, outcome: CallOutcome) -> dict[str, Any]:

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from reward_service.wire import ConversationItem
-from tests.reward_service.replays import contributions, of_demonstration, oracle, played, scored, task
-from tool_sandbox.demonstrations import demonstrate
+from tests.reward_service.replays import contributions, dialogue, of_demonstration, oracle, played, scored, shown, task
 from tool_sandbox.registry import load_toolset
 from tool_sandbox.tasks import Split, Task
 from tool_sandbox.tools import CallStatus, ToolCall
@@ -128,18 +127,13 @@ def test_calls_that_are_refused_in_the_replay_as_they_were_in_the_episode_reprod
 def test_sessions_that_cannot_be_copied_are_repeated():
     pytest.importorskip("reasoning_gym", reason="the extra `reasoning` is not installed")
     toolset = load_toolset("reasoning")
-    question = toolset.sample_task(Split.TRAIN, "gcd", 0)
-    way = demonstrate(toolset, question, toolset.demonstrator(1.0, 0), 5)
+    way = shown(toolset, toolset.sample_task(Split.TRAIN, "gcd", 0), noise=1.0)
     # The error breaks the expression off; the call after it gives the answer.
     assert loo(of_demonstration(way)) == [0.0, 1.0, None]
 
 
 def test_a_dialogue_is_replayed_with_its_user():
     pytest.importorskip("bfcl_eval", reason="the extra `bfcl` is not installed")
-    toolset = load_toolset("bfcl")
-    dialogue = toolset.find_task("bfcl/multi_turn_base_147")
-    way = demonstrate(toolset, dialogue, toolset.demonstrator(0.0, 0), 20)
-    trajectory = of_demonstration(way)
-    assert len(way.turns) == 1
+    trajectory = of_demonstration(dialogue())
     # Every call of the ground truth is owed, so that without any of them the task is not solved.
-    assert loo(trajectory) == [1.0 if "call" in step else None for step in trajectory["steps"]]
+    assert loo(trajectory) == [1.0, 1.0, None, 1.0, None]

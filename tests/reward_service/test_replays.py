@@ -157,6 +157,7 @@ async def test_a_deadline_ends_the_replay_and_the_event_loop_never_waits_for_it(
     waiting = asyncio.create_task(asked(in_world("watched-ledger"), deadline_ms=200))
     await asyncio.sleep(0)
     (late,) = await waiting
+    assert late.error is not None
     assert (late.error.kind, late.error.message) == ("infrastructure", "trajectory 't-1': not scored within 0.2 s")
     stuck.set()
     await eventually(lambda: len(watched.closed) == 1)
