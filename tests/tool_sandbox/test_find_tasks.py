@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,16 @@ def test_a_policy_goes_on_in_a_session_where_somebody_else_left_it() -> None:
     after, answer = play_on(session, task, LEDGER.demonstrator(0.0, 0), 2, past)
     assert [exchange.call for exchange in after.history] == list(way.actions)
     assert answer == task.ground_truth.answer
+
+
+@pytest.mark.parametrize("word", ["²", "5--"])
+def test_a_policy_goes_on_after_a_word_that_only_looks_like_a_number(word: str) -> None:
+    task = replace(LEDGER.sample_task(Split.TRAIN, "L1", 0), tools=("reverse", "price", "item", "order", "color"))
+    session, call = LEDGER.open(task), ToolCall("c", "reverse", {"word": word})
+    past = Past().called(call, session.call(call))
+    assert past.history[0].outcome.result.content == word[::-1]
+    for policy in (LEDGER.random_policy(0), *(LEDGER.demonstrator(1.0, seed) for seed in range(8))):
+        assert play_on(LEDGER.open(task), task, policy, 3, past)[0].history[0] == past.history[0]
 
 
 def test_the_way_through_a_dialogue_goes_on_after_calls_that_nobody_owed() -> None:
