@@ -22,7 +22,8 @@ from cluster.errors import BadConfiguration
 from learner.packing import Demonstration
 from tool_sandbox.demonstrations import demonstrate
 from tool_sandbox.errors import NoDemonstration
-from tool_sandbox.registry import load_toolset
+from tool_sandbox.registry import load_toolset, toolset_names
+from tool_sandbox.session import FindsTasks
 from tool_sandbox.tasks import Task
 
 _SEED_STRIDE = 1_000_000
@@ -84,6 +85,23 @@ def check_distances(config: RunConfig) -> None:
                 f"its solution, and rewards.shaping ({config.rewards.shaping.kind!r}) needs one for Contribution; set "
                 "rewards.shaping.kind=linear rewards.shaping.contribution=0, or rewards.shaping.kind=outcome_only"
             )
+
+
+def check_replays(config: RunConfig) -> None:
+    """Find out before anything starts whether the reward service can open the tasks again, where it has to.
+
+    Raises:
+        BadConfiguration: contribution is measured by replays, and these tasks are found by no id.
+    """
+    suite, contribution = config.task.suite, config.rewards.signals.contribution
+    if not config.rewards.signals.replays:
+        return
+    if suite not in toolset_names() or not isinstance(load_toolset(suite), FindsTasks):
+        raise BadConfiguration(
+            f"task.suite={suite!r}: rewards.signals.contribution.kind={contribution.kind!r} opens tasks again by their "
+            "ids, and this is no installed toolset with `find_task`; give it an entry point (docs/toolsets.md), or set "
+            "rewards.signals.contribution.kind=distance"
+        )
 
 
 def warm_start_demonstrations(config: RunConfig, at_most: int | None = None) -> list[Demonstration]:

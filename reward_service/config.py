@@ -117,6 +117,41 @@ class OverlapContribution(Settings):
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.3
 
 
+class LeaveOneOutContribution(Settings):
+    """Contribution by replay in the task's own world: what becomes of the outcome without the call."""
+
+    kind: Literal["leave_one_out"] = "leave_one_out"
+
+
+class NoisyOraclePlay(Settings):
+    """Whoever goes on knows the way and errs: the toolset's demonstrator."""
+
+    kind: Literal["noisy_oracle"] = "noisy_oracle"
+    noise: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Probability that an error stands before a step. Without errors every state that can be saved is worth 1."""
+
+
+class RandomPlay(Settings):
+    """Whoever goes on calls at random: the toolset's random policy."""
+
+    kind: Literal["random"] = "random"
+
+
+class MonteCarloContribution(Settings):
+    """Contribution by play in the task's own world: how much oftener the task is solved from after the call."""
+
+    kind: Literal["monte_carlo"] = "monte_carlo"
+    continuations: Annotated[int, Field(ge=1, le=256)] = 16
+    """Played from each state; the standard deviation of its value is at most 1 / (2 √continuations)."""
+    policy: Annotated[NoisyOraclePlay | RandomPlay, Field(discriminator="kind")] = NoisyOraclePlay()
+    max_steps: Annotated[int, Field(ge=1, le=64)] = 8
+    """Turns of one continuation, its answer among them."""
+
+
+Replayed = LeaveOneOutContribution | MonteCarloContribution
+"""Kinds of contribution that play in a session of the task."""
+
+
 class TargetSolved(Settings):
     """IsSolved by the ground truth: an answer, or a state."""
 
@@ -144,7 +179,7 @@ class SignalsConfig(Settings):
 
     success: Annotated[StatusSuccess | JudgeSignal | PluginSignal, Field(discriminator="kind")] = StatusSuccess()
     contribution: Annotated[
-        DistanceContribution | OverlapContribution | JudgeSignal | PluginSignal, Field(discriminator="kind")
+        DistanceContribution | OverlapContribution | Replayed | JudgeSignal | PluginSignal, Field(discriminator="kind")
     ] = DistanceContribution()
     solved: Annotated[TargetSolved | JudgeSignal | PluginSignal, Field(discriminator="kind")] = TargetSolved()
     extra: Annotated[dict[SignalName, PluginSignal], Field(max_length=16)] = {}
@@ -155,6 +190,11 @@ class SignalsConfig(Settings):
         """The places that a judge fills."""
         places = {"success": self.success, "contribution": self.contribution, "solved": self.solved}
         return frozenset(name for name, one in places.items() if isinstance(one, JudgeSignal))
+
+    @property
+    def replays(self) -> bool:
+        """Whether tasks must be opened again to measure them."""
+        return isinstance(self.contribution, Replayed)
 
     @model_validator(mode="after")
     def _names_of_their_own(self) -> Self:

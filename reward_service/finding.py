@@ -99,8 +99,12 @@ class KeptRewards:
 
 
 def content_digest(item: TrajectoryItem) -> str:
-    """A hash of all of a trajectory that may decide its rewards: not of its name, nor its task's."""
-    return digest_of(item.model_dump(mode="json", exclude={"id": True, "task": {"id", "level"}}))
+    """A hash of all of a trajectory that may decide its rewards.
+
+    Not of its name, and of its task's only where that opens a world.
+    """
+    names = {"id", "level"} if item.task.toolset is None else {"level"}
+    return digest_of(item.model_dump(mode="json", exclude={"id": True, "task": names}))
 
 
 async def _by_rules(scorer: Scorer, item: TrajectoryItem) -> Found:

@@ -1,4 +1,4 @@
-"""How the signals of one configuration are measured: by rules at once, by other people's code by asking it.
+"""How the signals of one configuration are measured: by rules at once, by replays and other people's code by waiting.
 
 Owns `Measurer`, and `StepSignal`, the interface of a signal that somebody else wrote. One is found through the
 entry-point group `steptool.signals`, whose value is a function that takes the plug-in's settings.
@@ -19,6 +19,7 @@ from reward_service.config import OverlapContribution, PluginSignal, RewardConfi
 from reward_service.errors import SignalBroken, SignalNotFound
 from reward_service.judge.judge import fingerprint
 from reward_service.overlap import contributed
+from reward_service.replay.signal import REPLAY_VERSION, replays_of
 from reward_service.signals import Answered, Called, Episode, Signals, Turn, contribution, solved, success
 from reward_service.wire import StepItem, TrajectoryItem
 from tool_sandbox.tools import CallStatus
@@ -89,18 +90,20 @@ class Measurer:
         self._asked = {name: load_signal(plugin) for name, plugin in plugins.items()}
         self._judge = judge
         self._judge_config = rewards.judge
+        self._replays = replays_of(config)
 
     @property
     def by_rules(self) -> bool:
         """Whether nothing has to be asked, so that `measured` says it all."""
-        return not self._asked and self._judge_config is None
+        return not self._asked and self._judge_config is None and self._replays is None
 
     @property
     def fingerprint(self) -> dict[str, JsonValue]:
         """What decides the measurements."""
         versions = {name: signal.fingerprint for name, signal in self._asked.items()}
         judge = None if self._judge_config is None else fingerprint(self._judge_config)
-        return {"signals": self._config.model_dump(mode="json"), "plugins": {**versions}, "judge": judge}
+        replays: dict[str, JsonValue] = {} if self._replays is None else {"replays": REPLAY_VERSION}
+        return {"signals": self._config.model_dump(mode="json"), "plugins": {**versions}, "judge": judge, **replays}
 
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:
@@ -111,14 +114,18 @@ class Measurer:
         """The signals of every step, and why; IsSolved stands at the last one.
 
         Raises:
+            UnscorableTrajectory: its calls cannot be replayed, and contribution is measured so.
             ScorerUnavailable: a signal lost what it depends on.
             SignalBroken: a signal gave what is none.
         """
-        told, *columns = await asyncio.gather(
-            self._told(item), *(_ask(name, signal, item) for name, signal in self._asked.items())
-        )
+        told, replayed, columns = await asyncio.gather(self._told(item), self._replayed(item), self._columns(item))
         judged = {name: told.columns[name] for name in self._config.judged}
-        return self.measured(item, episode, {**judged, **dict(zip(self._asked, columns, strict=True))}), told.why
+        signals = self.measured(item, episode, {**judged, **replayed.columns, **columns})
+        return signals, [_both(*why) for why in zip(told.why, replayed.why, strict=True)]
+
+    async def _columns(self, item: TrajectoryItem) -> Mapping[str, Column]:
+        columns = await asyncio.gather(*(_ask(name, signal, item) for name, signal in self._asked.items()))
+        return dict(zip(self._asked, columns, strict=True))
 
     async def _told(self, item: TrajectoryItem) -> Told:
         if self._judge_config is None:
@@ -126,6 +133,12 @@ class Measurer:
         if self._judge is None:
             raise RuntimeError(f"signals {sorted(self._config.judged)}: no judge is connected to measure them")
         return await self._judge.told(item)
+
+    async def _replayed(self, item: TrajectoryItem) -> Told:
+        if self._replays is None:
+            return Told({}, [None] * len(item.steps))
+        found = await self._replays.told(item)
+        return Told({"contribution": found.column}, found.why)
 
     def measured(
         self, item: TrajectoryItem, episode: Episode, asked: Mapping[str, Column] | None = None
@@ -158,6 +171,10 @@ class Measurer:
             return columns["solved"][-1] if columns["solved"] else None
         rule = self._config.solved
         return solved(episode, rule.answer) if isinstance(rule, TargetSolved) else None
+
+
+def _both(one: str | None, other: str | None) -> str | None:
+    return "; ".join(reason for reason in (one, other) if reason is not None) or None
 
 
 def _abstains(turn: Turn, columns: Mapping[str, Column], position: int) -> bool:
@@ -195,5 +212,3 @@ async def _ask(name: str, signal: StepSignal, item: TrajectoryItem) -> Column:
             f"[{low:g}, {high:g}] or None for each"
         )
     return column
-
-

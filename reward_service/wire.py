@@ -147,6 +147,8 @@ class TaskItem(Message):
     ground_truth: GroundTruthItem = GroundTruthItem()
     prompt: Text | None = None
     """What the user asked. Judges read it; rules do not."""
+    toolset: Identifier | None = None
+    """The installed toolset that `id` is a task of, so that it can be opened again; only replays read it."""
 
 
 Tools = Annotated[tuple[ToolItem, ...], Field(max_length=MAX_TOOLS)]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from cluster.batch import (
     canary_sequences,
     check_distances,
+    check_replays,
     request_seed,
     training_requests,
     training_tasks,
@@ -147,6 +149,14 @@ def test_a_file_in_which_some_tasks_have_no_distance_is_refused_before_the_run_a
     config = small_config(f"task.suite=jsonl:{tmp_path / 'tasks.jsonl'}", "task.levels=[all]", "evaluation.split=val")
     with pytest.raises(BadConfiguration, match=r"task '[^']*two[^']*' of level 'all' has no exact distance"):
         check_distances(config)
+
+
+def test_rewards_by_replay_refuse_tasks_that_no_id_finds(tmp_path: Path) -> None:
+    replays = "rewards.signals.contribution.kind=leave_one_out"
+    check_replays(small_config(replays))
+    check_replays(small_config(f"task.suite=jsonl:{tmp_path}/tasks.jsonl"))
+    with pytest.raises(BadConfiguration, match=r"'leave_one_out' opens tasks again.*no installed toolset"):
+        check_replays(small_config(f"task.suite=jsonl:{tmp_path}/tasks.jsonl", replays))
 
 
 def test_the_canary_falls_back_to_prompts_where_nobody_can_demonstrate() -> None:

@@ -126,6 +126,13 @@ def test_whatever_a_model_writes_can_be_sent():
     assert item.model_validate_json(item.model_dump_json()) == item
 
 
+def test_the_toolset_goes_along_so_that_the_task_can_be_opened_again_but_never_the_path_of_a_file():
+    plain = played(step(Answer("42")))
+    assert to_wire(plain).task.toolset == "ledger"
+    filed = replace(plain, task=replace(plain.task, toolset="jsonl:/home/anna/tasks.jsonl"))
+    assert to_wire(filed).task.toolset is None
+
+
 def test_an_observation_over_the_limit_is_cut_with_a_mark():
     sent = to_wire(played(called(content="x" * (MAX_CHARACTERS + 5)), step(Answer("42")))).steps[0].observation
     assert sent is not None
