@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 from pydantic import JsonValue
 
@@ -39,12 +38,13 @@ class Recipe:
         """
         self._shaping: Shaping = config.shaping
         self._measurer = Measurer(config, judge)
+        about = self.description
+        self._version = recipe_version({"shaping": about.shaping, **about.measured_by})
 
-    @cached_property
+    @property
     def version(self) -> str:
         """The reward version: equal for equal numbers, whatever process asks."""
-        about = self.description
-        return recipe_version({"shaping": about.shaping, **about.measured_by})
+        return self._version
 
     @property
     def by_rules(self) -> bool:
