@@ -13,7 +13,6 @@ from reward_service.config import RewardConfig
 from reward_service.finding import ComputedRewards, KeptRewards
 from reward_service.judge.judge import Judge
 from reward_service.judged import JudgeSignals
-from reward_service.measuring import JudgeOfSteps
 from reward_service.scoring import Recipe
 from reward_service.service import RewardService
 from reward_service.store.opening import Store, open_store
@@ -25,7 +24,7 @@ class Assembly:
 
     service: RewardService
     store: Store
-    judge: JudgeOfSteps | None
+    judge: JudgeSignals | None
 
     def use(self, config: RewardConfig) -> None:
         """Score by the recipe of `config` from the next request on.
@@ -46,11 +45,12 @@ async def assembled(config: RewardConfig) -> AsyncIterator[Assembly]:
         StoreError: see `store.opening.open_store`.
     """
     async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(await open_store(config.store))
-        judge = None
+        endpoint = None
         if config.judge is not None:
             endpoint = Judge(config.judge)
             stack.push_async_callback(endpoint.aclose)
-            judge = JudgeSignals(endpoint, store.once)
+        # Opened last, so that it is closed first: votes that are still being cast end before their endpoint does.
+        store = await stack.enter_async_context(await open_store(config.store))
+        judge = None if endpoint is None else JudgeSignals(endpoint, store.once)
         rewards = ComputedRewards() if config.store.kind == "none" else KeptRewards(store.once)
         yield Assembly(RewardService(Recipe(config, judge), config.score_seconds, rewards), store, judge)

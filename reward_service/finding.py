@@ -1,13 +1,13 @@
 """Rewards of many trajectories at once: computed, or found where they were kept.
 
-Owns the protocol `Scorer`, and the two ways to `Found` results: `ComputedRewards` computes every time, `KeptRewards` goes
-through a store, so that equal trajectories are scored once for each reward version. A failure is never kept.
+Owns the protocol `Scorer`, and the two ways to `Found` results: `ComputedRewards` computes every time, `KeptRewards`
+goes through a store, so that equal trajectories are scored once for each reward version. A failure is never kept.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -18,7 +18,7 @@ from reward_service.rewards import TrajectoryReward
 from reward_service.scoring import Description
 from reward_service.store.errors import ResultsLate, StoreUnavailable
 from reward_service.store.keys import Key, digest_of
-from reward_service.store.once import Failure, Once, Outcome
+from reward_service.store.once import Failure, Once, Outcome, first_positions
 from reward_service.wire import TrajectoryItem
 
 Found = TrajectoryReward | UnscorableTrajectory | ScorerUnavailable
@@ -84,20 +84,32 @@ class KeptRewards:
     async def find(self, scorer: Scorer, items: Sequence[TrajectoryItem], seconds: float) -> Sequence[Found]:
         """One end for each trajectory, in order; all fail together where the store is down."""
         keys = [Key("score", scorer.version, content_digest(item)) for item in items]
+        unique = [(key, items[position]) for key, position in first_positions(keys).items()]
+        # Rules are fast: one look into the store serves all. Of others, a late one must not spoil those that are ready.
+        parts = [unique] if scorer.by_rules else [[one] for one in unique]
+        ends = await asyncio.gather(*(self._ends(scorer, part, seconds) for part in parts))
+        outcomes = {key: outcome for end in ends for key, outcome in end.items()}
+        return [_found(item, outcomes[key]) for key, item in zip(keys, items, strict=True)]
+
+    async def _ends(
+        self, scorer: Scorer, part: Sequence[tuple[Key, TrajectoryItem]], seconds: float
+    ) -> Mapping[Key, Outcome]:
+        keys = [key for key, _ in part]
 
         async def compute(positions: Sequence[int]) -> Sequence[Outcome]:
-            return [_outcome(one) for one in await self._computed.find(scorer, [items[i] for i in positions], seconds)]
+            wanted = [part[i][1] for i in positions]
+            return [_outcome(one) for one in await self._computed.find(scorer, wanted, seconds)]
 
         try:
             outcomes = await self._once.results(keys, compute, seconds)
         except (ResultsLate, StoreUnavailable) as error:
-            return [ScorerUnavailable(str(error))] * len(items)
-        return [_found(item, outcome) for item, outcome in zip(items, outcomes, strict=True)]
+            return dict.fromkeys(keys, Failure(ScorerUnavailable(str(error))))
+        return dict(zip(keys, outcomes, strict=True))
 
 
 def content_digest(item: TrajectoryItem) -> str:
-    """A hash of all of a trajectory that may decide its rewards: not of its name, nor its task's."""
-    return digest_of(item.model_dump(mode="json", exclude={"id": True, "task": {"id", "level"}}))
+    """A hash of all of a trajectory that may decide its rewards: of everything but its name."""
+    return digest_of(item.model_dump(mode="json", exclude={"id"}))
 
 
 async def _by_rules(scorer: Scorer, item: TrajectoryItem) -> Found:

@@ -53,7 +53,8 @@ def results(out: Path) -> list[dict]:
 
 
 async def test_every_trajectory_gets_a_line_in_the_order_of_the_file(tmp_path):
-    lost = trajectory("lost", steps=[call_step(0, status="infra_error") | {"progress": None}, {"index": 1, "answer": "41"}])
+    without_result = call_step(0, status="infra_error") | {"progress": None}
+    lost = trajectory("lost", steps=[without_result, {"index": 1, "answer": "41"}])
     nowhere = trajectory("nowhere", steps=[call_step(0) | {"progress": None}, {"index": 1, "answer": "42"}])
     source = written(tmp_path / "in.jsonl", trajectory("good"), lost, nowhere)
     found = await run(source, tmp_path / "out.jsonl", Counting())
