@@ -9,13 +9,19 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from fastapi import FastAPI
+
+from reward_service.api import build_app
+from reward_service.batch_work import working
 from reward_service.config import RewardConfig
 from reward_service.finding import ComputedRewards, KeptRewards
 from reward_service.judge.judge import Judge
 from reward_service.judged import JudgeSignals
 from reward_service.scoring import Recipe
 from reward_service.service import RewardService
+from reward_service.stats import Stats
 from reward_service.store.opening import Store, open_store
+from tool_sandbox.http.keys import ApiKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +31,15 @@ class Assembly:
     service: RewardService
     store: Store
     judge: JudgeSignals | None
+    stats: Stats
+
+    def app(self, keys: ApiKeys) -> FastAPI:
+        """The HTTP application.
+
+        Raises:
+            InvalidKeys: the file of `keys` cannot be used.
+        """
+        return build_app(self.service, keys, store=self.store, stats=self.stats)
 
     def use(self, config: RewardConfig) -> None:
         """Score by the recipe of `config` from the next request on.
@@ -53,4 +68,7 @@ async def assembled(config: RewardConfig) -> AsyncIterator[Assembly]:
         store = await stack.enter_async_context(await open_store(config.store))
         judge = None if endpoint is None else JudgeSignals(endpoint, store.once)
         rewards = ComputedRewards() if config.store.kind == "none" else KeptRewards(store.once)
-        yield Assembly(RewardService(Recipe(config, judge), config.score_seconds, rewards), store, judge)
+        service = RewardService(Recipe(config, judge), config.score_seconds, rewards)
+        stats = Stats()
+        await stack.enter_async_context(working(store.batches, service, stats))
+        yield Assembly(service, store, judge, stats)

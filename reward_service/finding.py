@@ -7,7 +7,7 @@ goes through a store, so that equal trajectories are scored once for each reward
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -75,36 +75,34 @@ class ComputedRewards:
 
 
 class KeptRewards:
-    """Computes what a store does not hold."""
+    """Asks for what a store does not hold; what rules alone decide is computed."""
 
     def __init__(self, once: Once) -> None:
         self._once = once
         self._computed = ComputedRewards()
 
     async def find(self, scorer: Scorer, items: Sequence[TrajectoryItem], seconds: float) -> Sequence[Found]:
-        """One end for each trajectory, in order; all fail together where the store is down."""
+        """One end for each trajectory, in order; all that has to be asked fails together where the store is down."""
+        if scorer.by_rules:
+            # Rules give the same numbers every time, and faster than any store.
+            return await self._computed.find(scorer, items, seconds)
         keys = [Key("score", scorer.version, content_digest(item)) for item in items]
-        unique = [(key, items[position]) for key, position in first_positions(keys).items()]
-        # Rules are fast: one look into the store serves all. Of others, a late one must not spoil those that are ready.
-        parts = [unique] if scorer.by_rules else [[one] for one in unique]
-        ends = await asyncio.gather(*(self._ends(scorer, part, seconds) for part in parts))
-        outcomes = {key: outcome for end in ends for key, outcome in end.items()}
+        firsts = first_positions(keys)
+        ends = await asyncio.gather(*(self._kept(scorer, key, items[i], seconds) for key, i in firsts.items()))
+        outcomes = dict(zip(firsts, ends, strict=True))
         return [_found(item, outcomes[key]) for key, item in zip(keys, items, strict=True)]
 
-    async def _ends(
-        self, scorer: Scorer, part: Sequence[tuple[Key, TrajectoryItem]], seconds: float
-    ) -> Mapping[Key, Outcome]:
-        keys = [key for key, _ in part]
+    async def _kept(self, scorer: Scorer, key: Key, item: TrajectoryItem, seconds: float) -> Outcome:
+        """The outcome of one trajectory: each has its own deadline, so that a late one does not spoil the others."""
 
-        async def compute(positions: Sequence[int]) -> Sequence[Outcome]:
-            wanted = [part[i][1] for i in positions]
-            return [_outcome(one) for one in await self._computed.find(scorer, wanted, seconds)]
+        async def compute(_: Sequence[int]) -> Sequence[Outcome]:
+            return [_outcome(one) for one in await self._computed.find(scorer, [item], seconds)]
 
         try:
-            outcomes = await self._once.results(keys, compute, seconds)
+            (outcome,) = await self._once.results([key], compute, seconds)
         except (ResultsLate, StoreUnavailable) as error:
-            return dict.fromkeys(keys, Failure(ScorerUnavailable(str(error))))
-        return dict(zip(keys, outcomes, strict=True))
+            return Failure(ScorerUnavailable(str(error)))
+        return outcome
 
 
 def content_digest(item: TrajectoryItem) -> str:

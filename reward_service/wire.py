@@ -6,7 +6,8 @@ Order is preserved: result i belongs to trajectory i, reward j to step j.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -275,11 +276,16 @@ class ScoreRequest(Message):
 
     @model_validator(mode="after")
     def _ids_are_unique(self) -> Self:
-        ids = [item.id for item in self.trajectories]
-        repeated = sorted({name for name in ids if ids.count(name) > 1})
-        if repeated:
-            raise ValueError(f"trajectories: ids {repeated} occur more than once; give each trajectory its own id")
+        expect_unique_ids(self.trajectories)
         return self
+
+
+def expect_unique_ids(trajectories: Sequence[TrajectoryItem | ConversationItem]) -> None:
+    """Raise ValueError where two trajectories have one name, which would leave their results without an owner."""
+    names = Counter(item.id for item in trajectories)
+    repeated = sorted(name for name, count in names.items() if count > 1)
+    if repeated:
+        raise ValueError(f"trajectories: ids {repeated} occur more than once; give each trajectory its own id")
 
 
 class ComponentItem(Message):
