@@ -106,8 +106,8 @@ class KeptRewards:
 
 
 def content_digest(item: TrajectoryItem) -> str:
-    """A hash of all of a trajectory that may decide its rewards: of everything but its name."""
-    return digest_of(item.model_dump(mode="json", exclude={"id"}))
+    """A hash of all of a trajectory that may decide its rewards: of everything but its own and its calls' names."""
+    return digest_of(item.model_dump(mode="json", exclude={"id": True, "steps": {"__all__": {"tool_call_id"}}}))
 
 
 async def _by_rules(scorer: Scorer, item: TrajectoryItem) -> Found:

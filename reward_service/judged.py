@@ -1,8 +1,8 @@
 """Signals by a judge: the votes on a trajectory, each cast once, as columns of numbers.
 
 Consumes trajectories; produces success, contribution and IsSolved of every step, with the judge's reasons. Every vote
-goes through a store by itself: the same trajectory costs its votes once, whatever replica, client or restart asks again,
-and a process that is killed loses none that was answered.
+goes through a store by itself: the same trajectory costs its votes once, whatever replica, client or restart asks
+again, and a process that is killed loses no vote that was answered.
 """
 
 from __future__ import annotations
@@ -110,9 +110,13 @@ class JudgeSignals:
         return kept if len(kept) == len(outcomes) else None
 
 
+_UNREAD = {"id": True, "task": {"id", "level"}, "steps": {"__all__": {"tool_call_id"}}}
+"""Names that callers give; no judge reads them."""
+
+
 def _digest(item: TrajectoryItem) -> str:
-    """A hash of what a judge may read, and of what caps its grades: of no name, since it reads none."""
-    return digest_of(item.model_dump(mode="json", exclude={"id": True, "task": {"id", "level"}}))
+    """A hash of all of a trajectory that a judge may read."""
+    return digest_of(item.model_dump(mode="json", exclude=_UNREAD))
 
 
 def _mean(spread: Spread | None) -> float | None:

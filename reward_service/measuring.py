@@ -162,7 +162,6 @@ class Measurer:
         return contributed(step.observation or "", episode.answer, rule.threshold)
 
 
-
 def _abstains(turn: Turn, columns: Mapping[str, Column], position: int) -> bool:
     if isinstance(turn, Answered):
         return False
@@ -198,5 +197,3 @@ async def _ask(name: str, signal: StepSignal, item: TrajectoryItem) -> Column:
             f"[{low:g}, {high:g}] or None for each"
         )
     return column
-
-

@@ -43,7 +43,7 @@ class Agreement:
     lost_votes: int = 0
     """Votes of which an answer was lost."""
     withheld_texts: int = 0
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     cost: float | None = None
     """None where the endpoint has no price."""
     _steps: _Mean = field(default_factory=_Mean)

@@ -97,8 +97,10 @@ def test_whatever_decides_the_numbers_decides_the_version(brevity):
         recipe(signals={"solved": {"kind": "target", "answer": {"kind": "exact"}}}).version,
         recipe(signals={"success": brevity}).version,
         recipe(signals={"success": brevity | {"settings": {"limit": 4}}}).version,
-        *(recipe(shaping={"kind": "linear", "extra": {"a": weight}}, signals={"extra": {"a": brevity}}).version
-          for weight in (0.25, 0.5)),
+        *(
+            recipe(shaping={"kind": "linear", "extra": {"a": weight}}, signals={"extra": {"a": brevity}}).version
+            for weight in (0.25, 0.5)
+        ),
     }
     assert len(versions) == 8
 
