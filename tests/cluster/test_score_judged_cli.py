@@ -109,7 +109,7 @@ def test_a_killed_run_goes_on_and_the_judge_answers_once_for_each_vote_of_each_t
 
 
 def test_the_end_tells_how_far_the_votes_agree_and_what_they_took(socket, tmp_path):
-    source = written(tmp_path / "in.jsonl", trajectories()[:1])
+    source = written(tmp_path / "in.jsonl", [trajectory()])
     socket.stage.fake = FakeJudge(grades(1, 5, "Solved"), grades(1, 5, "Solved"), grades(1, 2, "Solved"))
     result = steptool(*arguments(source, tmp_path / "out.jsonl", socket))
     found = told(result)

@@ -106,9 +106,9 @@ class FakeJudge:
     async def turn(self, request: Request) -> bool:
         """Wait for an answer's turn; False where the asker has gone."""
         while len(self.asked) >= self.answers:
+            await asyncio.sleep(HELD_SECONDS)
             if await request.is_disconnected():
                 return False
-            await asyncio.sleep(HELD_SECONDS)
         return True
 
     def reply(self, asked: Asked) -> Response:
