@@ -14,7 +14,9 @@ _MOST_ACTORS = 1000
 
 def replicas(application: str) -> list[ActorState]:
     """Those that are alive. Serve names their actors after application, deployment and a number."""
-    alive = list_actors(filters=[("state", "=", "ALIVE")], limit=_MOST_ACTORS)
+    # Another Ray may run on this machine.
+    address = ray.get_runtime_context().gcs_address
+    alive = list_actors(address, filters=[("state", "=", "ALIVE")], limit=_MOST_ACTORS)
     return [one for one in alive if (one.name or "").startswith(f"SERVE_REPLICA::{application}#")]
 
 

@@ -67,7 +67,8 @@ class StubJudge:
         body = await request.json()
         self.calls[hashlib.sha256(body["messages"][-1]["content"].encode()).hexdigest()] += 1
         await asyncio.sleep(ANSWER_SECONDS)
-        self.cut_off += await request.is_disconnected()
+        if await request.is_disconnected():
+            self.cut_off += 1
         return JSONResponse(_completion(body["response_format"]["json_schema"]["schema"]))
 
 
