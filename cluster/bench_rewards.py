@@ -1,7 +1,7 @@
-"""`steptool bench rewards`: the reward service on Ray Serve beside a bare FastAPI echo of the same body, and overloaded.
+"""`steptool bench rewards`: the reward service on Ray Serve beside a bare echo of the same body, and overloaded.
 
-Owns the measurement. The echo is a deployment with the same limits on the same Serve, and the two are measured in
-alternating blocks. Nothing here is used by training.
+Owns the measurement of rules; that of a judge is in `bench_votes`. The echo is a deployment with the same limits on the
+same Serve, and the two are measured in alternating blocks. Nothing here is used by training.
 """
 
 from __future__ import annotations
@@ -11,18 +11,17 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-import ray
 from fastapi import FastAPI, Request
 from ray import serve
-from ray.util.state import list_actors
 from rich.console import Console
 
+from cluster.bench_votes import bench_votes
 from cluster.http_load import LOST, Answers, Target, closed_loop, open_loop
 from cluster.launch import ray_session
+from cluster.serve_replicas import kill_replica, resident_mib
 from reward_service.config import RewardConfig
 from reward_service.scoring import Recipe
 from reward_service.serve_app import RewardEndpoint, start_rewards, stop_rewards
@@ -41,34 +40,42 @@ OVERLOAD_CONNECTIONS = 512
 REPLICAS = 2
 REPEATS = 200
 _ECHO = "echo"
+_REWARDS = "rewards"
 
 
-def bench_rewards(overload_seconds: float) -> Mapping[str, Any]:
-    """Measure the service; `overload_seconds`: how long to offer five times what it can do."""
+def bench_rewards(overload_seconds: float, vote_items: int) -> Mapping[str, Any]:
+    """Measure the service.
+
+    `overload_seconds`: how long to offer five times what it can do; `vote_items`: trajectories for the judge.
+    """
     console = Console(stderr=True)
     with ray_session():
-        keys, secret = ApiKeys.issue("bench")
-        rewards = start_rewards(RewardConfig(replicas=REPLICAS), keys, application="rewards")
-        try:
-            return asyncio.run(_measured(rewards, secret, overload_seconds, console))
-        finally:
-            serve.delete(_ECHO)
-            stop_rewards(rewards)
+        return {**_by_rules(overload_seconds, console), **bench_votes(vote_items, console)}
+
+
+def _by_rules(overload_seconds: float, console: Console) -> Mapping[str, Any]:
+    keys, secret = ApiKeys.issue("bench")
+    rewards = start_rewards(RewardConfig(replicas=REPLICAS), keys, application=_REWARDS)
+    try:
+        _start_echo()
+        return asyncio.run(_measured(rewards, secret, overload_seconds, console))
+    finally:
+        serve.delete(_ECHO)
+        stop_rewards(rewards)
 
 
 async def _measured(rewards: RewardEndpoint, secret: str, overload_seconds: float, console: Console) -> dict[str, Any]:
     body = example()
-    _start_echo()
     headers = {"Authorization": f"Bearer {secret}"}
     score = Target.post(f"{rewards.url}/v1/score", body, headers)
-    echo = Target.post(rewards.url.replace("/rewards", "/echo"), body, headers)
+    echo = Target.post(rewards.url.removesuffix(_REWARDS) + _ECHO, body, headers)
     ratio, rate = await _throughput(score, echo, console)
     console.print(f"steady load: {STEADY_SHARE:.0%} of {rate:.0f} requests a second")
     steady = await open_loop(score, STEADY_SHARE * rate, STEADY_SECONDS, CONNECTIONS * 8)
     console.print(f"overload: {OVERLOAD:g} times as much for {overload_seconds:g} s")
-    before = _replica_mib()
+    before = resident_mib(_REWARDS)
     flood = await open_loop(score, OVERLOAD * rate, overload_seconds, OVERLOAD_CONNECTIONS)
-    grown = _replica_mib() - before
+    grown = resident_mib(_REWARDS) - before
     console.print("a replica is killed under load")
     killed = await _killed(score, rate)
     return {
@@ -87,7 +94,7 @@ async def _measured(rewards: RewardEndpoint, secret: str, overload_seconds: floa
         "overload_replica_growth_mib": round(grown, 1),
         "kill_statuses": _statuses(killed),
         "kill_lost": killed.statuses[LOST],
-        "share_of_own_work": _shares(body),
+        "share_of_own_work": await _shares(body),
     }
 
 
@@ -129,13 +136,12 @@ async def _killed(score: Target, rate: float) -> Answers:
     """Half of what the service can do, while one of its two replicas is killed."""
     load = asyncio.create_task(open_loop(score, 0.4 * rate, 15.0, CONNECTIONS * 8))
     await asyncio.sleep(3.0)
-    replica = _replicas()[0]
-    ray.kill(ray.get_actor(replica.name, namespace="serve"), no_restart=True)
+    await asyncio.to_thread(kill_replica, _REWARDS)
     return await load
 
 
 def _expect_only_good(name: str, answers: Answers) -> None:
-    bad = {status: count for status, count in answers.statuses.items() if status != 200}  # noqa: PLR2004
+    bad = {status: count for status, count in answers.statuses.items() if status != 200}
     if bad:
         raise RuntimeError(f"benchmark: {name} answered with {bad} where every answer must be 200")
 
@@ -144,39 +150,31 @@ def _statuses(answers: Answers) -> dict[str, int]:
     return {"lost" if status == LOST else str(status): count for status, count in sorted(answers.statuses.items())}
 
 
-def _shares(body: bytes) -> dict[str, float]:
-    """Milliseconds of our own code for one request, without HTTP and Serve."""
+async def _shares(body: bytes) -> dict[str, float]:
+    """Milliseconds of our own code for one request, without HTTP and Serve. Rules need no store."""
     service = RewardService(Recipe(RewardConfig()))
     request = ScoreRequest.model_validate_json(body)
-    response = asyncio.run(service.score(request))
-    parts: dict[str, Callable[[], object]] = {
-        "validation_ms": lambda: ScoreRequest.model_validate(json.loads(body)),
-        "scoring_ms": lambda: asyncio.run(service.score(request)),
-        "writing_ms": lambda: response.model_dump_json(),
-    }
-    return {name: _milliseconds(run) for name, run in parts.items()}
+    response = await service.score(request)
+
+    async def validation() -> None:
+        ScoreRequest.model_validate(json.loads(body))
+
+    async def scoring() -> None:
+        await service.score(request)
+
+    async def writing() -> None:
+        response.model_dump_json()
+
+    return {f"{part.__name__}_ms": await _milliseconds(part) for part in (validation, scoring, writing)}
 
 
-def _milliseconds(run: Callable[[], object]) -> float:
+async def _milliseconds(part: Callable[[], Awaitable[None]]) -> float:
     seconds: list[float] = []
     for _ in range(REPEATS):
         began = time.perf_counter()
-        run()
+        await part()
         seconds.append(time.perf_counter() - began)
     return round(1000 * statistics.median(seconds), 3)
-
-
-def _replicas() -> list[Any]:
-    return [one for one in list_actors(filters=[("state", "=", "ALIVE")], limit=1000) if "RewardReplica" in one.class_name]
-
-
-def _replica_mib() -> float:
-    return sum(_resident_mib(one.pid) for one in _replicas())
-
-
-def _resident_mib(pid: int) -> float:
-    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))
 
 
 def _start_echo() -> None:

@@ -58,10 +58,10 @@ class Answers:
         self.seconds.setdefault(status, []).append(seconds)
         self.retry_after += status == 429 and retry_after
 
-    def quantile_ms(self, share: float, status: int = 200) -> float:
-        """Milliseconds within which this share of the answers came."""
+    def quantile_ms(self, share: float, status: int = 200) -> float | None:
+        """Milliseconds within which this share of the answers came; None where there was none."""
         ordered = sorted(self.seconds.get(status, ()))
-        return round(1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))], 2) if ordered else float("nan")
+        return round(1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))], 2) if ordered else None
 
     @property
     def server_errors(self) -> int:

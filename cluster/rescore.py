@@ -56,7 +56,7 @@ class Rescored:
     version_after: str
     iterations: tuple[Difference, ...]
     largest_recorded_gap: float
-    """Largest |recorded − recomputed| step reward under the run's own configuration: 0 but for a change of the rules."""
+    """Largest |recorded − recomputed| step reward under the run's own configuration: 0 unless the rules changed."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -151,7 +151,7 @@ def _recorded_gap(recorded: Sequence[ScoredTrajectory], again: Sequence[Credited
 
 def _correlation(pairs: Sequence[tuple[float, float]]) -> float:
     left, right = [a for a, _ in pairs], [b for _, b in pairs]
-    if len(set(left)) < 2 or len(set(right)) < 2:  # noqa: PLR2004 - a constant has no correlation
+    if len(set(left)) < 2 or len(set(right)) < 2:
         return 0.0
     return statistics.correlation(left, right)
 

@@ -1,17 +1,17 @@
 """`steptool serve-rewards`, `score` and `rescore`: step rewards without a training run.
 
-Owns the commands, their arguments and their tables; the work is done by `reward_service` and `cluster.rescore`.
+Owns the commands, their arguments and their tables; the work is done by `reward_service`, `cluster.score_files` and
+`cluster.rescore`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -20,13 +20,11 @@ from rich.table import Table
 
 from cluster.errors import BadConfiguration
 from cluster.exit_codes import exit_codes
+from cluster.reward_assembly import opened_service
 from cluster.reward_file import read_rewards
-from reward_service.client import RewardClient, RewardSource
+from cluster.score_files import Asked, score_file
 from reward_service.config import KEYS_FILE_VARIABLE, KEYS_VARIABLE, RewardConfig
-from reward_service.errors import JudgeKeyMissing, SignalNotFound
-from reward_service.offline import Annotation, InvalidFile, annotate, read_trajectories
 from reward_service.store.config import SqliteStore
-from reward_service.store.errors import StoreError
 from tool_sandbox.config import HttpConfig
 from tool_sandbox.errors import InvalidKeys
 from tool_sandbox.http.keys import ApiKeys, refuse_open_door
@@ -35,12 +33,10 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from cluster.rescore import Rescored
-    from reward_service.assembly import Assembly
 
 RewardFile = Annotated[
     Path | None, typer.Option(help="YAML file with the reward configuration; default: the linear shaping by rules.")
 ]
-KEY_VARIABLE = "STEPTOOL_REWARD_KEY"
 DEFAULT_STORE = Path("rewards.db")
 
 
@@ -50,7 +46,9 @@ def serve_rewards(
     reward: RewardFile = None,
     store: Annotated[
         Path | None,
-        typer.Option(help="SQLite file for batches, votes and answers, unless --reward says where; default: rewards.db."),
+        typer.Option(
+            help="SQLite file for batches, votes and answers, unless --reward says where; default: rewards.db."
+        ),
     ] = None,
 ) -> None:
     """Serve step rewards from this machine alone: POST /v1/score, and a page for people at /.
@@ -68,20 +66,33 @@ def score(
     out: Annotated[Path, typer.Argument(help="Where to append the results, as JSON lines; continued if it is there.")],
     reward: RewardFile = None,
     url: Annotated[str | None, typer.Option(help="Ask a running service instead, e.g. http://127.0.0.1:8000.")] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="Ask a model: address of an OpenAI-compatible server, without /v1.")
+    ] = None,
+    judge_model: Annotated[str | None, typer.Option(help="The model's name at that server.")] = None,
+    votes: Annotated[
+        int | None, typer.Option(help="How often the judge is asked about a trajectory; default 3.", min=1, max=31)
+    ] = None,
 ) -> None:
     """Score a file of trajectories, step by step. Stop it and run it again: it goes on where it stopped.
 
     A line holds what `POST /v1/score` takes: an id, and steps or OpenAI messages. With [bold]--url[/] the key is read
-    from [bold]STEPTOOL_REWARD_KEY[/]. The last line printed is one JSON object.
+    from [bold]STEPTOOL_REWARD_KEY[/].
+
+    With [bold]--judge[/] a language model grades every step. Its votes are kept in OUT.votes.sqlite, so that no run
+    asks for one again, and the end tells how far they agree. A judge with a key, a price or other limits: describe it
+    in the section [bold]judge[/] of a [bold]--reward[/] file. The last line printed is one JSON object.
     """
     with exit_codes():
-        if url is not None and reward is not None:
-            raise BadConfiguration("--url and --reward: found both; the service at --url has its own configuration")
-        try:
-            annotation = asyncio.run(_annotated(source, out, reward, url))
-        except InvalidFile as error:
-            raise BadConfiguration(str(error)) from error
-        typer.echo(json.dumps(annotation.as_dict()))
+        asked = Asked(reward, url, judge, judge_model, votes)
+        with Progress(console=Console(stderr=True)) as progress:
+            task = progress.add_task("trajectories", total=None)
+            found = score_file(
+                source, out, asked, lambda done, total: progress.update(task, completed=done, total=total)
+            )
+        if "judge" in found:
+            Console().print(_agreement(found["judge"]))
+        typer.echo(json.dumps(found))
 
 
 def rescore(
@@ -95,11 +106,12 @@ def rescore(
     from cluster.rescore import rescore as go_through
 
     with exit_codes():
-        console, found = Console(stderr=True), None
-        with Progress(console=console, transient=True) as progress:
+        found: Rescored | None = None
+        with Progress(console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task("iterations", total=None)
-            for done, total, found in go_through(run, reward):
+            for done, total, so_far in go_through(run, reward):
                 progress.update(task, completed=done, total=total)
+                found = so_far
         if found is not None:
             Console().print(_differences(found))
             typer.echo(json.dumps(found.as_dict()))
@@ -124,50 +136,14 @@ def _serve(config: RewardConfig, host: str, port: int) -> None:
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[FastAPI]:
-        async with _assembled(config) as assembly:
+        async with opened_service(config) as assembly:
             address, version = f"http://{host}:{listener.getsockname()[1]}", assembly.service.reward_version[:12]
-            typer.echo(f"serving rewards {version} at {address} with {len(keys.resolved().entries)} keys; stop with Ctrl-C")
+            known = len(keys.resolved().entries)
+            typer.echo(f"serving rewards {version} at {address} with {known} keys; stop with Ctrl-C")
             yield assembly.app(keys)
 
     with listener:
         serve_opened(opened, HttpConfig(), listener)
-
-
-async def _annotated(source: Path, out: Path, reward: Path | None, url: str | None) -> Annotation:
-    items = read_trajectories(source)
-    annotation = Annotation()
-    with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("trajectories", total=len(items))
-        async with _source(reward, url) as rewards:
-            async for annotation in annotate(items, out, rewards):
-                progress.update(task, completed=annotation.trajectories)
-    return annotation
-
-
-@asynccontextmanager
-async def _source(reward: Path | None, url: str | None) -> AsyncIterator[RewardSource]:
-    if url is not None:
-        async with RewardClient(url, os.environ.get(KEY_VARIABLE)) as client:
-            yield client
-    else:
-        async with _assembled(read_rewards(reward) if reward else RewardConfig()) as assembly:
-            yield assembly.service
-
-
-@asynccontextmanager
-async def _assembled(config: RewardConfig) -> AsyncIterator[Assembly]:
-    """The service in this process; what the configuration asks for and is not there is the caller's to mend."""
-    from reward_service.assembly import assembled
-
-    try:
-        assembly = assembled(config)
-        running = await assembly.__aenter__()
-    except (SignalNotFound, JudgeKeyMissing, StoreError) as error:
-        raise BadConfiguration(str(error)) from error
-    try:
-        yield running
-    finally:
-        await assembly.__aexit__(None, None, None)
 
 
 def _keys(host: str) -> ApiKeys:
@@ -194,3 +170,24 @@ def _differences(found: Rescored) -> Table:
             *(f"{one.loss_before:+.4f}", f"{one.loss_after:+.4f}"),
         )
     return table
+
+
+def _agreement(found: Mapping[str, Any]) -> Table:
+    """The judge in a few lines, for people."""
+    variance = ", ".join(f"{name} {_number(mean)}" for name, mean in found["mean_variance"].items())
+    table = Table("the judge", "", show_header=False)
+    table.add_row("votes", f"{found['votes']} on {found['trajectories']} trajectories, {found['lost_votes']} lost")
+    table.add_row("all votes on a step agree", _share(found["step_agreement"]))
+    table.add_row("all votes on an outcome agree", _share(found["outcome_agreement"]))
+    table.add_row("mean variance of", variance)
+    table.add_row("tokens read, written", f"{found['prompt_tokens']:,}, {found['completion_tokens']:,}")
+    table.add_row("cost", "no price" if found["cost"] is None else f"{found['cost']:.4f}")
+    return table
+
+
+def _share(share: float | None) -> str:
+    return "nothing to compare" if share is None else f"{share:.0%}"
+
+
+def _number(mean: float | None) -> str:
+    return "–" if mean is None else f"{mean:.4f}"

@@ -17,7 +17,6 @@ from reward_service.config import RewardConfig
 from reward_service.finding import ComputedRewards, KeptRewards
 from reward_service.judge.judge import Judge
 from reward_service.judged import JudgeSignals
-from reward_service.measuring import JudgeOfSteps
 from reward_service.scoring import Recipe
 from reward_service.service import RewardService
 from reward_service.stats import Stats
@@ -31,7 +30,7 @@ class Assembly:
 
     service: RewardService
     store: Store
-    judge: JudgeOfSteps | None
+    judge: JudgeSignals | None
     stats: Stats
 
     def app(self, keys: ApiKeys) -> FastAPI:
@@ -61,12 +60,13 @@ async def assembled(config: RewardConfig) -> AsyncIterator[Assembly]:
         StoreError: see `store.opening.open_store`.
     """
     async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(await open_store(config.store))
-        judge = None
+        endpoint = None
         if config.judge is not None:
             endpoint = Judge(config.judge)
             stack.push_async_callback(endpoint.aclose)
-            judge = JudgeSignals(endpoint, store.once)
+        # Opened last, so that it is closed first: votes that are still being cast end before their endpoint does.
+        store = await stack.enter_async_context(await open_store(config.store))
+        judge = None if endpoint is None else JudgeSignals(endpoint, store.once)
         rewards = ComputedRewards() if config.store.kind == "none" else KeptRewards(store.once)
         service = RewardService(Recipe(config, judge), config.score_seconds, rewards)
         stats = Stats()

@@ -1,7 +1,7 @@
 """Rewards of many trajectories at once: computed, or found where they were kept.
 
-Owns the protocol `Scorer`, and the two ways to `Found` results: `ComputedRewards` computes every time, `KeptRewards` goes
-through a store, so that equal trajectories are scored once for each reward version. A failure is never kept.
+Owns the protocol `Scorer`, and the two ways to `Found` results: `ComputedRewards` computes every time, `KeptRewards`
+goes through a store, so that equal trajectories are scored once for each reward version. A failure is never kept.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from reward_service.rewards import TrajectoryReward
 from reward_service.scoring import Description
 from reward_service.store.errors import ResultsLate, StoreUnavailable
 from reward_service.store.keys import Key, digest_of
-from reward_service.store.once import Failure, Once, Outcome
+from reward_service.store.once import Failure, Once, Outcome, first_positions
 from reward_service.wire import TrajectoryItem
 
 Found = TrajectoryReward | UnscorableTrajectory | ScorerUnavailable
@@ -87,24 +87,27 @@ class KeptRewards:
             # Rules give the same numbers every time, and faster than any store.
             return await self._computed.find(scorer, items, seconds)
         keys = [Key("score", scorer.version, content_digest(item)) for item in items]
+        firsts = first_positions(keys)
+        ends = await asyncio.gather(*(self._kept(scorer, key, items[i], seconds) for key, i in firsts.items()))
+        outcomes = dict(zip(firsts, ends, strict=True))
+        return [_found(item, outcomes[key]) for key, item in zip(keys, items, strict=True)]
 
-        async def compute(positions: Sequence[int]) -> Sequence[Outcome]:
-            return [_outcome(one) for one in await self._computed.find(scorer, [items[i] for i in positions], seconds)]
+    async def _kept(self, scorer: Scorer, key: Key, item: TrajectoryItem, seconds: float) -> Outcome:
+        """The outcome of one trajectory: each has its own deadline, so that a late one does not spoil the others."""
+
+        async def compute(_: Sequence[int]) -> Sequence[Outcome]:
+            return [_outcome(one) for one in await self._computed.find(scorer, [item], seconds)]
 
         try:
-            outcomes = await self._once.results(keys, compute, seconds)
+            (outcome,) = await self._once.results([key], compute, seconds)
         except (ResultsLate, StoreUnavailable) as error:
-            return [ScorerUnavailable(str(error))] * len(items)
-        return [_found(item, outcome) for item, outcome in zip(items, outcomes, strict=True)]
+            return Failure(ScorerUnavailable(str(error)))
+        return outcome
 
 
 def content_digest(item: TrajectoryItem) -> str:
-    """A hash of all of a trajectory that may decide its rewards.
-
-    Not of its name, and of its task's only where that opens a world.
-    """
-    names = {"id", "level"} if item.task.toolset is None else {"level"}
-    return digest_of(item.model_dump(mode="json", exclude={"id": True, "task": names}))
+    """A hash of all of a trajectory that may decide its rewards: of everything but its own and its calls' names."""
+    return digest_of(item.model_dump(mode="json", exclude={"id": True, "steps": {"__all__": {"tool_call_id"}}}))
 
 
 async def _by_rules(scorer: Scorer, item: TrajectoryItem) -> Found:

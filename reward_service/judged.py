@@ -1,24 +1,29 @@
 """Signals by a judge: the votes on a trajectory, each cast once, as columns of numbers.
 
-Consumes trajectories; produces success, contribution and IsSolved of every step, with the judge's reasons. Votes go
-through a store, so that the same trajectory costs its votes once, whatever replica, client or restart asks again.
+Consumes trajectories; produces success, contribution and IsSolved of every step, with the judge's reasons. Every vote
+goes through a store by itself: the same trajectory costs its votes once, whatever replica, client or restart asks
+again, and a process that is killed loses no vote that was answered.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from reward_service.errors import ScorerUnavailable
-from reward_service.finding import content_digest
-from reward_service.judge.judge import Judge
-from reward_service.judge.judgement import Judgement, Spread
+from reward_service.judge.agreement import Agreement
+from reward_service.judge.judge import Case, Judge
+from reward_service.judge.judgement import Judgement, Spread, Vote
 from reward_service.judge.votes import vote_bytes, vote_of
 from reward_service.measuring import Told
 from reward_service.store.errors import ResultsLate, StoreUnavailable
-from reward_service.store.keys import Key
+from reward_service.store.keys import Key, digest_of
 from reward_service.store.once import Failure, Once, Outcome
 from reward_service.wire import TrajectoryItem
+
+_TRIES = 2
+"""Deadlines that a vote may take: of another replica that is lost while it asks, and of this one."""
+_LOOK_SECONDS = 5.0
 
 
 class JudgeSignals:
@@ -34,7 +39,7 @@ class JudgeSignals:
         Raises:
             ScorerUnavailable: the endpoint or the store is down, or too slow.
         """
-        judgement = self._judge.judgement(item, [vote_of(kept) for kept in await self._votes(item)])
+        judgement = await self._judgement(item)
         last = len(judgement.steps) - 1
         solved = [_mean(judgement.solved) if i == last else None for i in range(len(judgement.steps))]
         columns = {
@@ -44,28 +49,74 @@ class JudgeSignals:
         }
         return Told(columns, _reasons(judgement))
 
-    async def _votes(self, item: TrajectoryItem) -> Sequence[bytes]:
-        config = self._judge.config
-        digest = content_digest(item)
-        keys = [Key("vote", self._judge.fingerprint, digest, ordinal) for ordinal in range(config.votes)]
+    async def agreement(self, items: Iterable[TrajectoryItem]) -> Agreement:
+        """How far the kept votes on `items` agree; asks nobody. Trajectories that read alike count once.
 
-        async def cast(positions: Sequence[int]) -> Sequence[Outcome]:
-            return await asyncio.gather(*(self._cast(item) for _ in positions))
+        Raises:
+            ScorerUnavailable: the store is down.
+        """
+        found = Agreement()
+        for item in {_digest(item): item for item in items}.values():
+            votes = await self._kept(item)
+            if votes is not None:
+                case = await self._case(item)
+                found.add(case.questions, self._judge.judgement(case, votes))
+        return found
+
+    async def _judgement(self, item: TrajectoryItem) -> Judgement:
+        case = await self._case(item)
+        votes = await asyncio.gather(*(self._vote(key, case) for key in self._keys(item)), return_exceptions=True)
+        for vote in votes:
+            if isinstance(vote, BaseException):
+                raise vote
+        return self._judge.judgement(case, [vote for vote in votes if isinstance(vote, Vote)])
+
+    async def _case(self, item: TrajectoryItem) -> Case:
+        # The scanner takes milliseconds for each kilobyte, which other requests need not wait for.
+        return await asyncio.to_thread(self._judge.case, item)
+
+    def _keys(self, item: TrajectoryItem) -> list[Key]:
+        digest = _digest(item)
+        return [Key("vote", self._judge.fingerprint, digest, ordinal) for ordinal in range(self._judge.config.votes)]
+
+    async def _vote(self, key: Key, case: Case) -> Vote:
+        async def cast(_: Sequence[int]) -> Sequence[Outcome]:
+            try:
+                return [vote_bytes(await self._judge.vote(case))]
+            except ScorerUnavailable as error:
+                return [Failure(error)]
 
         try:
-            outcomes = await self._once.results(keys, cast, config.vote_seconds * config.votes)
+            (outcome,) = await self._once.results([key], cast, _TRIES * self._judge.config.vote_seconds)
         except (ResultsLate, StoreUnavailable) as error:
             raise ScorerUnavailable(f"judge: {error}") from error
-        for outcome in outcomes:
-            if isinstance(outcome, Failure):
-                raise outcome.error
-        return [outcome for outcome in outcomes if isinstance(outcome, bytes)]
+        if isinstance(outcome, Failure):
+            raise outcome.error
+        return vote_of(outcome)
 
-    async def _cast(self, item: TrajectoryItem) -> Outcome:
+    async def _kept(self, item: TrajectoryItem) -> list[Vote] | None:
+        """All votes on `item`; None where one was never cast, or is being cast."""
+
+        async def nothing(positions: Sequence[int]) -> Sequence[Outcome]:
+            return [Failure(LookupError("no such vote"))] * len(positions)
+
         try:
-            return vote_bytes(await self._judge.vote(item))
-        except ScorerUnavailable as error:
-            return Failure(error)
+            outcomes = await self._once.results(self._keys(item), nothing, _LOOK_SECONDS)
+        except ResultsLate:
+            return None
+        except StoreUnavailable as error:
+            raise ScorerUnavailable(f"judge: {error}") from error
+        kept = [vote_of(outcome) for outcome in outcomes if isinstance(outcome, bytes)]
+        return kept if len(kept) == len(outcomes) else None
+
+
+_UNREAD = {"id": True, "task": {"id", "level"}, "steps": {"__all__": {"tool_call_id"}}}
+"""Names that callers give; no judge reads them."""
+
+
+def _digest(item: TrajectoryItem) -> str:
+    """A hash of all of a trajectory that a judge may read."""
+    return digest_of(item.model_dump(mode="json", exclude=_UNREAD))
 
 
 def _mean(spread: Spread | None) -> float | None:

@@ -146,7 +146,7 @@ class Measurer:
         """The signals of every step, with the columns that were `asked` in place of the rules'."""
         columns = asked or {}
         last = len(episode.turns) - 1
-        verdict = self._solved(episode, columns)
+        verdict = self.outcome(episode, columns)
         return tuple(
             Signals(
                 columns["success"][i] if "success" in columns else success(turn),
@@ -158,6 +158,14 @@ class Measurer:
             for i, (turn, step) in enumerate(zip(episode.turns, item.steps, strict=True))
         )
 
+    def outcome(self, episode: Episode, asked: Mapping[str, Column] | None = None) -> float | None:
+        """IsSolved of the whole episode; None where nobody knows, or whoever is asked for it said nothing."""
+        columns = asked or {}
+        if "solved" in columns:
+            return columns["solved"][-1] if columns["solved"] else None
+        rule = self._config.solved
+        return solved(episode, rule.answer) if isinstance(rule, TargetSolved) else None
+
     def _contribution(self, turn: Turn, step: StepItem, episode: Episode) -> float | None:
         rule = self._config.contribution
         if not isinstance(rule, OverlapContribution) or not isinstance(turn, Called) or turn.lost:
@@ -165,12 +173,6 @@ class Measurer:
         if turn.status is not CallStatus.OK:
             return 0.0
         return contributed(step.observation or "", episode.answer, rule.threshold)
-
-    def _solved(self, episode: Episode, columns: Mapping[str, Column]) -> float | None:
-        if "solved" in columns:
-            return columns["solved"][-1] if columns["solved"] else None
-        rule = self._config.solved
-        return solved(episode, rule.answer) if isinstance(rule, TargetSolved) else None
 
 
 def _both(one: str | None, other: str | None) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from reward_service.client import RewardSource
-from reward_service.errors import RewardError
+from reward_service.errors import RewardError, UnscorableTrajectory
 from reward_service.wire import AnyTrajectory, ConversationItem, ItemResult, ScoredItem, ScoreRequest, TrajectoryItem
 
 CHUNK_TRAJECTORIES = 32
+_LINE_BEGINS = b'{"reward_version": "'
 _TRAJECTORY: TypeAdapter[TrajectoryItem | ConversationItem] = TypeAdapter(AnyTrajectory)
 _RESULT: TypeAdapter[ItemResult] = TypeAdapter(ItemResult)
 _JSON_COLUMNS = ("messages", "steps", "task", "tools")
@@ -88,26 +89,23 @@ async def annotate(
 ) -> AsyncIterator[Annotation]:
     """Score what `out` does not hold yet and append it, a chunk at a time; yields the count after each.
 
+    Trajectories that infrastructure lost in an earlier run are scored again; their lines keep their places.
+
     Raises:
         InvalidFile: `out` holds something else than the first results of these trajectories.
     """
+    earlier = _earlier(items, out)
     found = Annotation()
-    written = list(_written(out))
-    if len(written) > len(items):
-        raise InvalidFile(f"{out}: holds {len(written)} results for {len(items)} trajectories; choose another file")
-    version = written[-1][1] if written else None
-    for item, (result, _) in zip(items, written, strict=False):
-        if result.id != item.id:
-            raise InvalidFile(f"{out}: holds the result of {result.id!r} where {item.id!r} comes; choose another file")
+    for result in earlier.first:
         found.add(result)
-    found.resumed = found.trajectories
+    found.resumed = found.trajectories + len(earlier.later)
     yield found
+    version = earlier.version
     with out.open("a", encoding="utf-8") as file:
-        for start in range(found.resumed, len(items), CHUNK_TRAJECTORIES):
-            request = ScoreRequest(reward_version=version, trajectories=tuple(items[start : start + CHUNK_TRAJECTORIES]))
-            response = await source.score(request)
-            version = response.reward_version
-            for result in response.results:
+        for start in range(len(earlier.first), len(items), CHUNK_TRAJECTORIES):
+            chunk = items[start : start + CHUNK_TRAJECTORIES]
+            version, results = await _scored(chunk, earlier.later, source, version)
+            for result in results:
                 line = {"reward_version": version, **result.model_dump(mode="json")}
                 file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
                 found.add(result)
@@ -115,20 +113,88 @@ async def annotate(
             yield found
 
 
-def _written(out: Path) -> Iterator[tuple[ItemResult, str]]:
-    """Whole lines of an earlier run; a line that was cut short is taken away, so that the next one is whole."""
+def conversations_read(items: Iterable[TrajectoryItem | ConversationItem]) -> Iterator[TrajectoryItem]:
+    """Those of `items` that can be scored at all, step by step."""
+    for item in items:
+        try:
+            yield item if isinstance(item, TrajectoryItem) else item.trajectory()
+        except UnscorableTrajectory:
+            # Its own line in the results says why.
+            continue
+
+
+@dataclass(frozen=True, slots=True)
+class _Earlier:
+    """What an earlier run left."""
+
+    first: Sequence[ItemResult]
+    """Results that stay where they are."""
+    later: Mapping[str, ItemResult]
+    """Results behind the first lost one, by trajectory; they are written again, not asked for again."""
+    version: str | None
+
+
+def _earlier(items: Sequence[TrajectoryItem | ConversationItem], out: Path) -> _Earlier:
+    """What `out` holds; cuts it off at the first trajectory that infrastructure lost, or in the middle of a line."""
+    written = list(_written(out))
+    if len(written) > len(items):
+        raise InvalidFile(f"{out}: holds {len(written)} results for {len(items)} trajectories; choose another file")
+    for item, line in zip(items, written, strict=False):
+        if line.result.id != item.id:
+            raise InvalidFile(
+                f"{out}: holds the result of {line.result.id!r} where {item.id!r} comes; choose another file"
+            )
+    lost = [_was_lost(line.result) for line in written]
+    stay = lost.index(True) if True in lost else len(written)
+    if out.exists():
+        with out.open("r+b") as file:
+            file.truncate(written[stay - 1].end if stay else 0)
+    later = {line.result.id: line.result for line in written[stay:] if not _was_lost(line.result)}
+    return _Earlier([line.result for line in written[:stay]], later, written[-1].version if written else None)
+
+
+async def _scored(
+    chunk: Sequence[TrajectoryItem | ConversationItem],
+    known: Mapping[str, ItemResult],
+    source: RewardSource,
+    version: str | None,
+) -> tuple[str | None, list[ItemResult]]:
+    """One result for each trajectory of `chunk`, in order, and the reward version; asks for those not `known`."""
+    wanted = tuple(item for item in chunk if item.id not in known)
+    if not wanted:
+        return version, [known[item.id] for item in chunk]
+    response = await source.score(ScoreRequest(reward_version=version, trajectories=wanted))
+    results = {**known, **{result.id: result for result in response.results}}
+    return response.reward_version, [results[item.id] for item in chunk]
+
+
+def _was_lost(result: ItemResult) -> bool:
+    return not isinstance(result, ScoredItem) and result.error.kind == "infrastructure"
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """One result in a file."""
+
+    result: ItemResult
+    version: str
+    end: int
+    """Bytes of the file up to its end."""
+
+
+def _written(out: Path) -> Iterator[_Line]:
+    """Whole lines of an earlier run; one that was cut short is none."""
     if not out.exists():
         return
-    text = out.read_bytes()
-    whole = text.rfind(b"\n") + 1
-    if whole < len(text):
-        with out.open("r+b") as file:
-            file.truncate(whole)
-    for number, line in enumerate(text[:whole].splitlines(), start=1):
+    end = 0
+    for number, line in enumerate(out.read_bytes().splitlines(keepends=True), start=1):
+        if not line.endswith(b"\n") and (line.startswith(_LINE_BEGINS) or _LINE_BEGINS.startswith(line)):
+            return
+        end += len(line)
         try:
             record = json.loads(line)
             version = str(record.pop("reward_version"))
-            yield _RESULT.validate_python(record), version
+            yield _Line(_RESULT.validate_python(record), version, end)
         except (ValueError, KeyError, AttributeError) as error:
             raise InvalidFile(f"{out}, line {number}: no result of ours ({error}); choose another file") from error
 
@@ -138,7 +204,8 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
         yield from _parquet_rows(path)
         return
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not splitlines(): it also splits at characters that JSON may hold as they are, like U+2028.
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidFile(f"{path}: cannot be read ({error})") from error
     for number, line in enumerate(lines, start=1):

@@ -1,4 +1,4 @@
-"""Score one trajectory: measure its signals, shape them, add up. Owns `Recipe`, which is all that decides the numbers."""
+"""Score one trajectory: measure its signals, shape them, add up. Owns `Recipe`: all that decides the numbers."""
 
 from __future__ import annotations
 
@@ -75,7 +75,9 @@ class Recipe:
         except MissingSignal as error:
             raise UnscorableTrajectory(item.id, str(error)) from error
         steps = (_step(*one) for one in zip(parts, signals, why, strict=True))
-        return TrajectoryReward(item.id, tuple(steps), signals[-1].solved if signals else None, self.version)
+        # An episode that ended before its first step has no signals, and all the same an outcome.
+        outcome = signals[-1].solved if signals else self._measurer.outcome(episode)
+        return TrajectoryReward(item.id, tuple(steps), outcome, self.version)
 
 
 def _step(parts: tuple[Component, ...] | None, signals: Signals, why: str | None) -> StepReward:

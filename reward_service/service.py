@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from reward_service.config import SCORE_SECONDS
 from reward_service.errors import RequestRefused, RewardVersionMismatch, ScorerUnavailable, UnscorableTrajectory
@@ -12,7 +12,6 @@ from reward_service.wire import (
     ComponentItem,
     ConversationItem,
     FailedItem,
-    GroundTruthItem,
     ItemError,
     ItemResult,
     ModelCard,
@@ -27,12 +26,14 @@ from reward_service.wire import (
 )
 from tool_sandbox.tasks import StopReason
 
+_ANSWERS: Mapping[float | None, str] = {1.0: "the answer is right", 0.0: "the answer is wrong"}
 _PROBE = TrajectoryItem(
     id="readiness",
-    steps=(StepItem(index=0, answer="42"),),
-    task=TaskItem(id="readiness", level="readiness", ground_truth=GroundTruthItem(answer="42")),
-    stop=StopReason.ANSWERED,
+    steps=(StepItem(index=0, parse_error="a probe"),),
+    task=TaskItem(id="readiness", level="readiness"),
+    stop=StopReason.INFRASTRUCTURE,
 )
+"""Nothing in it has to be asked of a judge: probes come every few seconds, and votes cost."""
 
 
 class RewardService:
@@ -142,9 +143,7 @@ def _why(step: StepItem, reward: StepReward) -> str:
     if reward.abstained:
         return "abstains: the call was lost, or nobody knows whether the task was solved"
     if step.answer is not None:
-        return {1.0: "the answer is right", 0.0: "the answer is wrong"}.get(
-            reward.signals.get("solved") or 0.0, "an answer"
-        )
+        return _ANSWERS.get(reward.signals.get("solved"), "an answer")
     ended = "could not be read as a call" if step.parse_error is not None else f"the call ended {step.status}"
     if step.progress is None:
         return ended

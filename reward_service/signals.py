@@ -83,7 +83,7 @@ class Signals:
     """Signals that a configuration added, by name."""
 
     abstains: bool = False
-    """Whether somebody who was asked for a signal of this step had none. Where it is needed, the step abstains."""
+    """Whether somebody who was asked for a signal of this step had none to give. It abstains where it is needed."""
 
     def by_name(self) -> dict[str, float | None]:
         """All of them."""

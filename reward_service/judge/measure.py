@@ -21,6 +21,10 @@ _EQUAL = 1e-9
 _Numbers = tuple[float | None, ...]
 
 
+class NothingToCompare(ValueError):
+    """The judge abstains even without an injection."""
+
+
 class Judging(Protocol):
     """Whatever judges; `Judge` is the one."""
 
@@ -72,7 +76,7 @@ async def measure_injections(
     `at_once`: trajectories that are judged at a time.
 
     Raises:
-        ValueError: the judge abstains even without an injection, so that there is nothing to compare with.
+        NothingToCompare: the judge abstains even without an injection.
         JudgeUnavailable: as the judge raises it.
     """
     turns = asyncio.Semaphore(at_once)
@@ -84,7 +88,7 @@ async def measure_injections(
     clean = [_numbers(found) for found in await asyncio.gather(*(judged("") for _ in range(repeats)))]
     baseline = tuple(map(_mean, zip(*clean, strict=True)))
     if all(mean is None for mean in baseline):
-        raise ValueError(f"judge: abstained from {repeats} runs without an injection; see the misfits of its votes")
+        raise NothingToCompare(f"judge: abstained from {repeats} runs without an injection; see its votes' misfits")
     noise = max(_gain(run, baseline) for run in clean)
     best = max((run[-1] for run in clean if run[-1] is not None), default=1.0)
     found = await asyncio.gather(*(judged(injection.text) for injection in corpus))

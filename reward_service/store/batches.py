@@ -129,8 +129,6 @@ class BatchStore:
 
 
 def _progress(batch_id: str, row: queries.Counted) -> BatchProgress:
-    if row.cancelled:
-        state = "cancelled"
-    else:
-        state = "done" if row.finished == row.chunks else "running"
+    running = "done" if row.finished == row.chunks else "running"
+    state = "cancelled" if row.cancelled else running
     return BatchProgress(batch_id, state, row.chunks, row.finished, row.created_at, row.expires_at)

@@ -58,7 +58,8 @@ class ResultsLate(StoreError):
         self.deadline_seconds = deadline_seconds
 
     def __str__(self) -> str:
-        return f"results: not all {self.wanted} were there after {self.deadline_seconds:g} s; ask again, or allow more time"
+        late = f"results: not all {self.wanted} were there after {self.deadline_seconds:g} s"
+        return f"{late}; ask again, or allow more time"
 
 
 class BatchNotFound(StoreError):

@@ -103,7 +103,7 @@ class Flight:
 
 
 def _pauses() -> Iterable[float]:
-    """Seconds between two looks at what another replica computes; with jitter, so that replicas do not march in step."""
+    """Seconds between two looks at what another replica computes; with jitter, so that no two march in step."""
     pause = _FIRST_PAUSE_SECONDS
     while True:
         yield pause * random.uniform(0.5, 1.0)

@@ -25,10 +25,14 @@ def open_postgres(config: PostgresStore, environment: Mapping[str, str], timing:
     """A database that connects when it is first used.
 
     Raises:
-        StoreMisconfigured: the variable is not set, or holds no PostgreSQL URL.
+        StoreMisconfigured: the variable is not set, or holds no PostgreSQL URL, or the driver is not installed.
     """
     url = _url(config.url_variable, environment)
-    engine = _engine(url, timing)
+    try:
+        engine = _engine(url, timing)
+    except ModuleNotFoundError as error:
+        raise StoreMisconfigured(f"store: PostgreSQL needs {error.name}; install steptool[postgres]") from error
+    _refuse_unknown_options(url, config.url_variable)
     name = f"PostgreSQL of {config.url_variable}"
     reading = engine.execution_options(isolation_level="AUTOCOMMIT")
     return Database(Backend(name, engine, reading, _WRITERS, _secrets(url)), timing)
@@ -47,6 +51,18 @@ def _url(variable: str, environment: Mapping[str, str]) -> URL:
     if url.drivername not in _SCHEMES or not _HOST.fullmatch(url.host or ""):
         raise StoreMisconfigured(f"store: {variable} holds no PostgreSQL URL; {_EXPECTED}")
     return url.set(drivername="postgresql+psycopg")
+
+
+def _refuse_unknown_options(url: URL, variable: str) -> None:
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import make_conninfo
+
+    try:
+        make_conninfo("", **dict.fromkeys(url.query, ""))
+    except ProgrammingError:
+        # Without its cause: a password with a bare '?' continues as an option.
+        unknown = f"store: {variable} has an option that PostgreSQL does not know"
+        raise StoreMisconfigured(f"{unknown}; {_EXPECTED}") from None
 
 
 def _secrets(url: URL) -> tuple[str, ...]:

@@ -62,9 +62,12 @@ def test_the_loss_is_the_mean_advantage_over_tokens_with_its_sign_turned() -> No
 
 
 @pytest.mark.parametrize(
-    ("reward", "reason"), [("shaping: {kind: linaer}\n", "linaer"), ("shaping: [\n", "while parsing"), (None, "No such file")]
+    ("reward", "reason"),
+    [("shaping: {kind: linaer}\n", "linaer"), ("shaping: [\n", "while parsing"), (None, "No such file")],
 )
-def test_a_reward_file_that_does_not_fit_ends_with_2(finished: Path, tmp_path: Path, reward: str | None, reason: str) -> None:
+def test_a_reward_file_that_does_not_fit_ends_with_2(
+    finished: Path, tmp_path: Path, reward: str | None, reason: str
+) -> None:
     path = tmp_path / "reward.yaml" if reward is None else written(tmp_path / "reward.yaml", reward)
     result = steptool("rescore", str(finished), "--reward", str(path))
     assert result.exit_code == 2

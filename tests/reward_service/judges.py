@@ -5,7 +5,9 @@ The same application is reached in memory and over a socket of loopback.
 
 from __future__ import annotations
 
+import asyncio
 import json
+import math
 import re
 import threading
 import time
@@ -23,6 +25,7 @@ from reward_service.judge.config import JudgeConfig
 from reward_service.judge.judge import Judge
 
 START_SECONDS = 20.0
+HELD_SECONDS = 0.01
 PROMPT_TOKENS, COMPLETION_TOKENS = 1000, 100
 IN_MEMORY = "http://judge"
 
@@ -92,11 +95,21 @@ def written(asked: Asked, graded: Mapping[str, tuple[int, int]], outcome: str) -
 
 
 class FakeJudge:
-    """Lets its models answer one after the other and then stays with the last; keeps what it was asked."""
+    """Lets its models answer one after the other and then stays with the last; keeps what it answered."""
 
-    def __init__(self, *models: Model) -> None:
+    def __init__(self, *models: Model, answers: float = math.inf) -> None:
+        """`answers`: how many requests get one; the rest wait until there are more, or the asker has gone."""
         self.models = list(models)
         self.asked: list[Asked] = []
+        self.answers = answers
+
+    async def turn(self, request: Request) -> bool:
+        """Wait for an answer's turn; False where the asker has gone."""
+        while len(self.asked) >= self.answers:
+            await asyncio.sleep(HELD_SECONDS)
+            if await request.is_disconnected():
+                return False
+        return True
 
     def reply(self, asked: Asked) -> Response:
         self.asked.append(asked)
@@ -123,7 +136,10 @@ class Stage:
 
     async def _complete(self, request: Request) -> Response:
         assert self.fake is not None
-        return self.fake.reply(Asked(await request.json(), request.headers.get("authorization")))
+        body = await request.json()
+        if not await self.fake.turn(request):
+            return Response(status_code=499)
+        return self.fake.reply(Asked(body, request.headers.get("authorization")))
 
 
 @dataclass(frozen=True, slots=True)

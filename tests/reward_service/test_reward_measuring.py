@@ -61,7 +61,8 @@ def test_an_added_signal_counts_with_its_weight_where_it_does_not_abstain(brevit
     scorer = recipe(shaping={"kind": "linear", "extra": {"short": 0.25}}, signals={"extra": {"short": brevity}})
     # The observation "42" is short: 0.6 − 0.1 + 0.25. The answer has none: 1.
     assert rewards(scorer) == pytest.approx([0.75, 1.0])
-    assert rewards(scorer, steps=[call_step(0) | {"observation": "long"}, {"index": 1, "answer": "42"}]) == pytest.approx([0.5, 1.0])
+    longer = [call_step(0) | {"observation": "long"}, {"index": 1, "answer": "42"}]
+    assert rewards(scorer, steps=longer) == pytest.approx([0.5, 1.0])
 
 
 def test_a_plug_in_may_fill_one_of_the_three_places(brevity):
@@ -96,8 +97,12 @@ def test_whatever_decides_the_numbers_decides_the_version(brevity):
         recipe(signals={"solved": {"kind": "target", "answer": {"kind": "exact"}}}).version,
         recipe(signals={"success": brevity}).version,
         recipe(signals={"success": brevity | {"settings": {"limit": 4}}}).version,
+        *(
+            recipe(shaping={"kind": "linear", "extra": {"a": weight}}, signals={"extra": {"a": brevity}}).version
+            for weight in (0.25, 0.5)
+        ),
     }
-    assert len(versions) == 6
+    assert len(versions) == 8
 
 
 async def test_a_lost_a_late_and_a_good_trajectory_each_get_their_own_result(brevity):
@@ -111,12 +116,13 @@ async def test_a_lost_a_late_and_a_good_trajectory_each_get_their_own_result(bre
 
 
 def test_a_plug_in_that_gives_no_measurement_is_its_authors_bug_and_is_named(brevity):
-    with pytest.raises(SignalBroken, match=r"signal 'success': gave \[2\.0, 2\.0\] for 2 steps; expected one value in \[0, 1\]"):
+    told = r"signal 'success': gave \[2\.0, 2\.0\] for 2 steps; expected one value in \[0, 1\]"
+    with pytest.raises(SignalBroken, match=told):
         rewards(recipe(signals={"success": brevity}), id="broken")
 
 
 def test_a_plug_in_that_is_not_installed_or_does_not_load_is_named(brevity):
-    with pytest.raises(SignalNotFound, match="signal 'nobody': no entry point of the group 'steptool.signals'"):
+    with pytest.raises(SignalNotFound, match=r"signal 'nobody': no entry point of the group 'steptool\.signals'"):
         recipe(signals={"success": {"kind": "plugin", "name": "nobody"}})
     with pytest.raises(SignalNotFound, match="signal 'brevity': probe_brevity:Brevity does not load: 'limit'"):
         recipe(signals={"success": brevity | {"settings": {}}})

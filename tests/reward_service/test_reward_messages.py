@@ -62,8 +62,10 @@ def test_arguments_that_are_no_object_are_an_unread_turn(arguments):
 
 
 def test_empty_arguments_are_an_empty_object_and_parsed_ones_are_taken_as_they_are():
-    arguments = [read(USER, calls(asked("c", arguments=given)), result("c"), said("?")).steps[0].call for given in ("", {"a": 1})]
-    assert [call.arguments for call in arguments] == [{}, {"a": 1}]
+    read_calls = [
+        read(USER, calls(asked("c", arguments=given)), result("c"), said("?")).steps[0].call for given in ("", {"a": 1})
+    ]
+    assert [call.arguments for call in read_calls] == [{}, {"a": 1}]
 
 
 def test_content_in_parts_is_joined_and_pictures_leave_their_kind():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,23 +11,37 @@ import pyarrow.parquet as pq
 import pytest
 
 from reward_service.config import RewardConfig
-from reward_service.errors import RewardUnavailable
+from reward_service.errors import RewardUnavailable, ScorerUnavailable
 from reward_service.offline import CHUNK_TRAJECTORIES, Annotation, InvalidFile, annotate, read_trajectories
+from reward_service.rewards import TrajectoryReward
 from reward_service.scoring import Recipe
 from reward_service.service import RewardService
-from reward_service.wire import ScoreRequest, ScoreResponse
+from reward_service.wire import ScoreRequest, ScoreResponse, TrajectoryItem
 from tests.reward_service.builders import call_step, trajectory
 
 COUNT = CHUNK_TRAJECTORIES + 8
 
 
+class Losing(Recipe):
+    """The default recipe, whose scorer is down for some trajectories."""
+
+    def __init__(self, *lost: str) -> None:
+        super().__init__(RewardConfig())
+        self._lost = lost
+
+    async def score(self, item: TrajectoryItem) -> TrajectoryReward:
+        if item.id in self._lost:
+            raise ScorerUnavailable("judge: gone")
+        return await super().score(item)
+
+
 class Counting:
     """The real service; counts what it was asked for, and is lost after some requests."""
 
-    def __init__(self, answers: int = 100) -> None:
+    def __init__(self, answers: int = 100, lost: Sequence[str] = ()) -> None:
         self.asked: list[str] = []
         self._answers = answers
-        self._service = RewardService(Recipe(RewardConfig()))
+        self._service = RewardService(Losing(*lost))
 
     async def score(self, request: ScoreRequest) -> ScoreResponse:
         if self._answers == 0:
@@ -42,9 +57,7 @@ def written(path: Path, *rows: dict) -> Path:
 
 
 async def run(source: Path, out: Path, rewards: Counting) -> Annotation:
-    found = Annotation()
-    async for found in annotate(read_trajectories(source), out, rewards):
-        pass
+    *_, found = [found async for found in annotate(read_trajectories(source), out, rewards)]
     return found
 
 
@@ -53,7 +66,8 @@ def results(out: Path) -> list[dict]:
 
 
 async def test_every_trajectory_gets_a_line_in_the_order_of_the_file(tmp_path):
-    lost = trajectory("lost", steps=[call_step(0, status="infra_error") | {"progress": None}, {"index": 1, "answer": "41"}])
+    without_result = call_step(0, status="infra_error") | {"progress": None}
+    lost = trajectory("lost", steps=[without_result, {"index": 1, "answer": "41"}])
     nowhere = trajectory("nowhere", steps=[call_step(0) | {"progress": None}, {"index": 1, "answer": "42"}])
     source = written(tmp_path / "in.jsonl", trajectory("good"), lost, nowhere)
     found = await run(source, tmp_path / "out.jsonl", Counting())
@@ -83,6 +97,43 @@ async def test_a_run_that_was_cut_short_goes_on_where_it_stopped_and_asks_for_no
     assert (found.trajectories, found.resumed) == (COUNT, CHUNK_TRAJECTORIES)
     assert first.asked + second.asked == [f"t-{n}" for n in range(COUNT)]
     assert [line["id"] for line in results(out)] == [f"t-{n}" for n in range(COUNT)]
+
+
+async def test_what_infrastructure_lost_is_scored_by_the_next_run_and_keeps_its_place(tmp_path):
+    source = written(tmp_path / "in.jsonl", *(trajectory(f"t-{n}") for n in range(5)))
+    out, second, third = tmp_path / "out.jsonl", Counting(), Counting()
+    first = await run(source, out, Counting(lost=("t-1", "t-3")))
+    assert first.as_dict()["errors"] == {"infrastructure": 2}
+    found = await run(source, out, second)
+    assert second.asked == ["t-1", "t-3"]
+    assert (found.trajectories, found.resumed, found.as_dict()["errors"]) == (5, 3, {})
+    assert [(line["id"], line["status"]) for line in results(out)] == [(f"t-{n}", "ok") for n in range(5)]
+    await run(source, out, third)
+    assert third.asked == []
+
+
+async def test_what_cannot_be_scored_at_all_is_not_tried_again(tmp_path):
+    nowhere = trajectory("nowhere", steps=[call_step(0) | {"progress": None}, {"index": 1, "answer": "42"}])
+    source, again = written(tmp_path / "in.jsonl", nowhere), Counting()
+    await run(source, tmp_path / "out.jsonl", Counting())
+    assert (await run(source, tmp_path / "out.jsonl", again)).as_dict()["errors"] == {"data": 1}
+    assert again.asked == []
+
+
+async def test_a_line_of_the_file_ends_where_json_lines_end(tmp_path):
+    source = tmp_path / "in.jsonl"
+    answer = "one\u2028two\x85three"
+    row = trajectory("t-1", steps=[{"index": 0, "answer": answer}])
+    source.write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert read_trajectories(source)[0].steps[0].answer == answer
+
+
+async def test_a_file_of_somebody_else_is_not_cut(tmp_path):
+    source, out = written(tmp_path / "in.jsonl", trajectory("a")), tmp_path / "notes.txt"
+    out.write_text("milk, eggs")
+    with pytest.raises(InvalidFile, match="line 1: no result of ours"):
+        await run(source, out, Counting())
+    assert out.read_text() == "milk, eggs"
 
 
 async def test_parquet_rows_may_hold_their_parts_as_json_text(tmp_path):

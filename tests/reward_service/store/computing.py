@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from reward_service.store.keys import Key
 from reward_service.store.once import Failure, Outcome
 
+_LOOK_SECONDS = 0.01
 SOON = 30.0
 """Seconds; a deadline that no test is meant to reach."""
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Look again and again until `condition` holds."""
+    async with asyncio.timeout(SOON):
+        while True:
+            if condition():
+                return
+            await asyncio.sleep(_LOOK_SECONDS)
 
 
 def key(name: str = "a", ordinal: int = 0) -> Key:

@@ -60,17 +60,19 @@ def postgres_server() -> Iterator[PostgresServer]:
         server = PostgresServer(Path(name), f"p@ss/:%{secrets.token_hex(8)}")
         unprivileged = _unprivileged(server.directory)
         _initialise(binaries, server, unprivileged)
-        process = subprocess.Popen(
-            [*unprivileged, "--pdeathsig", "INT", binaries / "postgres", *_arguments(server.directory)],
-            cwd=server.directory,
-            stdout=subprocess.DEVNULL,
-            stderr=(server.directory / "log").open("wb"),
-        )
+        with (server.directory / "log").open("wb") as log:
+            process = subprocess.Popen(
+                [*unprivileged, "--pdeathsig", "INT", binaries / "postgres", *_arguments(server.directory)],
+                cwd=server.directory,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+            )
         try:
             _await_start(server, process)
             yield server
         finally:
-            process.send_signal(signal.SIGINT)
+            # At once: another way to stop would first write down what is deleted next.
+            process.send_signal(signal.SIGQUIT)
             process.wait(START_SECONDS)
 
 
@@ -93,20 +95,24 @@ def _unprivileged(directory: Path) -> Sequence[str]:
 
 
 def _initialise(binaries: Path, server: PostgresServer, unprivileged: Sequence[str]) -> None:
+    # A pipe would belong to us, and who may not be root could not open it.
+    password = server.directory / "password"
+    password.write_text(server.password + "\n")
+    if unprivileged != ["setpriv"]:
+        shutil.chown(password, server.directory.owner())
     made = subprocess.run(
         [
             *unprivileged,
             binaries / "initdb",
             f"--pgdata={server.directory / 'data'}",
             f"--username={USER}",
-            "--pwfile=/dev/stdin",
+            f"--pwfile={password}",
             "--auth=scram-sha-256",
             "--encoding=UTF8",
             "--locale=C",
             "--no-sync",
         ],
         cwd=server.directory,
-        input=server.password + "\n",
         capture_output=True,
         text=True,
         timeout=START_SECONDS,

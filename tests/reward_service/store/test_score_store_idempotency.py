@@ -8,6 +8,7 @@ import pytest
 
 from reward_service.store.idempotency import Conflict, Fresh, InFlight, Replay
 from reward_service.store.timing import Timing
+from tests.reward_service.store.computing import until
 
 LAPSED = Timing(lease_seconds=0.0)
 """A request in flight may be taken over at once."""
@@ -105,9 +106,7 @@ async def test_an_answer_that_comes_after_everything_expired_is_still_the_answer
     entry = await fresh(short)
     # Opening a store sweeps.
     await replica(Timing(sweep_seconds=0.01))
-    async with asyncio.timeout(30):
-        while place.query("SELECT caller FROM idempotency"):
-            await asyncio.sleep(0.01)
+    await until(lambda: not place.query("SELECT caller FROM idempotency"))
     assert await short.idempotency.finish(entry, 200, b"late") == Replay(200, b"late")
 
 

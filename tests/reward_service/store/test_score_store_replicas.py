@@ -1,4 +1,4 @@
-"""`Once` across replicas: two stores on one database stand for two of them, and one that is killed is a real process."""
+"""`Once` across replicas: two stores on one database stand for two, and one that is killed is a real process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from reward_service.store.errors import ResultsLate
 from reward_service.store.once import Failure
 from reward_service.store.opening import open_store
 from reward_service.store.timing import Timing
-from tests.reward_service.store.computing import SOON, Counting, Held, HeldThenFailing, key
+from tests.reward_service.store.computing import SOON, Counting, Held, HeldThenFailing, key, until
 
 # 50 keys of which 30 % occur twice: 35 results.
 UNIQUE, ASKED = 35, 50
@@ -99,7 +99,7 @@ async def test_a_killed_replica_loses_its_claims_when_their_lease_ends(place, re
 
 @contextlib.asynccontextmanager
 async def frozen_owner(place) -> AsyncIterator[tuple[asyncio.Task, threading.Event]]:
-    """A replica whose whole loop stands still while it computes, so that nothing renews its lease; and what thaws it."""
+    """A replica whose whole loop stands still while it computes, so that its lease ends; and what thaws it."""
     frozen, thawed = threading.Event(), threading.Event()
 
     async def freeze(positions):
@@ -146,9 +146,7 @@ async def test_a_claim_that_nobody_asks_for_again_is_swept_away_and_a_late_value
     await held.begun.wait()
     assert place.query("SELECT digest, value FROM results") == [("a", None)]
     await replica(Timing(sweep_seconds=0.01))
-    async with asyncio.timeout(SOON):
-        while place.query("SELECT digest FROM results"):
-            await asyncio.sleep(0.01)
+    await until(lambda: not place.query("SELECT digest FROM results"))
     held.let_go.set()
     assert await caller == [b"a"]
     unwanted = Counting([key()])
