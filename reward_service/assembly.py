@@ -1,10 +1,12 @@
-"""From a configuration to a running service: the store is opened, the judge is connected, the recipe is loaded.
+"""From a configuration to a running service: the store is opened, judge and step model are connected, the recipe
+is loaded.
 
-Owns the order, and that what was opened is closed. The only module that brings store, judge and recipe together.
+Owns the order, and that what was opened is closed. The only module that brings them together.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -13,7 +15,10 @@ from reward_service.config import RewardConfig
 from reward_service.finding import ComputedRewards, KeptRewards
 from reward_service.judge.judge import Judge
 from reward_service.judged import JudgeSignals
-from reward_service.measuring import JudgeOfSteps
+from reward_service.learned.local import LocalStepModel
+from reward_service.learned.model import StepModel
+from reward_service.learned.signals import StepModelSignals
+from reward_service.measuring import JudgeOfSteps, ModelOfSteps
 from reward_service.scoring import Recipe
 from reward_service.service import RewardService
 from reward_service.store.opening import Store, open_store
@@ -26,23 +31,26 @@ class Assembly:
     service: RewardService
     store: Store
     judge: JudgeOfSteps | None
+    step_model: ModelOfSteps | None
 
     def use(self, config: RewardConfig) -> None:
         """Score by the recipe of `config` from the next request on.
 
         Raises:
             SignalNotFound: a signal of somebody else is not installed.
+            StepModelUnusable: the step model lacks an output that a signal wants.
         """
-        self.service.use(Recipe(config, self.judge))
+        self.service.use(Recipe(config, self.judge, self.step_model))
 
 
 @asynccontextmanager
-async def assembled(config: RewardConfig) -> AsyncIterator[Assembly]:
-    """The service of `config`, for one event loop.
+async def assembled(config: RewardConfig, step_model: StepModel | None = None) -> AsyncIterator[Assembly]:
+    """The service of `config`, for one event loop; `step_model` is the one to ask, None loads it into this process.
 
     Raises:
         SignalNotFound: a signal of somebody else is not installed.
         JudgeKeyMissing: the environment does not hold the key of the judge's endpoint.
+        StepModelUnusable: the step model is not there, or lacks an output that a signal wants.
         StoreError: see `store.opening.open_store`.
     """
     async with AsyncExitStack() as stack:
@@ -52,5 +60,13 @@ async def assembled(config: RewardConfig) -> AsyncIterator[Assembly]:
             endpoint = Judge(config.judge)
             stack.push_async_callback(endpoint.aclose)
             judge = JudgeSignals(endpoint, store.once)
+        learned = await _connected(config, step_model)
         rewards = ComputedRewards() if config.store.kind == "none" else KeptRewards(store.once)
-        yield Assembly(RewardService(Recipe(config, judge), config.score_seconds, rewards), store, judge)
+        service = RewardService(Recipe(config, judge, learned), config.score_seconds, rewards)
+        yield Assembly(service, store, judge, learned)
+
+
+async def _connected(config: RewardConfig, model: StepModel | None) -> StepModelSignals | None:
+    if config.step_model is None:
+        return None
+    return StepModelSignals(config.step_model, model or await asyncio.to_thread(LocalStepModel, config.step_model))

@@ -10,6 +10,7 @@ import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import entry_points
 from typing import Protocol
 
@@ -18,6 +19,8 @@ from pydantic import JsonValue
 from reward_service.config import OverlapContribution, PluginSignal, RewardConfig, TargetSolved
 from reward_service.errors import SignalBroken, SignalNotFound
 from reward_service.judge.judge import fingerprint
+from reward_service.learned.config import LearnedSignal
+from reward_service.learned.files import fingerprint as step_model_fingerprint
 from reward_service.overlap import contributed
 from reward_service.signals import Answered, Called, Episode, Signals, Turn, contribution, solved, success
 from reward_service.wire import StepItem, TrajectoryItem
@@ -52,6 +55,31 @@ class JudgeOfSteps(Protocol):
         ...
 
 
+class ModelOfSteps(Protocol):
+    """Whoever measures the signals of the kind `learned`."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the numbers may."""
+        ...
+
+    def check(self, signals: Mapping[str, LearnedSignal]) -> None:
+        """Whether all of `signals` can be measured.
+
+        Raises:
+            StepModelUnusable: the model has no such output.
+        """
+        ...
+
+    async def columns(self, item: TrajectoryItem, signals: Mapping[str, LearnedSignal]) -> Mapping[str, Column]:
+        """One value for each step and signal.
+
+        Raises:
+            ScorerUnavailable: the model was lost.
+        """
+        ...
+
+
 class StepSignal(Protocol):
     """A signal that somebody else wrote."""
 
@@ -77,11 +105,16 @@ class StepSignal(Protocol):
 class Measurer:
     """All signals of one configuration."""
 
-    def __init__(self, rewards: RewardConfig, judge: JudgeOfSteps | None = None) -> None:
-        """Load the plug-ins. `judge` fills the places of the kind `judge`; without one they can be told, not measured.
+    def __init__(
+        self, rewards: RewardConfig, judge: JudgeOfSteps | None = None, step_model: ModelOfSteps | None = None
+    ) -> None:
+        """Load the plug-ins.
+
+        `judge` and `step_model` fill the places of their kinds; without them those can be told, not measured.
 
         Raises:
             SignalNotFound: no entry point has the name, or it does not load.
+            StepModelUnusable: the step model lacks an output that a signal wants.
         """
         config = self._config = rewards.signals
         chosen = {"success": config.success, "contribution": config.contribution, "solved": config.solved}
@@ -89,23 +122,36 @@ class Measurer:
         self._asked = {name: load_signal(plugin) for name, plugin in plugins.items()}
         self._judge = judge
         self._judge_config = rewards.judge
+        self._step_model = step_model
+        self._step_model_config = rewards.step_model
+        if step_model is not None:
+            step_model.check(config.learned)
 
     @property
     def by_rules(self) -> bool:
         """Whether nothing has to be asked, so that `measured` says it all."""
-        return not self._asked and self._judge_config is None
+        return not self._asked and self._judge_config is None and self._step_model_config is None
 
     @property
     def fingerprint(self) -> dict[str, JsonValue]:
         """What decides the measurements."""
         versions = {name: signal.fingerprint for name, signal in self._asked.items()}
         judge = None if self._judge_config is None else fingerprint(self._judge_config)
-        return {"signals": self._config.model_dump(mode="json"), "plugins": {**versions}, "judge": judge}
+        signals = self._config.model_dump(mode="json")
+        return {"signals": signals, "plugins": {**versions}, "judge": judge, **self._step_model_fingerprint}
+
+    @cached_property
+    def _step_model_fingerprint(self) -> dict[str, JsonValue]:
+        if self._step_model_config is None:
+            return {}
+        model = self._step_model
+        return {"step_model": step_model_fingerprint(self._step_model_config) if model is None else model.fingerprint}
 
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:
         """Of every signal, by name."""
-        return {**RULE_RANGES, **{name: signal.range for name, signal in self._asked.items()}}
+        learned = {name: signal.output.range for name, signal in self._config.learned.items()}
+        return {**RULE_RANGES, **{name: signal.range for name, signal in self._asked.items()}, **learned}
 
     async def measure(self, item: TrajectoryItem, episode: Episode) -> tuple[Sequence[Signals], Sequence[str | None]]:
         """The signals of every step, and why; IsSolved stands at the last one.
@@ -114,11 +160,21 @@ class Measurer:
             ScorerUnavailable: a signal lost what it depends on.
             SignalBroken: a signal gave what is none.
         """
-        told, *columns = await asyncio.gather(
-            self._told(item), *(_ask(name, signal, item) for name, signal in self._asked.items())
+        told, learned, *columns = await asyncio.gather(
+            self._told(item),
+            self._learned(item),
+            *(_ask(name, signal, item) for name, signal in self._asked.items()),
         )
         judged = {name: told.columns[name] for name in self._config.judged}
-        return self.measured(item, episode, {**judged, **dict(zip(self._asked, columns, strict=True))}), told.why
+        asked = {**judged, **learned, **dict(zip(self._asked, columns, strict=True))}
+        return self.measured(item, episode, asked), told.why
+
+    async def _learned(self, item: TrajectoryItem) -> Mapping[str, Column]:
+        if self._step_model_config is None:
+            return {}
+        if self._step_model is None:
+            raise RuntimeError(f"signals {sorted(self._config.learned)}: no step model is connected to measure them")
+        return await self._step_model.columns(item, self._config.learned)
 
     async def _told(self, item: TrajectoryItem) -> Told:
         if self._judge_config is None:
@@ -195,5 +251,3 @@ async def _ask(name: str, signal: StepSignal, item: TrajectoryItem) -> Column:
             f"[{low:g}, {high:g}] or None for each"
         )
     return column
-
-
