@@ -23,7 +23,7 @@ from cluster.exit_codes import exit_codes
 from cluster.reward_file import read_rewards
 from reward_service.client import RewardClient, RewardSource
 from reward_service.config import KEYS_FILE_VARIABLE, KEYS_VARIABLE, RewardConfig
-from reward_service.errors import JudgeKeyMissing, SignalNotFound, StepModelUnusable
+from reward_service.errors import JudgeKeyMissing, SignalNotFound
 from reward_service.offline import Annotation, InvalidFile, annotate, read_trajectories
 from reward_service.store.errors import StoreError
 from tool_sandbox.config import HttpConfig
@@ -149,7 +149,7 @@ async def _assembled(config: RewardConfig) -> AsyncIterator[Assembly]:
     try:
         assembly = assembled(config)
         running = await assembly.__aenter__()
-    except (SignalNotFound, JudgeKeyMissing, StepModelUnusable, StoreError) as error:
+    except (SignalNotFound, JudgeKeyMissing, StoreError) as error:
         raise BadConfiguration(str(error)) from error
     try:
         yield running

@@ -163,6 +163,7 @@ def start_rewards(
         StepModelUnusable: the step model is not here.
         ServiceNotStarted: no answer within `config.start_seconds`, or a running Serve listens elsewhere.
     """
+    version = Recipe(config).version
     running = _running_serve()
     asked = _Address(host, port)
     for address in (asked, running or asked):
@@ -174,7 +175,7 @@ def start_rewards(
         )
     address = running or _start_serve(_Address(host, port or _free_port(host)))
     url = _url(address, application)
-    endpoint = RewardEndpoint(url, application, Recipe(config).version, started_serve=running is None)
+    endpoint = RewardEndpoint(url, application, version, started_serve=running is None)
     target = serve.RunTarget(_application(config, keys), application, f"/{application}", _quiet())
     try:
         # `serve.run` would wait without a deadline when the cluster has no room for a replica.
