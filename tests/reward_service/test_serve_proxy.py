@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from cluster.environment import process_defaults
-from reward_service.serve_proxy import ProblemDocuments, problem_documents
+from reward_service.serve_proxy import ProblemDocuments
 from tests.reward_service.problems import assert_problem
 
 
@@ -82,4 +82,4 @@ def test_serve_is_told_where_to_find_them():
     from ray.serve._private.utils import call_function_from_import_path
 
     named = process_defaults()["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"]
-    assert call_function_from_import_path(named) == problem_documents()
+    assert [one.cls for one in call_function_from_import_path(named)] == [ProblemDocuments]

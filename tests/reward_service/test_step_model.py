@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import ray
 from ray import serve
-from ray.util.state import list_actors
 
 from reward_service.errors import ScorerUnavailable, StepModelUnusable
 from reward_service.learned.config import StepModelConfig
@@ -146,9 +145,9 @@ async def test_a_deployment_that_is_killed_while_it_scores_is_infrastructure(dir
     with deployed(config(directories["encoder"]), "step-model-killed") as handle:
         model = await RemoteStepModel.connected(handle, 60)
         scores = asyncio.ensure_future(model.scores(["x" * CONTEXT] * 20_000))
-        await asyncio.sleep(0.5)
-        (replica,) = _replicas("step-model-killed")
-        ray.kill(ray.get_actor(replica.name, namespace="serve"), no_restart=True)
+        # Serve passes calls on in their order, so the replica has the first one when it has answered this.
+        await RemoteStepModel.connected(handle, 60)
+        ray.kill(_replica("step-model-killed"), no_restart=True)
         with pytest.raises(ScorerUnavailable, match="step model: its deployment gave no scores"):
             await scores
         # Serve brings another one up, and the same connection reaches it.
@@ -162,9 +161,10 @@ async def test_a_deployment_that_is_killed_while_it_scores_is_infrastructure(dir
     assert row == pytest.approx(outputs_alone(directories["encoder"], ["a"])[0], abs=ROUNDING)
 
 
-def _replicas(application: str) -> list[Any]:
-    alive = list_actors(filters=[("state", "=", "ALIVE")], limit=1000)
-    return [one for one in alive if f"#{application}#" in f"#{one.name}#".replace("::", "#")]
+def _replica(application: str) -> Any:
+    named = [one["name"] for one in ray.util.list_named_actors(all_namespaces=True)]
+    (name,) = [one for one in named if f"::{application}#" in one]
+    return ray.get_actor(name, namespace="serve")
 
 
 @pytest.mark.usefixtures("served")
@@ -173,7 +173,7 @@ async def test_scores_in_flight_are_finished_when_the_deployment_is_taken_down(d
         model = await RemoteStepModel.connected(handle, 60)
         texts = ["x" * CONTEXT] * 2000
         scores = asyncio.ensure_future(model.scores(texts))
-        await asyncio.sleep(0.5)
+        await RemoteStepModel.connected(handle, 60)
         assert not scores.done()
         await asyncio.to_thread(serve.delete, "step-model-deleted")
         rows = await scores
