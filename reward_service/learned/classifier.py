@@ -43,6 +43,8 @@ class Classifier:
 
     def encoded(self, texts: Sequence[str]) -> list[Encoded]:
         """Token ids of each text; one that is too long loses its beginning."""
+        if not texts:
+            return []
         # A tokenizer that is told to truncate in two threads at once refuses.
         with self._encoding:
             return self._tokenizer(list(texts), truncation=True, max_length=self._tokens)["input_ids"]

@@ -21,7 +21,7 @@ def save_classifier(directory: Path, family: Family = "encoder", seed: int = 0) 
     with torch.no_grad():
         for weights in model.parameters():
             # Spread out, so that texts that differ get outputs that differ.
-            weights.copy_(torch.randn_like(weights) * 0.3)
+            weights.copy_(torch.randn_like(weights) * 0.5)
     model.save_pretrained(directory)
     _tokenizer().save_pretrained(directory)
     return directory

@@ -219,8 +219,8 @@ async def test_a_model_that_is_too_slow_is_infrastructure():
 def test_what_decides_the_numbers_decides_the_version_and_nothing_else_does():
     learned = {"contribution": {"kind": "learned"}}
 
-    def version(model: FakeStepModel, signals: dict[str, Any] = learned, **step_model: Any) -> str:
-        return recipe(model, settings(signals, step_model)).version
+    def version(fake: FakeStepModel, signals: dict[str, Any] = learned, **step_model: Any) -> str:
+        return recipe(fake, settings(signals, step_model)).version
 
     one = FakeStepModel(lambda _: [0.0], labels=2)
     other = FakeStepModel(lambda _: [0.0], labels=2, digest="e" * 64)

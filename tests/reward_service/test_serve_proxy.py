@@ -40,7 +40,7 @@ def text(content: str) -> dict[str, Any]:
 
 
 PLAIN = ("content-type", "text/plain; charset=utf-8")
-NAMED = ("X-Request-ID", "mine")
+NAMED = ("x-request-id", "mine")
 
 
 @pytest.mark.parametrize(("status", "retry"), [(404, None), (408, None), (429, "1"), (503, "1")])
