@@ -146,8 +146,8 @@ def in_memory() -> Way:
 
 
 @contextmanager
-def on_a_socket(stage: Stage | None = None) -> Iterator[Way]:
-    stage = stage or Stage()
+def on_a_socket() -> Iterator[Way]:
+    stage = Stage()
     server = uvicorn.Server(uvicorn.Config(stage.app, host="127.0.0.1", port=0, log_level="warning", ws="none"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import threading
+import os
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from fastapi import Request, Response
 from ray import serve
 from ray.serve.config import AutoscalingConfig
 
@@ -27,7 +27,6 @@ from reward_service.serve_app import (
 )
 from reward_service.wire import ScoreRequest
 from tests.reward_service.builders import trajectory
-from tests.reward_service.judges import FakeJudge, Stage, grades, on_a_socket
 from tests.reward_service.problems import assert_problem
 from tests.reward_service.step_models import save_classifier
 from tool_sandbox.http.keys import ApiKeys, digest
@@ -35,35 +34,45 @@ from tool_sandbox.http.keys import ApiKeys, digest
 DEADLINE = 60.0
 
 
-class HeldJudge(Stage):
-    """Answers nobody until it is released, so that a test decides how long a request is in flight."""
+PLUGIN = '''
+import asyncio
+from pathlib import Path
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.fake = FakeJudge(grades(1, 5, "Solved"))
-        self.arrived = 0
-        self.released = threading.Event()
-
-    async def _complete(self, request: Request) -> Response:
-        self.arrived += 1
-        await asyncio.to_thread(self.released.wait, DEADLINE)
-        return await super()._complete(request)
+class Held:
+    """1 for every step, but not before a file says so."""
+    def __init__(self, settings):
+        self.place = Path(settings["place"])
+        self.fingerprint = "held 1"
+        self.range = (0.0, 1.0)
+    async def measure(self, item):
+        (self.place / f"arrived-{item.id}").touch()
+        while not (self.place / "released").exists():
+            await asyncio.sleep(0.01)
+        return [1.0] * len(item.steps)
+'''
 
 
 class Held:
-    """The service with a judge that is held."""
+    """The service with a signal that is held until it is released, so that a test decides how long requests last."""
 
-    def __init__(self, judge: HeldJudge, url: str) -> None:
-        self.judge = judge
-        signals = {"contribution": {"kind": "judge"}, "solved": {"kind": "judge"}}
-        settings = {"url": url, "model": "held", "votes": 1, "requests_in_flight": 64}
-        self.config = RewardConfig.model_validate({"signals": signals, "judge": settings})
+    def __init__(self, place: Path) -> None:
+        self._place = place
+        (place / "probe_held.py").write_text(PLUGIN)
+        installed = place / "probe_held-1.0.dist-info"
+        installed.mkdir()
+        (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: probe-held\nVersion: 1.0\n")
+        (installed / "entry_points.txt").write_text("[steptool.signals]\nheld = probe_held:Held\n")
+        signal = {"kind": "plugin", "name": "held", "settings": {"place": str(place)}}
+        self.config = RewardConfig.model_validate({"signals": {"contribution": signal}})
         self.application = "held"
         self.url = choose_address(self.application).url
 
     def deploy(self, *, wait: bool = True, **options: Any) -> None:
-        deployment = RewardReplica.options(ray_actor_options={"num_cpus": 0.1}, **options)
-        bound = deployment.bind(self.config.model_dump(mode="json"), ApiKeys({}))
+        path = os.pathsep.join([str(self._place), *filter(None, [os.environ.get("PYTHONPATH")])])
+        actor = {"num_cpus": 0.1, "runtime_env": {"env_vars": {"PYTHONPATH": path}}}
+        bound = RewardReplica.options(ray_actor_options=actor, **options).bind(
+            self.config.model_dump(mode="json"), ApiKeys({})
+        )
         serve.run_many(
             [serve.RunTarget(bound, self.application, f"/{self.application}")], wait_for_applications_running=wait
         )
@@ -73,19 +82,24 @@ class Held:
         return RewardEndpoint(self.url, self.application, "", started_serve=False)
 
     async def in_flight(self, http: httpx.AsyncClient, count: int) -> list[asyncio.Task[httpx.Response]]:
-        """Requests that all wait for the judge; each has a trajectory of its own, or they would share the votes."""
+        """Requests that all are at work in a replica."""
         asked = [asyncio.ensure_future(http.post("/v1/score", json=body(i))) for i in range(count)]
-        await until(lambda: self.judge.arrived >= count)
+        await until(lambda: self._arrived() >= count or any(one.done() for one in asked))
+        assert [one.result().text for one in asked if one.done()] == []
         return asked
+
+    def release(self) -> None:
+        (self._place / "released").touch()
 
     def states(self) -> dict[str, int]:
         return dict(serve.status().applications[self.application].deployments["rewards"].replica_states)
 
+    def _arrived(self) -> int:
+        return len(list(self._place.glob("arrived-*")))
+
 
 def body(number: int) -> dict[str, Any]:
-    steps = trajectory()["steps"]
-    call = steps[0] | {"observation": f"42 of {number}"}
-    return {"trajectories": [trajectory(f"t-{number}", steps=[call, steps[1]])]}
+    return {"trajectories": [trajectory(f"t-{number}")]}
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -96,21 +110,17 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.fixture
-def held(served) -> Iterator[Held]:
-    judge = HeldJudge()
-    with on_a_socket(judge) as way:
-        found = Held(judge, way.url)
-        try:
-            yield found
-        finally:
-            judge.released.set()
-            serve.delete(found.application)
+def held(served, tmp_path) -> Iterator[Held]:
+    found = Held(tmp_path)
+    yield found
+    found.release()
+    serve.delete(found.application)
 
 
 def assert_answered(response: httpx.Response) -> None:
     assert response.status_code == 200, response.text
     (result,) = response.json()["results"]
-    # Contribution 5 of 5 less the price of a step; solved.
+    # Contribution less the price of a step; solved.
     assert [step["reward"] for step in result["steps"]] == pytest.approx([0.5, 1.0])
 
 
@@ -122,7 +132,7 @@ async def test_a_full_queue_is_answered_with_a_problem_and_a_time_and_loses_noth
         # Of six, one finds room; the others are turned away while nobody has been answered yet.
         await until(lambda: sum(one.done() for one in more) >= 5)
         turned_away = [one.result() for one in more if one.done()]
-        held.judge.released.set()
+        held.release()
         answers = [await one for one in (*asked, *more)]
     for response in turned_away:
         assert_problem(response, 429)
@@ -142,7 +152,7 @@ async def test_requests_in_flight_are_answered_when_the_service_is_stopped(held)
         await asyncio.sleep(1.0)
         assert not stopped.done()
         assert not any(one.done() for one in asked)
-        held.judge.released.set()
+        held.release()
         for one in asked:
             assert_answered(await one)
         await stopped
@@ -156,7 +166,7 @@ async def test_requests_in_flight_are_answered_when_there_are_fewer_replicas(hel
         await asyncio.to_thread(lambda: held.deploy(wait=False, num_replicas=1))
         await until(lambda: held.states().get("STOPPING") == 1)
         assert not any(one.done() for one in asked)
-        held.judge.released.set()
+        held.release()
         for one in asked:
             assert_answered(await one)
         await until(lambda: held.states() == {"RUNNING": 1})
@@ -206,7 +216,13 @@ async def test_a_step_model_behind_serve_scores_as_one_in_this_process_does(tmp_
         },
     }  # fmt: skip
     config = RewardConfig.model_validate(settings)
-    bodies = {"trajectories": [body(i)["trajectories"][0] for i in range(20)]}
+    # Each call has a result of its own, so the model reads another text of each.
+    called = trajectory()["steps"]
+    bodies = {
+        "trajectories": [
+            trajectory(f"t-{i}", steps=[called[0] | {"observation": f"42 of {i}"}, called[1]]) for i in range(20)
+        ]
+    }
     endpoint = await asyncio.to_thread(start_rewards, config, ApiKeys.nobody_asked(), application="learned")
     try:
         async with httpx.AsyncClient(base_url=endpoint.url, timeout=DEADLINE) as http:
@@ -218,7 +234,6 @@ async def test_a_step_model_behind_serve_scores_as_one_in_this_process_does(tmp_
     assert remote["reward_version"] == local.reward_version == endpoint.reward_version
     rewards = [step["reward"] for result in remote["results"] for step in result["steps"]]
     assert rewards == pytest.approx([step.reward for result in local.results for step in result.steps], abs=1e-5)
-    # The first call's text differs from trajectory to trajectory, and so does what the model makes of it.
     assert len({round(reward, 6) for reward in rewards[::2]}) > 1
 
 
