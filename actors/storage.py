@@ -1,7 +1,7 @@
 """Scored trajectories as Parquet, one row a step: for people, notebooks and replays. Owns the schema.
 
-Nothing that trained is lost: the task, ids, log-probabilities, versions, calls, results, rewards and their signals. What
-was written reads back as it was, but for what a call cost. A trajectory without a step leaves no row.
+Nothing that trained is lost: the task, ids, log-probabilities, versions, calls, results, rewards and signals. What was
+written reads back as it was, but for what a call cost. A trajectory without a step leaves no row.
 """
 
 from __future__ import annotations

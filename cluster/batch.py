@@ -27,6 +27,8 @@ from tool_sandbox.tasks import Task
 
 _SEED_STRIDE = 1_000_000
 """Training tasks of two seeds do not overlap until a run has seen this many of one level."""
+_CHECKED_PER_LEVEL = 32
+"""Tasks of each level that are looked at before a run; a file of tasks may know the distance of only some."""
 _DEMONSTRATIONS_FROM = 500_000
 """Demonstrations come from task indices that training does not reach."""
 
@@ -74,11 +76,12 @@ def check_distances(config: RunConfig) -> None:
     """
     if not config.rewards.needs_distance:
         return
-    for position, level in enumerate(config.task.levels):
-        if _task(config.task, 0, position).ground_truth.minimum_calls is None:
+    for position in range(len(config.task.levels) * _CHECKED_PER_LEVEL):
+        task = _task(config.task, 0, position)
+        if task.ground_truth.minimum_calls is None:
             raise BadConfiguration(
-                f"task.suite={config.task.suite!r}: tasks of level {level!r} have no exact distance to their solution, "
-                f"and rewards.shaping ({config.rewards.shaping.kind!r}) needs one for Contribution; set "
+                f"task.suite={config.task.suite!r}: task {task.id!r} of level {task.level!r} has no exact distance to "
+                f"its solution, and rewards.shaping ({config.rewards.shaping.kind!r}) needs one for Contribution; set "
                 "rewards.shaping.kind=linear rewards.shaping.contribution=0, or rewards.shaping.kind=outcome_only"
             )
 

@@ -56,7 +56,7 @@ class Answers:
         """Count one answer."""
         self.statuses[status] += 1
         self.seconds.setdefault(status, []).append(seconds)
-        self.retry_after += status == 429 and retry_after  # noqa: PLR2004
+        self.retry_after += status == 429 and retry_after
 
     def quantile_ms(self, share: float, status: int = 200) -> float:
         """Milliseconds within which this share of the answers came."""
@@ -65,7 +65,7 @@ class Answers:
 
     @property
     def server_errors(self) -> int:
-        return sum(count for status, count in self.statuses.items() if status >= 500)  # noqa: PLR2004
+        return sum(count for status, count in self.statuses.items() if status >= 500)
 
 
 async def closed_loop(target: Target, connections: int, seconds: float) -> Answers:

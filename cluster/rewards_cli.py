@@ -25,6 +25,7 @@ from reward_service.client import RewardClient, RewardSource
 from reward_service.config import KEYS_FILE_VARIABLE, KEYS_VARIABLE, RewardConfig
 from reward_service.errors import JudgeKeyMissing, SignalNotFound
 from reward_service.offline import Annotation, InvalidFile, annotate, read_trajectories
+from reward_service.store.config import SqliteStore
 from reward_service.store.errors import StoreError
 from tool_sandbox.config import HttpConfig
 from tool_sandbox.errors import InvalidKeys
@@ -40,12 +41,17 @@ RewardFile = Annotated[
     Path | None, typer.Option(help="YAML file with the reward configuration; default: the linear shaping by rules.")
 ]
 KEY_VARIABLE = "STEPTOOL_REWARD_KEY"
+DEFAULT_STORE = Path("rewards.db")
 
 
 def serve_rewards(
     host: Annotated[str, typer.Option(help="Address to listen at; beyond loopback only with keys.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen at; 0 takes a free one.", min=0, max=65535)] = 8000,
     reward: RewardFile = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(help="SQLite file for batches, votes and answers, unless --reward says where; default: rewards.db."),
+    ] = None,
 ) -> None:
     """Serve step rewards from this machine alone: POST /v1/score, and a page for people at /.
 
@@ -54,7 +60,7 @@ def serve_rewards(
     [bold]serve deploy deploy/serve/rewards.yaml[/].
     """
     with exit_codes():
-        _serve(read_rewards(reward) if reward else RewardConfig(), host, port)
+        _serve(_with_store(read_rewards(reward) if reward else RewardConfig(), store), host, port)
 
 
 def score(
@@ -99,9 +105,16 @@ def rescore(
             typer.echo(json.dumps(found.as_dict()))
 
 
+def _with_store(config: RewardConfig, path: Path | None) -> RewardConfig:
+    if "store" not in config.model_fields_set:
+        return config.model_copy(update={"store": SqliteStore(path=path or DEFAULT_STORE)})
+    if path is not None:
+        raise BadConfiguration(f"--store {path}: the file of --reward has a store too; name it in one place")
+    return config
+
+
 def _serve(config: RewardConfig, host: str, port: int) -> None:
     keys = _keys(host)
-    from reward_service.api import build_app
     from tool_sandbox.http.server import listen, serve_opened
 
     try:
@@ -114,7 +127,7 @@ def _serve(config: RewardConfig, host: str, port: int) -> None:
         async with _assembled(config) as assembly:
             address, version = f"http://{host}:{listener.getsockname()[1]}", assembly.service.reward_version[:12]
             typer.echo(f"serving rewards {version} at {address} with {len(keys.resolved().entries)} keys; stop with Ctrl-C")
-            yield build_app(assembly.service, keys)
+            yield assembly.app(keys)
 
     with listener:
         serve_opened(opened, HttpConfig(), listener)

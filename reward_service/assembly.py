@@ -11,6 +11,10 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from fastapi import FastAPI
+
+from reward_service.api import build_app
+from reward_service.batch_work import working
 from reward_service.config import RewardConfig
 from reward_service.finding import ComputedRewards, KeptRewards
 from reward_service.judge.judge import Judge
@@ -21,7 +25,9 @@ from reward_service.learned.signals import StepModelSignals
 from reward_service.measuring import JudgeOfSteps, ModelOfSteps
 from reward_service.scoring import Recipe
 from reward_service.service import RewardService
+from reward_service.stats import Stats
 from reward_service.store.opening import Store, open_store
+from tool_sandbox.http.keys import ApiKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +38,15 @@ class Assembly:
     store: Store
     judge: JudgeOfSteps | None
     step_model: ModelOfSteps | None
+    stats: Stats
+
+    def app(self, keys: ApiKeys) -> FastAPI:
+        """The HTTP application.
+
+        Raises:
+            InvalidKeys: the file of `keys` cannot be used.
+        """
+        return build_app(self.service, keys, store=self.store, stats=self.stats)
 
     def use(self, config: RewardConfig) -> None:
         """Score by the recipe of `config` from the next request on.
@@ -63,7 +78,9 @@ async def assembled(config: RewardConfig, step_model: StepModel | None = None) -
         learned = await _connected(config, step_model)
         rewards = ComputedRewards() if config.store.kind == "none" else KeptRewards(store.once)
         service = RewardService(Recipe(config, judge, learned), config.score_seconds, rewards)
-        yield Assembly(service, store, judge, learned)
+        stats = Stats()
+        await stack.enter_async_context(working(store.batches, service, stats))
+        yield Assembly(service, store, judge, learned, stats)
 
 
 async def _connected(config: RewardConfig, model: StepModel | None) -> StepModelSignals | None:

@@ -41,9 +41,7 @@ def exposition(snapshot: StatsSnapshot) -> str:
             "Steps of scored trajectories that have no reward.",
             [("", {}, total.abstained_steps)],
         ),
-        _family(
-            "request_seconds", "histogram", "Seconds from a request to score to its answer.", _histogram(snapshot)
-        ),
+        _family("request_seconds", "histogram", "Seconds from a request to score to its answer.", _histogram(snapshot)),
         _family("uptime_seconds", "gauge", "Seconds since the replica started.", [("", {}, snapshot.uptime_seconds)]),
     )
     return "".join(_lines(itertools.chain.from_iterable(families), snapshot.replica))

@@ -92,5 +92,5 @@ def _filled(value: Any) -> bool:
 def _refuses(status: Any) -> bool:
     if isinstance(status, str):
         word = status.strip().casefold()
-        return word in _STATUS_WORDS or (word.isdecimal() and len(word) == 3 and int(word) >= _FIRST_REFUSAL)  # noqa: PLR2004
-    return isinstance(status, int) and not isinstance(status, bool) and _FIRST_REFUSAL <= status < 600  # noqa: PLR2004
+        return word in _STATUS_WORDS or (word.isdecimal() and len(word) == 3 and int(word) >= _FIRST_REFUSAL)
+    return isinstance(status, int) and not isinstance(status, bool) and _FIRST_REFUSAL <= status < 600

@@ -28,7 +28,6 @@ from ray.serve.schema import ApplicationStatus, LoggingConfig
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from reward_service.api import build_app
 from reward_service.assembly import assembled
 from reward_service.config import KEYS_VARIABLE, RewardConfig
 from reward_service.errors import ServiceNotStarted, UnchangeableSetting
@@ -84,7 +83,7 @@ class RewardReplica:
         self._assembly.use(_changed(self._config, user_config))
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        return _NamedByProxy(build_app(self._assembly.service, self._keys))
+        return _NamedByProxy(self._assembly.app(self._keys))
 
 
 class _NamedByProxy:

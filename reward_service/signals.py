@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from tool_sandbox.tasks import GroundTruth, StopReason
-from tool_sandbox.tools import CallStatus, Progress
 from reward_service.answers import NORMALISED, AnswerMatch
 from reward_service.answers import solved as is_solved
+from tool_sandbox.tasks import GroundTruth, StopReason
+from tool_sandbox.tools import CallStatus, Progress
 
 SIGNALS_VERSION = 2
 """Part of every reward version. Raise it with any change of this file that changes a number."""
@@ -83,7 +83,7 @@ class Signals:
     """Signals that a configuration added, by name."""
 
     abstains: bool = False
-    """Whether somebody who was asked for a signal of this step had none to give. Where it is needed, the step abstains."""
+    """Whether somebody who was asked for a signal of this step had none. Where it is needed, the step abstains."""
 
     def by_name(self) -> dict[str, float | None]:
         """All of them."""

@@ -12,7 +12,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from reward_service.stats_wire import BOUNDS_SECONDS, OUTCOMES, SLOT_SECONDS, SLOTS, Outcome, Slot, StatsSnapshot, Traffic
+from reward_service.stats_wire import (
+    BOUNDS_SECONDS,
+    OUTCOMES,
+    SLOT_SECONDS,
+    SLOTS,
+    Outcome,
+    Slot,
+    StatsSnapshot,
+    Traffic,
+)
 from reward_service.wire import ItemResult, ScoredItem
 
 
@@ -110,8 +119,8 @@ def quantile(share: float, counts: Sequence[int], bounds: Sequence[float]) -> fl
     """The value below which `share` of the observations lie; None where there are none.
 
     `counts[i]` observations lie in (bounds[i−1], bounds[i]], the last ones beyond all bounds. Inside a bucket they are
-    taken as evenly spread: lower + (upper − lower)·(rank − below)/count, with rank = share·n, as Prometheus does. Beyond
-    the last bound nothing is known, and the answer is that bound.
+    taken as evenly spread: lower + (upper − lower)·(rank − below)/count, with rank = share·n, as Prometheus does.
+    Beyond the last bound nothing is known, and the answer is that bound.
     """
     rank = share * sum(counts)
     below, lower = 0, 0.0

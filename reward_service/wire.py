@@ -6,7 +6,8 @@ Order is preserved: result i belongs to trajectory i, reward j to step j.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -241,15 +242,20 @@ class ConversationItem(Message):
             raise UnscorableTrajectory(self.id, _first_reason(error)) from error
 
 
+# Pydantic puts the tag of a union's branch into the place of an error, where it is no part of the body; problem documents
+# leave out what stands in brackets.
+_STEPS, _MESSAGES = "(steps)", "(messages)"
+
+
 def _form(value: object) -> str:
     """Which of the two forms of a trajectory a value has."""
     if isinstance(value, ConversationItem) or (isinstance(value, Mapping) and "messages" in value):
-        return "messages"
-    return "steps"
+        return _MESSAGES
+    return _STEPS
 
 
 AnyTrajectory = Annotated[
-    Annotated[TrajectoryItem, Tag("steps")] | Annotated[ConversationItem, Tag("messages")], Discriminator(_form)
+    Annotated[TrajectoryItem, Tag(_STEPS)] | Annotated[ConversationItem, Tag(_MESSAGES)], Discriminator(_form)
 ]
 
 
@@ -275,11 +281,16 @@ class ScoreRequest(Message):
 
     @model_validator(mode="after")
     def _ids_are_unique(self) -> Self:
-        ids = [item.id for item in self.trajectories]
-        repeated = sorted({name for name in ids if ids.count(name) > 1})
-        if repeated:
-            raise ValueError(f"trajectories: ids {repeated} occur more than once; give each trajectory its own id")
+        expect_unique_ids(self.trajectories)
         return self
+
+
+def expect_unique_ids(trajectories: Sequence[TrajectoryItem | ConversationItem]) -> None:
+    """Raise ValueError where two trajectories have one name, which would leave their results without an owner."""
+    names = Counter(item.id for item in trajectories)
+    repeated = sorted(name for name, count in names.items() if count > 1)
+    if repeated:
+        raise ValueError(f"trajectories: ids {repeated} occur more than once; give each trajectory its own id")
 
 
 class ComponentItem(Message):

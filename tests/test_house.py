@@ -13,7 +13,7 @@ FLOORS = ["tool_sandbox", "reward_service", "actors", "learner", "cluster"]
 SOURCES = sorted(path for floor in FLOORS for path in (ROOT / floor).rglob("*.py"))
 FILE_LINES = 400
 FUNCTION_LINES = 60
-HEAVY = ["torch", "vllm", "ray", "transformers", "deepspeed"]
+HEAVY = ["torch", "vllm", "ray", "transformers", "deepspeed", "sqlalchemy", "fastapi"]
 
 
 def relative(path: Path) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
-from reward_service.errors import UnscorableTrajectory
+from reward_service.errors import ScorerUnavailable, UnscorableTrajectory
 from reward_service.hermes import last_request, read_text
 from reward_service.wire import FailedItem, GroundTruthItem, ItemResult, TaskItem, TrajectoryItem
 
@@ -43,6 +43,21 @@ def text_item(id: str, text: str, prompt: str, truth: Any) -> TrajectoryItem:
     read = read_text(text)
     task = TaskItem(id=id, ground_truth=ground_truth(truth), prompt=last_request(prompt) or None)
     return TrajectoryItem(id=id, steps=read.steps, task=task, stop=read.stop)
+
+
+def number(result: ItemResult) -> float:
+    """Sum of the step rewards, for a protocol that has no place for an abstention.
+
+    Raises:
+        UnscorableTrajectory: the caller's: it cannot be scored, or no step of it can.
+        ScorerUnavailable: a scorer was lost; another try may do better.
+    """
+    found = total(result)
+    if found is not None:
+        return found
+    if isinstance(result, FailedItem):
+        raise ScorerUnavailable(result.error.message)
+    raise UnscorableTrajectory(result.id, "no step has a reward, all abstain; send ground truth, or leave it out")
 
 
 def total(result: ItemResult) -> float | None:

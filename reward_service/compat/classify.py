@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
-from reward_service.adapters.terms import text_item, total
-from reward_service.errors import ScorerUnavailable, UnscorableTrajectory
+from reward_service.adapters.terms import number, text_item
+from reward_service.errors import UnscorableTrajectory
 from reward_service.hermes import from_first_answer
 from reward_service.wire import ItemResult, ScoreRequest
 
@@ -58,10 +58,7 @@ def as_reply(result: ItemResult, model: str) -> ClassifyReply:
     """The answer.
 
     Raises:
-        UnscorableTrajectory: the trajectory lacks what the signals need.
-        ScorerUnavailable: it abstains.
+        UnscorableTrajectory: the trajectory lacks what the signals need, or no step of it has a reward.
+        ScorerUnavailable: a scorer was lost.
     """
-    reward = total(result)
-    if reward is None:
-        raise ScorerUnavailable("input: no step has a reward, all abstain; ask again later")
-    return ClassifyReply(model=model, data=[ClassifyItem(probs=[reward])])
+    return ClassifyReply(model=model, data=[ClassifyItem(probs=[number(result)])])

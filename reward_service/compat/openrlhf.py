@@ -1,7 +1,7 @@
 """OpenRLHF's remote reward model: whole trajectories as text in, one number each out.
 
 Owns the bodies of its protocol and their translation. Its client takes no abstention: a batch in which a trajectory
-abstains is answered like a service that is out of order, so that no fake zero is trained on.
+abstains is refused, so that no fake zero is trained on.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, model_validator
 
-from reward_service.adapters.terms import text_item, total
-from reward_service.errors import ScorerUnavailable, UnscorableTrajectory
+from reward_service.adapters.terms import number, text_item
+from reward_service.errors import UnscorableTrajectory
 from reward_service.hermes import continuation
 from reward_service.wire import MAX_TRAJECTORIES, ItemResult, ScoreRequest, TrajectoryItem
 
@@ -60,10 +60,10 @@ def as_reply(results: Sequence[ItemResult]) -> RewardReply:
     """The answer.
 
     Raises:
-        UnscorableTrajectory: a trajectory lacks what the signals need.
-        ScorerUnavailable: a trajectory abstains.
+        UnscorableTrajectory: a trajectory lacks what the signals need, or no step of it has a reward.
+        ScorerUnavailable: a scorer was lost.
     """
-    rewards = [_reward(result) for result in results]
+    rewards = [number(result) for result in results]
     solved = [
         reward if result.solved is None else result.solved for reward, result in zip(rewards, results, strict=True)
     ]
@@ -79,13 +79,6 @@ def _item(id: str, text: str, prompt: str, label: JsonValue) -> TrajectoryItem:
         return text_item(id, written, prompt, label)
     except ValueError as error:
         raise UnscorableTrajectory(id, str(error)) from error
-
-
-def _reward(result: ItemResult) -> float:
-    reward = total(result)
-    if reward is None:
-        raise ScorerUnavailable(f"trajectory {result.id!r}: no step has a reward, all abstain; ask again later")
-    return reward
 
 
 def _logs(rewards: Sequence[float | None]) -> dict[str, float]:

@@ -7,19 +7,22 @@ that comes too early is told so, and another request under the same key is refus
 from __future__ import annotations
 
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, delete, or_, select, update
 
 from reward_service.store.database import Database
+from reward_service.store.leases import given_back_on_failure, renewed
 from reward_service.store.schema import SecondsNow, idempotency, upsert
 from reward_service.store.timing import Timing
 
 
 @dataclass(frozen=True, slots=True)
 class Fresh:
-    """The request is the first: answer it, then `finish` or `abandon`."""
+    """The request is the first: answer it while it is `held`, then `finish`, or `abandon` it."""
 
     caller: str
     key: str
@@ -68,6 +71,17 @@ class Idempotency:
         entry = Fresh(caller, key, fingerprint, uuid.uuid4().hex)
         return await self._database.write(lambda connection: _begin(connection, entry, self._timing))
 
+    @asynccontextmanager
+    async def held(self, entry: Fresh) -> AsyncIterator[None]:
+        """Keep the request in flight while the body runs, which may be long; forget it where the body raises."""
+
+        async def renew() -> None:
+            lease = self._timing.lease_seconds
+            await self._database.write(lambda connection: _renew(connection, entry, lease))
+
+        async with given_back_on_failure(lambda: self.abandon(entry)), renewed(renew, self._timing.renewal_seconds):
+            yield
+
     async def finish(self, entry: Fresh, status: int, body: bytes) -> Replay:
         """Keep the answer; gives the one to send, which is another's if that was first after a lease had ended.
 
@@ -97,7 +111,7 @@ def _begin(connection: Connection, entry: Fresh, timing: Timing) -> Beginning:
         idempotency_key=entry.key,
         fingerprint=entry.fingerprint,
         owner=entry.owner,
-        lease_ends=SecondsNow() + timing.request_seconds,
+        lease_ends=SecondsNow() + timing.lease_seconds,
         expires_at=SecondsNow() + timing.keep_seconds,
     )
     renewed = {name: insert.excluded[name] for name in ("fingerprint", "owner", "lease_ends", "expires_at")}
@@ -120,6 +134,11 @@ def _beginning(row: Row[Any], entry: Fresh) -> Beginning:
     if row.status is not None:
         return Replay(row.status, row.body)
     return InFlight(max(0.0, row.seconds_left))
+
+
+def _renew(connection: Connection, entry: Fresh, lease_seconds: float) -> None:
+    own = and_(_named(entry), _ENTRY.owner == entry.owner, _IN_FLIGHT)
+    connection.execute(update(idempotency).where(own).values(lease_ends=SecondsNow() + lease_seconds))
 
 
 def _finish(connection: Connection, entry: Fresh, answer: Replay) -> Replay:

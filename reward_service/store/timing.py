@@ -17,8 +17,6 @@ class Timing:
     """Longest wait for a lock of the database, and for a connection to it."""
     operation_seconds: float = 15.0
     """Longest wait for one operation, its time in the queue of threads included."""
-    request_seconds: float = 120.0
-    """An `Idempotency-Key` stays in flight for so long; more than any request may take."""
     keep_seconds: float = _DAY_SECONDS
     """Life of an `Idempotency-Key` and of a batch."""
     sweep_seconds: float = 3600.0

@@ -33,7 +33,7 @@ async def test_the_examples_in_the_prompt_are_not_the_models_steps():
     with running() as host, pytest.raises(aiohttp.ClientResponseError) as refused:
         await classify(f"{host}/compat/vllm", f"{PROMPT}42<|im_end|>")
     # An answer alone, and nothing to compare it with: it abstains, though the system prompt shows a call.
-    assert refused.value.status == 503
+    assert refused.value.status == 422
 
 
 async def test_a_lost_scorer_is_worth_another_try():

@@ -106,6 +106,8 @@ def test_another_user_config_is_another_recipe_under_the_same_address(served):
         versions.append(httpx.get(f"{address.url}/readyz").json()["reward_version"])
     serve.delete("second")
     assert versions == [version_of(OutcomeShaping()), version_of(PaperShaping())]
+
+
 @pytest.mark.usefixtures("served")
 def test_replicas_watch_the_keys_file_and_keep_scopes_and_quotas(tmp_path):
     file = tmp_path / "keys"

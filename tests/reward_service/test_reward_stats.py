@@ -36,7 +36,10 @@ def scored(*rewards: float | None) -> ScoredItem:
         for i, reward in enumerate(rewards)
     ]
     total = sum(reward or 0.0 for reward in rewards)
-    answer = {"reward_version": "v", "results": [{"id": "t", "steps": steps, "status": "ok", "solved": 1.0, "total": total}]}
+    answer = {
+        "reward_version": "v",
+        "results": [{"id": "t", "steps": steps, "status": "ok", "solved": 1.0, "total": total}],
+    }
     result = ScoreResponse.model_validate(answer).results[0]
     assert isinstance(result, ScoredItem)
     return result

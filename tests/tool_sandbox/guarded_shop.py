@@ -25,9 +25,7 @@ class Order(BaseModel):
     items: list[JsonValue]
 
 
-def shop(
-    keys: ApiKeys, clock: Callable[[], int] = time.monotonic_ns, observe: Observer | None = None
-) -> FastAPI:
+def shop(keys: ApiKeys, clock: Callable[[], int] = time.monotonic_ns, observe: Observer | None = None) -> FastAPI:
     """`POST /score` costs as many trajectories as it has items; `POST /broken` and `GET /cut` fail."""
     door = Door(keys, clock)
     app = FastAPI()

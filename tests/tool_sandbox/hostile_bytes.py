@@ -54,9 +54,7 @@ def spoilt(draw: st.DrawFn, good: Any) -> Any:
     return copy
 
 
-def status(
-    app: FastAPI, method: str, path: str, headers: dict[str, bytes | None], content: bytes = b""
-) -> int:
+def status(app: FastAPI, method: str, path: str, headers: dict[str, bytes | None], content: bytes = b"") -> int:
     """How `app` answers one request; what it raises is raised here."""
     sent = [(name.encode(), value) for name, value in headers.items() if value is not None]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -37,10 +37,20 @@ def install(app: FastAPI, service: str) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         # The input itself is left out: it may be large, and it may hold what JSON cannot carry.
-        found = [{"pointer": _pointer(item), "detail": _reason(item)} for item in error.errors()]
+        found = [{"pointer": _pointer(item), "detail": _reason(item)} for item in _told(error.errors())]
         summary = "; ".join(f"{item['pointer'] or 'body'}: {item['detail']}" for item in found[:3])
         detail = f"{len(found)} errors in the request: {summary}"
         return problem(422, detail, errors=found[:_MAX_LISTED_ERRORS])
+
+
+def _told(errors: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Without the complaint that a list is short of the very entries that are wrong, which pydantic adds."""
+    places = [item["loc"] for item in errors]
+    return [item for item in errors if not (item["type"] == "too_short" and _is_about_parts(item["loc"], places))]
+
+
+def _is_about_parts(place: Sequence[object], places: Iterable[Sequence[object]]) -> bool:
+    return any(len(other) > len(place) and other[: len(place)] == place for other in places)
 
 
 def _failure(service: str) -> JSONResponse:
@@ -49,10 +59,15 @@ def _failure(service: str) -> JSONResponse:
 
 def _pointer(item: Mapping[str, Any]) -> str:
     """JSON pointer (RFC 6901) into the body; empty, the whole of it, where the body is no JSON."""
-    path = () if item["type"] == "json_invalid" else item["loc"][1:]
+    path = () if item["type"] == "json_invalid" else [part for part in item["loc"][1:] if not _is_tag(part)]
     pointer = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
     # Keys of the body stand in it, which may be as long as a body can be.
     return pointer if len(pointer) <= _MAX_POINTER else f"{pointer[:_MAX_POINTER]}…"
+
+
+def _is_tag(part: object) -> bool:
+    """Whether a part of a place names the branch of a union, by our custom in brackets, and nothing in the body."""
+    return isinstance(part, str) and part.startswith("(") and part.endswith(")")
 
 
 def _reason(item: Mapping[str, Any]) -> str:

@@ -23,9 +23,7 @@ _NO_ENDS = bytes(byte for byte in range(256) if byte not in b"[{]}")
 _HEX = rb"[0-9a-fA-F]"
 _HIGH, _LOW = rb"\\u[dD][89abAB]%b{2}" % _HEX, rb"\\u[dD][c-fC-F]%b{2}" % _HEX
 # Both halves after one beginning that is literal, which is what makes the search fast.
-_HALF_A_PAIR = re.compile(
-    rb"\\u[dD](?:[89abAB]%b{2}(?!%b)|[c-fC-F]%b{2}(?<!%b%b))" % (_HEX, _LOW, _HEX, _HIGH, _LOW)
-)
+_HALF_A_PAIR = re.compile(rb"\\u[dD](?:[89abAB]%b{2}(?!%b)|[c-fC-F]%b{2}(?<!%b%b))" % (_HEX, _LOW, _HEX, _HIGH, _LOW))
 _SHOWN_CHARACTERS = 64
 
 

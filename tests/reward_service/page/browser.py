@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
@@ -92,8 +93,8 @@ class Browser:
         return self.driver.execute_script(script, *arguments)
 
     def until(self, holds: Callable[[], bool], what: str) -> None:
-        """Wait until it holds."""
-        WebDriverWait(self.driver, WAIT_SECONDS, 0.05).until(
+        """Wait until it holds. What the page replaces while it is being read is read again."""
+        WebDriverWait(self.driver, WAIT_SECONDS, 0.05, [StaleElementReferenceException]).until(
             lambda _: holds(), f"{what}: not so within {WAIT_SECONDS:g} s"
         )
 

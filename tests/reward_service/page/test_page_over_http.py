@@ -41,7 +41,9 @@ async def test_every_file_comes_with_its_type_and_the_strict_policy(http, path):
     assert response.headers["referrer-policy"] == "no-referrer"
     policy = directives(response)
     assert policy["default-src"] == policy["base-uri"] == policy["form-action"] == policy["frame-ancestors"] == "'none'"
-    assert {policy[name] for name in policy if name in {"script-src", "style-src", "img-src", "connect-src"}} == {"'self'"}
+    assert {policy[name] for name in policy if name in {"script-src", "style-src", "img-src", "connect-src"}} == {
+        "'self'"
+    }
     assert (policy["require-trusted-types-for"], policy["trusted-types"]) == ("'script'", "'none'")
     assert "unsafe" not in response.headers["content-security-policy"]
 

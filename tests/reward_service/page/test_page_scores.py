@@ -27,7 +27,9 @@ def choose(browser, example):
 
 def rows(browser):
     """The text of every cell of the table of steps."""
-    return [[cell.text for cell in row.find_elements("css selector", "td, th")] for row in browser.all(".steps tbody tr")]
+    return [
+        [cell.text for cell in row.find_elements("css selector", "td, th")] for row in browser.all(".steps tbody tr")
+    ]
 
 
 def parts(browser, step):
@@ -43,7 +45,9 @@ def test_the_page_says_that_the_service_is_ready_and_how_it_scores(browser, url)
     version = service(RewardConfig()).reward_version
     assert browser.text("#version") == version[:12]
     browser.until_text("#recipe-body", "contribution")
-    pairs = dict(zip(*[[part.text for part in browser.all(f"#recipe-body {tag}")] for tag in ("dt", "dd")], strict=True))
+    pairs = dict(
+        zip(*[[part.text for part in browser.all(f"#recipe-body {tag}")] for tag in ("dt", "dd")], strict=True)
+    )
     assert (pairs["kind"], pairs["step cost"]) == ("linear", "0.1")
     # Both the weight and the signal are called so; the signal comes last.
     assert pairs["contribution"] == "distance; from −1 to 1"
@@ -62,7 +66,7 @@ def test_the_example_is_scored_step_by_step(browser, url):
     assert "calls still needed: 2 before, 1 after" in table[0][1]
     assert table[2][3] == "No reward, which is not a reward of zero."
     assert table[4][1].startswith("Answer 42")
-    assert parts(browser, 0) == [["contribution", "+0.60", "1 × 0.6"], ["step cost", "−0.10", "1 × −0.1"]]
+    assert parts(browser, 0) == [["step cost", "−0.10", "1 × −0.1"], ["contribution", "+0.60", "1 × 0.6"]]
     assert browser.text(".outcome") == "Outcome\nsolved\nTotal\n+1.90"
     assert browser.complaints() == []
 
@@ -80,9 +84,9 @@ def test_a_gain_goes_right_of_the_middle_and_a_loss_left_of_it_to_one_scale(brow
     found = browser.run(measure)
     kinds = [kind for kind, _, _ in found]
     ends = [end for _, *both in found for end in both]
-    assert kinds == ["gain", "loss", "gain", "loss", "gain", "loss", "gain"]
+    assert kinds == ["loss", "gain", "loss", "gain", "loss", "gain", "gain"]
     contribution, cost, nothing, solved = [0, 0.3], [-0.05, 0], [0, 0], [0, 0.5]
-    wanted = [*contribution, *cost, *nothing, *cost, *contribution, *cost, *solved]
+    wanted = [*cost, *contribution, *cost, *nothing, *cost, *contribution, *solved]
     assert ends == pytest.approx(wanted, abs=0.004)
 
 
@@ -259,8 +263,10 @@ def test_what_was_typed_stays_with_its_example(browser, url):
 
 
 def figures(browser):
-    return {row.find_element("css selector", "th").text: [cell.text for cell in row.find_elements("css selector", "td")]
-            for row in browser.all(".figures tbody tr")}
+    return {
+        row.find_element("css selector", "th").text: [cell.text for cell in row.find_elements("css selector", "td")]
+        for row in browser.all(".figures tbody tr")
+    }
 
 
 def test_traffic_follows_what_is_scored(browser, url):
@@ -336,7 +342,10 @@ def test_the_version_is_copied_whole(browser, url):
     browser.driver.execute_cdp_cmd("Browser.grantPermissions", permissions)
     browser.one("#copy-version").click()
     browser.until_text("#copied", "Copied")
-    read = "const done = arguments[arguments.length - 1]; navigator.clipboard.readText().then(done, (e) => done(String(e)))"
+    read = (
+        "const done = arguments[arguments.length - 1];"
+        "navigator.clipboard.readText().then(done, (e) => done(String(e)))"
+    )
     assert browser.driver.execute_async_script(read) == service(RewardConfig()).reward_version
 
 

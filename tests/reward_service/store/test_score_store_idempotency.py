@@ -9,7 +9,7 @@ import pytest
 from reward_service.store.idempotency import Conflict, Fresh, InFlight, Replay
 from reward_service.store.timing import Timing
 
-LAPSED = Timing(request_seconds=0.0)
+LAPSED = Timing(lease_seconds=0.0)
 """A request in flight may be taken over at once."""
 EXPIRED = Timing(keep_seconds=0.0)
 """An entry is forgotten at once."""
@@ -34,8 +34,8 @@ async def test_a_request_that_is_being_answered_is_in_flight_on_every_replica(re
     await fresh(one)
     beginning = await other.idempotency.begin("alice", "k1", "f1")
     assert isinstance(beginning, InFlight)
-    # The default lease is 120 s, and some of it is over.
-    assert 0 < beginning.seconds_left <= 120
+    # The default lease is 30 s, and some of it is over.
+    assert 0 < beginning.seconds_left <= 30
 
 
 async def test_of_many_at_once_one_is_fresh(replica):
@@ -109,3 +109,19 @@ async def test_an_answer_that_comes_after_everything_expired_is_still_the_answer
         while place.query("SELECT caller FROM idempotency"):
             await asyncio.sleep(0.01)
     assert await short.idempotency.finish(entry, 200, b"late") == Replay(200, b"late")
+
+
+async def test_a_request_that_is_held_stays_in_flight_beyond_its_lease(replica):
+    one, other = await replica(Timing(lease_seconds=0.6)), await replica()
+    entry = await fresh(one)
+    async with one.idempotency.held(entry):
+        await asyncio.sleep(1.2)
+        assert isinstance(await other.idempotency.begin("alice", "k1", "f1"), InFlight)
+
+
+async def test_a_request_whose_answering_fails_may_be_tried_again(store):
+    entry = await fresh(store)
+    with pytest.raises(RuntimeError, match="broken"):
+        async with store.idempotency.held(entry):
+            raise RuntimeError("broken")
+    await fresh(store)
