@@ -160,14 +160,13 @@ class Measurer:
             ScorerUnavailable: a signal lost what it depends on.
             SignalBroken: a signal gave what is none.
         """
-        told, learned, *columns = await asyncio.gather(
-            self._told(item),
-            self._learned(item),
-            *(_ask(name, signal, item) for name, signal in self._asked.items()),
-        )
+        told, learned, plugged = await asyncio.gather(self._told(item), self._learned(item), self._plugged(item))
         judged = {name: told.columns[name] for name in self._config.judged}
-        asked = {**judged, **learned, **dict(zip(self._asked, columns, strict=True))}
-        return self.measured(item, episode, asked), told.why
+        return self.measured(item, episode, {**judged, **learned, **plugged}), told.why
+
+    async def _plugged(self, item: TrajectoryItem) -> Mapping[str, Column]:
+        columns = await asyncio.gather(*(_ask(name, signal, item) for name, signal in self._asked.items()))
+        return dict(zip(self._asked, columns, strict=True))
 
     async def _learned(self, item: TrajectoryItem) -> Mapping[str, Column]:
         if self._step_model_config is None:

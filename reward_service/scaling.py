@@ -50,6 +50,6 @@ class Scaled(BaseModel):
         return {"autoscaling_config": {"min_replicas": self.replicas, **self.autoscaling.model_dump()}}
 
 
-def shutdown_options(seconds: float) -> dict[str, float]:
+def shutdown_options(seconds: float) -> dict[str, Any]:
     """Options of a Serve deployment whose replicas may take `seconds` to answer what they accepted before they end."""
     return {"graceful_shutdown_timeout_s": seconds, "graceful_shutdown_wait_loop_s": _DRAIN_POLL_SECONDS}

@@ -56,7 +56,8 @@ class StepModelReplica:
     async def __init__(self, config: Mapping[str, Any]) -> None:
         settings = StepModelConfig.model_validate(config)
         self._classifier = await asyncio.to_thread(load_classifier, settings)
-        self._rows.set_max_batch_size(settings.batch_tokens)
+        batched: Any = self._rows
+        batched.set_max_batch_size(settings.batch_tokens)
         self._known = self._classifier.encoded([_KNOWN_TEXT])
         self._healthy_row = await asyncio.to_thread(self._classifier.rows, self._known)
 

@@ -56,6 +56,7 @@ _SMALL: dict[str, Any] = {
     "num_attention_heads": 2,
     "max_position_embeddings": CONTEXT,
     "pad_token_id": 256,
+    "num_labels": LABELS,
 }
 _BERT: dict[str, Any] = _SMALL | {"hidden_dropout_prob": 0.1}
 
@@ -63,14 +64,14 @@ _BERT: dict[str, Any] = _SMALL | {"hidden_dropout_prob": 0.1}
 def _encoder() -> Any:
     from transformers import BertConfig, BertForSequenceClassification
 
-    return BertForSequenceClassification(BertConfig(**_BERT, num_labels=LABELS))
+    return BertForSequenceClassification(BertConfig(**_BERT))
 
 
 def _decoder() -> Any:
     from transformers import LlamaConfig, LlamaForSequenceClassification
 
     return LlamaForSequenceClassification(
-        LlamaConfig(**_SMALL, num_key_value_heads=2, bos_token_id=None, eos_token_id=None, num_labels=LABELS)
+        LlamaConfig(**_SMALL, num_key_value_heads=2, bos_token_id=None, eos_token_id=None)
     )
 
 

@@ -212,6 +212,7 @@ async def test_a_model_that_is_too_slow_is_infrastructure():
     scorer = recipe(Stuck(lambda _: [0.0]), settings({"contribution": {"kind": "learned"}}, {"seconds": 0.05}))
     request = ScoreRequest.model_validate({"trajectories": [trajectory()]})
     (late,) = (await RewardService(scorer).score(request)).results
+    assert late.error is not None
     assert late.error.kind == "infrastructure"
     assert late.error.message.startswith("step model: no scores for trajectory 't-1' within 0.05 s")
 
@@ -250,7 +251,9 @@ async def test_a_service_in_one_process_loads_the_model_and_has_the_version_that
         assembly.use(config.model_copy(update={"signals": settings({"success": {"kind": "learned"}}).signals}))
         assert assembly.service.reward_version != Recipe(config).version
     assert result.status == "ok"
-    assert 0 < result.steps[0].signals["contribution"] < 1
+    value = result.steps[0].signals["contribution"]
+    assert value is not None
+    assert 0 < value < 1
 
 
 async def test_a_service_does_not_start_without_its_model():

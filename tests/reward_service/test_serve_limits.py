@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,7 @@ class Held:
     def release(self) -> None:
         (self._place / "released").touch()
 
-    def states(self) -> dict[str, int]:
+    def states(self) -> Mapping[Any, int]:
         return dict(serve.status().applications[self.application].deployments["rewards"].replica_states)
 
     def _arrived(self) -> int:
@@ -189,7 +189,7 @@ def test_the_step_model_has_a_deployment_of_its_own_and_both_follow_the_load(mon
             "step_model": {"model": "/m", "replicas": 1, "autoscaling": {"max_replicas": 3}, "gpus_per_replica": 0.5},
         }
     )
-    ingress = application._bound_deployment
+    ingress: Any = application._bound_deployment
     model = ingress.init_args[2]._bound_deployment
     assert (ingress.name, model.name) == ("rewards", "step_model")
     assert _scaling(ingress) == (2, 5, 4.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -99,13 +99,13 @@ def test_another_model_in_the_directory_has_another_digest(tmp_path, directories
 
 
 @pytest.mark.parametrize("load", [LocalStepModel, StepModelReplica.func_or_class], ids=["in process", "replica"])
-def test_a_directory_that_is_not_there_is_named(load: Callable[[Any], Any], tmp_path):
+def test_a_directory_that_is_not_there_is_named(load, tmp_path):
     settings = config(tmp_path / "nowhere")
     with pytest.raises(StepModelUnusable, match=r"step model '.*nowhere': no such directory"):
         _started(load, settings)
 
 
-def _started(load: Callable[[Any], Any], settings: StepModelConfig) -> Any:
+def _started(load: Any, settings: StepModelConfig) -> Any:
     if load is LocalStepModel:
         return load(settings)
     replica = object.__new__(load)
@@ -140,7 +140,7 @@ def test_a_replica_whose_known_text_scores_otherwise_is_not_healthy(directories,
         asyncio.run(replica.check_health())
 
 
-async def _under_way(model: RemoteStepModel) -> list[asyncio.Future[Any]]:
+async def _under_way(model: RemoteStepModel) -> Sequence[asyncio.Future[Any]]:
     """Calls of which the replica has answered the first, so that it is at work on the others."""
     calls = [asyncio.ensure_future(model.scores(["x" * CONTEXT] * 128)) for _ in range(16)]
     _, pending = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED, timeout=60)
@@ -165,7 +165,8 @@ async def test_a_deployment_that_is_killed_while_it_scores_is_infrastructure(dir
 
 
 def _replica(application: str) -> Any:
-    named = [one["name"] for one in ray.util.list_named_actors(all_namespaces=True)]
+    actors: Any = ray.util.list_named_actors(all_namespaces=True)
+    named = [one["name"] for one in actors]
     (name,) = [one for one in named if f"::{application}#" in one]
     return ray.get_actor(name, namespace="serve")
 
