@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveFloat, model_validator
 
 from reward_service.answers import NORMALISED, AnswerMatch
 from reward_service.judge.config import JudgeConfig
+from reward_service.learned.config import LearnedSignal, StepModelConfig
+from reward_service.scaling import Scaled
 from reward_service.store.config import NoStore, StoreConfig
 
 KEYS_VARIABLE = "STEPTOOL_REWARD_KEYS"
@@ -174,15 +176,26 @@ class JudgeSignal(Settings):
     kind: Literal["judge"] = "judge"
 
 
+ExtraSignal = Annotated[LearnedSignal | PluginSignal, Field(discriminator="kind")]
+
+_PLACES = {"success": (0.0, 1.0), "contribution": (-1.0, 1.0), "solved": (0.0, 1.0)}
+"""Range of each signal that the shapings know."""
+
+
 class SignalsConfig(Settings):
     """How each signal is measured."""
 
-    success: Annotated[StatusSuccess | JudgeSignal | PluginSignal, Field(discriminator="kind")] = StatusSuccess()
+    success: Annotated[StatusSuccess | JudgeSignal | LearnedSignal | PluginSignal, Field(discriminator="kind")] = (
+        StatusSuccess()
+    )
     contribution: Annotated[
-        DistanceContribution | OverlapContribution | Replayed | JudgeSignal | PluginSignal, Field(discriminator="kind")
+        DistanceContribution | OverlapContribution | Replayed | JudgeSignal | LearnedSignal | PluginSignal,
+        Field(discriminator="kind"),
     ] = DistanceContribution()
-    solved: Annotated[TargetSolved | JudgeSignal | PluginSignal, Field(discriminator="kind")] = TargetSolved()
-    extra: Annotated[dict[SignalName, PluginSignal], Field(max_length=16)] = {}
+    solved: Annotated[TargetSolved | JudgeSignal | LearnedSignal | PluginSignal, Field(discriminator="kind")] = (
+        TargetSolved()
+    )
+    extra: Annotated[dict[SignalName, ExtraSignal], Field(max_length=16)] = {}
     """More signals, by names of their own; `shaping.extra` of the linear shaping gives them weights."""
 
     @property
@@ -196,6 +209,24 @@ class SignalsConfig(Settings):
         """Whether tasks must be opened again to measure them."""
         return isinstance(self.contribution, Replayed)
 
+    @property
+    def learned(self) -> dict[str, LearnedSignal]:
+        """What the step model measures, by name."""
+        places = {"success": self.success, "contribution": self.contribution, "solved": self.solved, **self.extra}
+        return {name: one for name, one in places.items() if isinstance(one, LearnedSignal)}
+
+    @model_validator(mode="after")
+    def _learned_signals_fit_their_places(self) -> Self:
+        for name, signal in self.learned.items():
+            low, high = _PLACES.get(name, signal.output.range)
+            found = signal.output.range
+            if found[0] < low or found[1] > high:
+                raise ValueError(
+                    f"signals.{name}: its output has the range {list(found)}, and the shapings expect one within "
+                    f"{[low, high]}; use a sigmoid, clip it, or give the signal a name of its own in signals.extra"
+                )
+        return self
+
     @model_validator(mode="after")
     def _names_of_their_own(self) -> Self:
         taken = sorted({"success", "contribution", "solved", "step_cost", "wrong_cost"} & self.extra.keys())
@@ -204,16 +235,17 @@ class SignalsConfig(Settings):
         return self
 
 
-class RewardConfig(Settings):
+class RewardConfig(Scaled):
     """Everything that the reward service is started with."""
 
     shaping: Shaping = LinearShaping()
     signals: SignalsConfig = SignalsConfig()
     judge: JudgeConfig | None = None
     """Who measures the signals of the kind `judge`."""
+    step_model: StepModelConfig | None = None
+    """What measures the signals of the kind `learned`."""
     store: StoreConfig = NoStore()
     """Where scores and votes are kept, so that each is made once."""
-    replicas: PositiveInt = 1
     cpus_per_replica: PositiveFloat = 0.1
     """Cores that Ray reserves for one replica; scoring by rules takes well under a millisecond a trajectory."""
     start_seconds: PositiveFloat = 120.0
@@ -226,6 +258,16 @@ class RewardConfig(Settings):
         if bool(self.signals.judged) != (self.judge is not None):
             found = f"signals {sorted(self.signals.judged)} of the kind judge, and {'a' if self.judge else 'no'} judge"
             raise ValueError(f"rewards: found {found}; describe one in `judge` where a signal asks it, and only there")
+        return self
+
+    @model_validator(mode="after")
+    def _a_step_model_where_one_is_asked(self) -> Self:
+        if bool(self.signals.learned) != (self.step_model is not None):
+            named, there = sorted(self.signals.learned), "a" if self.step_model else "no"
+            raise ValueError(
+                f"rewards: found signals {named} of the kind learned, and {there} step model; "
+                "describe one in `step_model` where a signal asks it, and only there"
+            )
         return self
 
     @property

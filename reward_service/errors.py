@@ -6,6 +6,7 @@ RewardError
 ├── SignalNotFound         a configuration names a signal that is not installed
 ├── SignalBroken           a signal of somebody else gave what is no measurement: its author's bug
 ├── JudgeKeyMissing        the environment does not hold the key of the judge's endpoint
+├── StepModelUnusable      a configuration names a step model that is not there, or is none
 ├── UnscorableTrajectory   the trajectory lacks what the shaping needs: the caller's bug
 ├── RequestRefused         a strict request held a trajectory that cannot be scored
 ├── ScorerUnavailable      a scorer was lost: infrastructure; the trajectory abstains
@@ -60,6 +61,21 @@ class UnchangeableSetting(RewardError):
 
 class JudgeKeyMissing(RewardError):
     """The environment does not hold the API key that the settings of a judge name."""
+
+
+class StepModelUnusable(RewardError):
+    """A configuration names a step model that is not there, is none, or does not fit what is asked of it."""
+
+    def __init__(self, model: str, reason: str) -> None:
+        super().__init__(model, reason)
+        self.model = model
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"step model {self.model!r}: {self.reason}; expected a directory with a trained sequence classifier as "
+            "Transformers saves it, and its tokenizer, on every machine that loads it"
+        )
 
 
 class UnscorableTrajectory(RewardError):

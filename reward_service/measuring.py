@@ -10,6 +10,7 @@ import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import entry_points
 from typing import Protocol
 
@@ -18,6 +19,8 @@ from pydantic import JsonValue
 from reward_service.config import OverlapContribution, PluginSignal, RewardConfig, TargetSolved
 from reward_service.errors import SignalBroken, SignalNotFound
 from reward_service.judge.judge import fingerprint
+from reward_service.learned.config import LearnedSignal
+from reward_service.learned.files import fingerprint as step_model_fingerprint
 from reward_service.overlap import contributed
 from reward_service.replay.signal import REPLAY_VERSION, replays_of
 from reward_service.signals import Answered, Called, Episode, Signals, Turn, contribution, solved, success
@@ -53,6 +56,31 @@ class JudgeOfSteps(Protocol):
         ...
 
 
+class ModelOfSteps(Protocol):
+    """Whoever measures the signals of the kind `learned`."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the numbers may."""
+        ...
+
+    def check(self, signals: Mapping[str, LearnedSignal]) -> None:
+        """Whether all of `signals` can be measured.
+
+        Raises:
+            StepModelUnusable: the model has no such output.
+        """
+        ...
+
+    async def columns(self, item: TrajectoryItem, signals: Mapping[str, LearnedSignal]) -> Mapping[str, Column]:
+        """One value for each step and signal.
+
+        Raises:
+            ScorerUnavailable: the model was lost.
+        """
+        ...
+
+
 class StepSignal(Protocol):
     """A signal that somebody else wrote."""
 
@@ -78,11 +106,16 @@ class StepSignal(Protocol):
 class Measurer:
     """All signals of one configuration."""
 
-    def __init__(self, rewards: RewardConfig, judge: JudgeOfSteps | None = None) -> None:
-        """Load the plug-ins. `judge` fills the places of the kind `judge`; without one they can be told, not measured.
+    def __init__(
+        self, rewards: RewardConfig, judge: JudgeOfSteps | None = None, step_model: ModelOfSteps | None = None
+    ) -> None:
+        """Load the plug-ins.
+
+        `judge` and `step_model` fill the places of their kinds; without them those can be told, not measured.
 
         Raises:
             SignalNotFound: no entry point has the name, or it does not load.
+            StepModelUnusable: the step model lacks an output that a signal wants.
         """
         config = self._config = rewards.signals
         chosen = {"success": config.success, "contribution": config.contribution, "solved": config.solved}
@@ -91,11 +124,16 @@ class Measurer:
         self._judge = judge
         self._judge_config = rewards.judge
         self._replays = replays_of(config)
+        self._step_model = step_model
+        self._step_model_config = rewards.step_model
+        if step_model is not None:
+            step_model.check(config.learned)
 
     @property
     def by_rules(self) -> bool:
         """Whether nothing has to be asked, so that `measured` says it all."""
-        return not self._asked and self._judge_config is None and self._replays is None
+        asked = (self._judge_config, self._step_model_config, self._replays)
+        return not self._asked and all(one is None for one in asked)
 
     @property
     def fingerprint(self) -> dict[str, JsonValue]:
@@ -103,12 +141,21 @@ class Measurer:
         versions = {name: signal.fingerprint for name, signal in self._asked.items()}
         judge = None if self._judge_config is None else fingerprint(self._judge_config)
         replays: dict[str, JsonValue] = {} if self._replays is None else {"replays": REPLAY_VERSION}
-        return {"signals": self._config.model_dump(mode="json"), "plugins": {**versions}, "judge": judge, **replays}
+        others = {**replays, **self._step_model_fingerprint}
+        return {"signals": self._config.model_dump(mode="json"), "plugins": {**versions}, "judge": judge, **others}
+
+    @cached_property
+    def _step_model_fingerprint(self) -> dict[str, JsonValue]:
+        if self._step_model_config is None:
+            return {}
+        model = self._step_model
+        return {"step_model": step_model_fingerprint(self._step_model_config) if model is None else model.fingerprint}
 
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:
         """Of every signal, by name."""
-        return {**RULE_RANGES, **{name: signal.range for name, signal in self._asked.items()}}
+        learned = {name: signal.output.range for name, signal in self._config.learned.items()}
+        return {**RULE_RANGES, **{name: signal.range for name, signal in self._asked.items()}, **learned}
 
     async def measure(self, item: TrajectoryItem, episode: Episode) -> tuple[Sequence[Signals], Sequence[str | None]]:
         """The signals of every step, and why; IsSolved stands at the last one.
@@ -118,14 +165,23 @@ class Measurer:
             ScorerUnavailable: a signal lost what it depends on.
             SignalBroken: a signal gave what is none.
         """
-        told, replayed, columns = await asyncio.gather(self._told(item), self._replayed(item), self._columns(item))
+        told, replayed, learned, plugged = await asyncio.gather(
+            self._told(item), self._replayed(item), self._learned(item), self._plugged(item)
+        )
         judged = {name: told.columns[name] for name in self._config.judged}
-        signals = self.measured(item, episode, {**judged, **replayed.columns, **columns})
+        signals = self.measured(item, episode, {**judged, **replayed.columns, **learned, **plugged})
         return signals, [_both(*why) for why in zip(told.why, replayed.why, strict=True)]
 
-    async def _columns(self, item: TrajectoryItem) -> Mapping[str, Column]:
+    async def _plugged(self, item: TrajectoryItem) -> Mapping[str, Column]:
         columns = await asyncio.gather(*(_ask(name, signal, item) for name, signal in self._asked.items()))
         return dict(zip(self._asked, columns, strict=True))
+
+    async def _learned(self, item: TrajectoryItem) -> Mapping[str, Column]:
+        if self._step_model_config is None:
+            return {}
+        if self._step_model is None:
+            raise RuntimeError(f"signals {sorted(self._config.learned)}: no step model is connected to measure them")
+        return await self._step_model.columns(item, self._config.learned)
 
     async def _told(self, item: TrajectoryItem) -> Told:
         if self._judge_config is None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from pydantic import JsonValue
 
 from reward_service.config import RewardConfig, Shaping
 from reward_service.errors import UnscorableTrajectory
-from reward_service.measuring import JudgeOfSteps, Measurer
+from reward_service.measuring import JudgeOfSteps, Measurer, ModelOfSteps
 from reward_service.rewards import Component, StepReward, TrajectoryReward
 from reward_service.shaping import MissingSignal, recipe_version, step_components
 from reward_service.signals import Episode, Signals
@@ -30,21 +31,31 @@ class Description:
 class Recipe:
     """How one configuration turns a trajectory into rewards."""
 
-    def __init__(self, config: RewardConfig, judge: JudgeOfSteps | None = None) -> None:
-        """Load what the configuration names; `judge` is asked where it wants one.
+    def __init__(
+        self, config: RewardConfig, judge: JudgeOfSteps | None = None, step_model: ModelOfSteps | None = None
+    ) -> None:
+        """Load what the configuration names; `judge` and `step_model` are asked where it wants them.
 
         Raises:
             SignalNotFound: a signal of somebody else is not installed.
+            StepModelUnusable: the step model lacks an output that a signal wants.
         """
         self._shaping: Shaping = config.shaping
-        self._measurer = Measurer(config, judge)
-        about = self.description
-        self._version = recipe_version({"shaping": about.shaping, **about.measured_by})
+        self._measurer = Measurer(config, judge, step_model)
 
     @property
     def version(self) -> str:
-        """The reward version: equal for equal numbers, whatever process asks."""
+        """The reward version: equal for equal numbers, whatever process asks.
+
+        Raises:
+            StepModelUnusable: no step model is connected, and its files are not here either.
+        """
         return self._version
+
+    @cached_property
+    def _version(self) -> str:
+        about = self.description
+        return recipe_version({"shaping": about.shaping, **about.measured_by})
 
     @property
     def by_rules(self) -> bool:

@@ -1,7 +1,8 @@
-"""The reward service on Ray Serve: one HTTP application, any number of replicas, no GPU.
+"""The reward service on Ray Serve: one HTTP application, any number of replicas without a GPU, and behind them the step
+model, where a recipe asks for one, in a deployment of its own.
 
 Consumes a `RewardConfig` and the keys; produces a Serve application. `build` is what a Serve YAML imports,
-`start_rewards` is what a training job calls on the Ray that it already has. The only module here that loads Ray.
+`start_rewards` is what a training job calls on the Ray that it already has. Loads Ray, as `learned.deployment` does.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from ray import serve
 from ray.exceptions import RayActorError
 from ray.serve.config import HTTPOptions, ProxyLocation
 from ray.serve.context import _get_global_client
+from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus, LoggingConfig
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -29,6 +31,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from reward_service.assembly import assembled
 from reward_service.config import KEYS_VARIABLE, RewardConfig
 from reward_service.errors import ServiceNotStarted, UnchangeableSetting
+from reward_service.learned.deployment import RemoteStepModel, step_model_application
+from reward_service.scaling import shutdown_options
 from reward_service.scoring import Recipe
 from tool_sandbox.http.envelope import REQUEST_ID
 from tool_sandbox.http.keys import ApiKeys, is_loopback, refuse_open_door
@@ -36,11 +40,12 @@ from tool_sandbox.http.keys import ApiKeys, is_loopback, refuse_open_door
 _ONGOING_REQUESTS = 32
 """Per replica. Serve's default of 5 would queue a training job behind itself."""
 _QUEUED_REQUESTS = 256
-_SHUTDOWN_SECONDS = 5.0
-"""For requests in flight; a request takes well under a second."""
 _RETRY_AFTER_SECONDS = 1
 _POLL_SECONDS = 0.1
 _REQUEST_SECONDS = 60.0
+_SHUTDOWN_SECONDS = _REQUEST_SECONDS + 5.0
+"""For requests in flight. No request is older: Serve's proxy gives it up."""
+_GONE_SECONDS = _SHUTDOWN_SECONDS + 30.0
 _PROBE_SECONDS = 5.0
 
 
@@ -48,18 +53,22 @@ _PROBE_SECONDS = 5.0
     name="rewards",
     max_ongoing_requests=_ONGOING_REQUESTS,
     max_queued_requests=_QUEUED_REQUESTS,
-    graceful_shutdown_timeout_s=_SHUTDOWN_SECONDS,
+    **shutdown_options(_SHUTDOWN_SECONDS),
     backpressure_config={"status_code": 429, "retry_after_s": _RETRY_AFTER_SECONDS},
 )
 @serve.ingress()
 class RewardReplica:
     """One replica: a shell around `build_app`. Its `user_config` replaces fields of the configuration while it runs."""
 
-    async def __init__(self, config: Mapping[str, Any], keys: ApiKeys) -> None:
+    async def __init__(
+        self, config: Mapping[str, Any], keys: ApiKeys, step_model: DeploymentHandle | None = None
+    ) -> None:
         self._config = config
-        self._stack = AsyncExitStack()
-        self._assembly = await self._stack.enter_async_context(assembled(RewardConfig.model_validate(config)))
         self._keys = keys
+        self._stack = AsyncExitStack()
+        rewards = RewardConfig.model_validate(config)
+        model = None if step_model is None else await RemoteStepModel.connected(step_model, rewards.start_seconds)
+        self._assembly = await self._stack.enter_async_context(assembled(rewards, model))
 
     async def __del__(self) -> None:
         """Called by Serve when the replica has answered what it accepted."""
@@ -69,7 +78,7 @@ class RewardReplica:
         """Called by Serve with every `user_config`: another recipe, from the next request on, without a restart.
 
         Raises:
-            UnchangeableSetting: it would need another store or another judge.
+            UnchangeableSetting: it would need another store, another judge or another step model.
         """
         self._assembly.use(_changed(self._config, user_config))
 
@@ -150,8 +159,10 @@ def start_rewards(
 
     Raises:
         InvalidKeys: the address can be reached from elsewhere and there are no keys.
+        StepModelUnusable: the step model is not here.
         ServiceNotStarted: no answer within `config.start_seconds`, or a running Serve listens elsewhere.
     """
+    version = Recipe(config).version
     running = _running_serve()
     asked = _Address(host, port)
     for address in (asked, running or asked):
@@ -163,7 +174,7 @@ def start_rewards(
         )
     address = running or _start_serve(_Address(host, port or _free_port(host)))
     url = _url(address, application)
-    endpoint = RewardEndpoint(url, application, Recipe(config).version, started_serve=running is None)
+    endpoint = RewardEndpoint(url, application, version, started_serve=running is None)
     target = serve.RunTarget(_application(config, keys), application, f"/{application}", _quiet())
     try:
         # `serve.run` would wait without a deadline when the cluster has no room for a replica.
@@ -176,8 +187,20 @@ def start_rewards(
 
 
 def stop_rewards(endpoint: RewardEndpoint) -> None:
-    """Take the service down, and Serve with it if it was started for this service and nothing else runs there."""
-    serve.delete(endpoint.application)
+    """Take the service down, and Serve with it if it was started for this service and nothing else runs there.
+
+    Requests that were accepted are answered first.
+
+    Raises:
+        TimeoutError: Serve did not do it.
+    """
+    # A blocking delete has a deadline of its own, which is shorter than a request may take.
+    serve.delete(endpoint.application, _blocking=False)
+    deadline = time.monotonic() + _GONE_SECONDS
+    while endpoint.application in serve.status().applications:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"reward service {endpoint.url}: not gone after {_GONE_SECONDS:g} s; see `serve status`")
+        time.sleep(_POLL_SECONDS)
     if endpoint.started_serve and not serve.status().applications:
         serve.shutdown()
 
@@ -191,9 +214,10 @@ def _changed(config: Mapping[str, Any], user_config: Mapping[str, Any]) -> Rewar
 
 def _application(config: RewardConfig, keys: ApiKeys) -> serve.Application:
     deployment = RewardReplica.options(
-        num_replicas=config.replicas, ray_actor_options={"num_cpus": config.cpus_per_replica, "num_gpus": 0}
+        **config.replica_options, ray_actor_options={"num_cpus": config.cpus_per_replica, "num_gpus": 0}
     )
-    return deployment.bind(config.model_dump(mode="json"), keys)
+    step_model = () if config.step_model is None else (step_model_application(config.step_model),)
+    return deployment.bind(config.model_dump(mode="json"), keys, *step_model)
 
 
 def _url(address: _Address, application: str) -> str:
@@ -262,8 +286,16 @@ def _await_ready(endpoint: RewardEndpoint, config: RewardConfig) -> None:
         time.sleep(_POLL_SECONDS)
     raise ServiceNotStarted(
         f"reward service {endpoint.url}: not ready within {config.start_seconds:g} s, last: {found}; it needs "
-        f"{config.replicas} x {config.cpus_per_replica:g} CPUs of Ray, see `ray status` and Serve's logs"
+        f"{_needed(config)}, see `ray status` and Serve's logs"
     )
+
+
+def _needed(config: RewardConfig) -> str:
+    own, model = f"{config.replicas} x {config.cpus_per_replica:g} CPUs of Ray", config.step_model
+    if model is None:
+        return own
+    each = f"{model.cpus_per_replica:g} CPUs and {model.gpus_per_replica:g} GPUs"
+    return f"{own}, and {model.replicas} x {each} for the step model"
 
 
 def _served_version(url: str) -> str:

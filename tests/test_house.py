@@ -21,7 +21,14 @@ def relative(path: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "module", ["tool_sandbox", "tool_sandbox.client", "reward_service.client", "actors.trajectory"]
+    "module",
+    [
+        "tool_sandbox",
+        "tool_sandbox.client",
+        "reward_service.client",
+        "reward_service.learned.local",
+        "actors.trajectory",
+    ],
 )
 def test_importing_a_slim_module_loads_no_heavy_library(module: str) -> None:
     program = f"import sys, {module}; print([name for name in {HEAVY!r} if name in sys.modules])"

@@ -94,3 +94,12 @@ def test_a_file_is_scored_from_the_command_line(tmp_path: Path) -> None:
     assert (broken.exit_code, "line 1: no JSON" in broken.output) == (2, True)
     both = steptool("score", str(source), str(tmp_path / "o"), "--url", "http://127.0.0.1:1", "--reward", str(source))
     assert (both.exit_code, "found both" in both.output) == (2, True)
+
+
+def test_a_step_model_that_is_not_there_ends_with_2_and_is_named(tmp_path: Path) -> None:
+    source = written(tmp_path / "in.jsonl", "")
+    signals = "signals: {contribution: {kind: learned}}\n"
+    reward = written(tmp_path / "reward.yaml", f"{signals}step_model: {{model: {tmp_path / 'gone'}}}\n")
+    result = steptool("score", str(source), str(tmp_path / "out.jsonl"), "--reward", str(reward))
+    assert result.exit_code == 2, result.output
+    assert "gone': no such directory" in result.output
