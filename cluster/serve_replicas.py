@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.util.state import list_actors
-from ray.util.state.common import ActorState
 
 _SERVE_NAMESPACE = "serve"
 _MOST_ACTORS = 1000
 
 
-def replicas(application: str) -> list[ActorState]:
+def replicas(application: str) -> list[Any]:
     """Those that are alive. Serve names their actors after application, deployment and a number."""
     # Another Ray may run on this machine.
     address = ray.get_runtime_context().gcs_address

@@ -57,8 +57,8 @@ def solved(
 ) -> bool | None:
     """As `tool_sandbox.verdict.solved`, with the comparison of answers that `match` names."""
     expected = ground_truth.answer
-    by_answer = checked is None and ground_truth.state_hash is None and expected is not None
-    if not by_answer or answer is None or isinstance(match, NormalisedMatch):
+    by_answer = checked is None and ground_truth.state_hash is None
+    if not by_answer or expected is None or answer is None or isinstance(match, NormalisedMatch):
         return normalised_solved(ground_truth, answer, state_hash, checked)
     if isinstance(match, ExactMatch):
         return answer == expected

@@ -39,7 +39,7 @@ def batch_router(service: RewardService, store: Store | None, answers: Answers, 
             return Answer(status.model_dump_json().encode(), 202)
 
         answer = await answers.answer(http, idempotency_key, work)
-        answer.headers["Location"] = f"{http.url.path}/{BatchStatus.model_validate_json(answer.body).id}"
+        answer.headers["Location"] = f"{http.url.path}/{BatchStatus.model_validate_json(bytes(answer.body)).id}"
         return answer
 
     @router.get("/{batch_id}")

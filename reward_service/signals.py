@@ -79,7 +79,7 @@ class Signals:
     """In [-1, 1]."""
     solved: float | None
     """IsSolved: 1 or 0; only at the last step."""
-    extra: Mapping[str, float | None] = field(default_factory=dict)
+    extra: Mapping[str, float | None] = field(default_factory=dict[str, float | None])
     """Signals that a configuration added, by name."""
 
     abstains: bool = False

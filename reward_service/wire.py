@@ -244,8 +244,8 @@ class ConversationItem(Message):
             raise UnscorableTrajectory(self.id, _first_reason(error)) from error
 
 
-# Pydantic puts the tag of a union's branch into the place of an error, where it is no part of the body; problem documents
-# leave out what stands in brackets.
+# Pydantic puts the tag of a union's branch into the place of an error, where it is no part of the body; problem
+# documents leave out what stands in brackets.
 _STEPS, _MESSAGES = "(steps)", "(messages)"
 
 

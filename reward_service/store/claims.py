@@ -50,7 +50,8 @@ def look_up(connection: Connection, keys: Sequence[Key]) -> Found:
     found = Found(free=dict.fromkeys(keys))
     asked = set(keys)
     for start in range(0, len(keys), _KEYS_PER_QUERY):
-        for *fields, value, owner, lapsed in connection.execute(_select(keys[start : start + _KEYS_PER_QUERY])):
+        for row in connection.execute(_select(keys[start : start + _KEYS_PER_QUERY])):
+            *fields, value, owner, lapsed = tuple(row)
             key = Key(*fields)
             if key not in asked:
                 continue
@@ -115,7 +116,7 @@ _RENEW = update(results).where(_HELD).values(lease_ends=_LEASE_END)
 _RELEASE = delete(results).where(_HELD)
 
 
-def _select(keys: Sequence[Key]) -> Select[Any]:
+def _select(keys: Sequence[Key]) -> Select[*tuple[Any, ...]]:
     """One query by the primary key's first three columns; it also finds ordinals that nobody asked for."""
     lapsed = results.c.lease_ends <= SecondsNow()
     return select(*_KEY_COLUMNS, results.c.value, results.c.owner, lapsed).where(or_(*_digests(keys)))

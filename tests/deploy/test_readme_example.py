@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from reward_service.config import LinearShaping, RewardConfig
-from reward_service.wire import ScoreRequest
+from reward_service.wire import ScoreRequest, TrajectoryItem
 from tests.reward_service.builders import score
 
 ROOT = Path(__file__).parents[2]
@@ -22,6 +22,7 @@ def test_the_curl_example_scores_as_the_readme_says() -> None:
     body = re.search(r"-d '\n(\{.*?\n\})'", README, re.DOTALL)
     assert body is not None
     (trajectory,) = ScoreRequest.model_validate_json(body[1]).trajectories
+    assert isinstance(trajectory, TrajectoryItem)
     rewards = [step.value for step in score(trajectory, LinearShaping()).steps]
     assert rewards == pytest.approx([0.5, -0.1, 0.5, 1.0])
     assert "the rewards are 0.5, −0.1, 0.5 and 1" in README

@@ -6,6 +6,7 @@ import html
 import re
 
 import pytest
+from fastapi import Response
 
 from reward_service.judge.config import Defence
 from reward_service.judge.corpus.injection import Family, Injection
@@ -20,7 +21,7 @@ COPIED = [one for one in INJECTIONS if one.verdict is not None]
 OBEYED = [one for one in INJECTIONS if one.verdict is None]
 
 
-def gullible(asked: Asked) -> str:
+def gullible(asked: Asked) -> str | Response:
     """Does what any injection of the corpus says that stands in its prompt; otherwise grades low and honestly."""
     for injection in INJECTIONS:
         if sees(asked.user, injection.text):

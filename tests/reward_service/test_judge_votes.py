@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -17,7 +18,18 @@ from reward_service.judge.judge import Judge
 from reward_service.judge.judgement import FinalVerdict, Outcome, Spread, StepVerdict, Usage, Vote
 from reward_service.judge.votes import vote_bytes, vote_of
 from tests.reward_service.builders import call_step, item
-from tests.reward_service.judges import FakeJudge, Way, completion, config, grades, in_memory, on_a_socket, written
+from tests.reward_service.judges import (
+    Asked,
+    FakeJudge,
+    Model,
+    Way,
+    completion,
+    config,
+    grades,
+    in_memory,
+    on_a_socket,
+    written,
+)
 
 ANSWER = {"index": 1, "answer": "42"}
 
@@ -42,14 +54,25 @@ async def judged(way, trajectory, *models, **changes):
         await judge.aclose()
 
 
+def spread(mean: Any, variance: Any, votes: int) -> Spread:
+    """A `Spread` to compare with, of numbers that are approximate."""
+    return Spread(mean, variance, votes)
+
+
+def text(model: Model, asked: Asked) -> str:
+    found = model(asked)
+    assert isinstance(found, str)
+    return found
+
+
 async def test_three_votes_give_mean_and_variance_of_every_number(way):
     models = [grades(1, 5, "Solved"), grades(1, 4, "Unsure"), grades(0, 3, "Unsolved")]
     judgement, fake = await judged(way, item(), *models, votes=3)
     call, answer = judgement.steps
     # success 1, 1, 0; contribution 1, 0.8, 0.6; outcome 1, 0.5, 0.
-    assert call.success == Spread(pytest.approx(2 / 3), pytest.approx(2 / 9), 3)
-    assert call.contribution == Spread(pytest.approx(0.8), pytest.approx(0.08 / 3), 3)
-    assert judgement.solved == Spread(pytest.approx(0.5), pytest.approx(1 / 6), 3)
+    assert call.success == spread(pytest.approx(2 / 3), pytest.approx(2 / 9), 3)
+    assert call.contribution == spread(pytest.approx(0.8), pytest.approx(0.08 / 3), 3)
+    assert judgement.solved == spread(pytest.approx(0.5), pytest.approx(1 / 6), 3)
     assert (answer.success, answer.contribution, answer.reason) == (None, None, None)
     assert call.reason == "Graded 4."
     assert judgement.solved_reason == "It is Unsure."
@@ -66,7 +89,7 @@ async def test_tokens_of_all_answers_are_counted_and_paid_for(way):
 
 async def test_without_prices_there_is_no_cost_and_uncounted_tokens_are_told(way):
     def uncounted(asked):
-        return completion(grades(1, 5)(asked), counted=False)
+        return completion(text(grades(1, 5), asked), counted=False)
 
     judgement, _ = await judged(way, item(), uncounted)
     assert (judgement.usage, judgement.cost) == (Usage(1, 1, 0, 0), None)
@@ -90,7 +113,7 @@ async def test_with_fewer_than_a_majority_of_votes_the_judge_abstains(way):
 
 async def test_a_majority_of_the_votes_is_enough(way):
     judgement, _ = await judged(way, item(), lambda asked: "", grades(1, 5, "Solved"), grades(1, 3, "Solved"), votes=3)
-    assert judgement.steps[0].contribution == Spread(pytest.approx(0.8), pytest.approx(0.04), 2)
+    assert judgement.steps[0].contribution == spread(pytest.approx(0.8), pytest.approx(0.04), 2)
     assert judgement.solved == Spread(1.0, 0.0, 2)
 
 
@@ -103,7 +126,7 @@ def misread(change):
     """A good answer with one change."""
 
     def model(asked):
-        answer = json.loads(grades(1, 5)(asked))
+        answer = json.loads(text(grades(1, 5), asked))
         change(answer, asked)
         return json.dumps(answer)
 
@@ -158,7 +181,7 @@ async def test_a_judge_that_credits_the_control_step_is_not_believed():
 
 async def test_the_order_in_which_the_judge_answers_does_not_matter():
     def backwards(asked):
-        answer = json.loads(grades(1, 5)(asked))
+        answer = json.loads(text(grades(1, 5), asked))
         return json.dumps(answer | {"steps": answer["steps"][::-1]})
 
     steps = [call_step(0), call_step(1, status="tool_error"), {"index": 2, "answer": "42"}]
@@ -168,7 +191,7 @@ async def test_the_order_in_which_the_judge_answers_does_not_matter():
 
 async def test_an_answer_that_was_cut_is_lost():
     def cut(asked):
-        return completion(grades(1, 5)(asked), finish_reason="length")
+        return completion(text(grades(1, 5), asked), finish_reason="length")
 
     judgement, _ = await judged(in_memory(), item(), cut, max_tokens=64)
     assert judgement.votes[0].misfits == ("the answer was cut at 64 tokens",)
@@ -289,8 +312,9 @@ async def test_an_endpoint_that_is_down_is_no_judgement():
 
 
 async def test_a_vote_without_an_end_ends_at_its_deadline():
-    async def never(request):
+    async def never(request: httpx.Request) -> httpx.Response:
         await asyncio.Event().wait()
+        raise AssertionError("nobody sets it")
 
     judge = Judge(config(vote_seconds=0.05), {}, httpx.MockTransport(never))
     with pytest.raises(JudgeUnavailable, match=r"no vote within 0\.05 s"):

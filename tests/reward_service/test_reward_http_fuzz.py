@@ -15,7 +15,7 @@ from tests.tool_sandbox.hostile_bytes import BODIES, ENCODING, HEADER, TYPE, spo
 from tool_sandbox.http.keys import ApiKeys, digest
 
 APP = build_app(RewardService(Recipe(RewardConfig(shaping=LinearShaping()))), ApiKeys.parse(f"anna:{digest('hush')}"))
-KEY = {"Authorization": b"Bearer hush"}
+KEY: dict[str, bytes | None] = {"Authorization": b"Bearer hush"}
 REFUSED = {400, 409, 413, 415, 422}
 GOOD = {"schema_version": 1, "reward_version": None, "trajectories": [trajectory(), trajectory("b")]}
 

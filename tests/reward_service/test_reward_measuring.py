@@ -110,6 +110,8 @@ async def test_a_lost_a_late_and_a_good_trajectory_each_get_their_own_result(bre
     named = [trajectory(name) for name in ("lost", "slow", "good")]
     request = ScoreRequest.model_validate({"options": {"deadline_ms": 50}, "trajectories": named})
     lost, late, good = (await service.score(request)).results
+    assert lost.error is not None
+    assert late.error is not None
     assert (lost.error.kind, lost.error.message) == ("infrastructure", "brevity: its model is gone")
     assert (late.error.kind, late.error.message) == ("infrastructure", "trajectory 'slow': not scored within 0.05 s")
     assert good.status == "ok"

@@ -37,6 +37,7 @@ def read(*messages: dict[str, Any], **more: Any) -> TrajectoryItem:
 def test_a_call_its_result_and_the_answer_are_two_steps():
     item = read(USER, calls(asked("c1"), content="Let me look."), result("c1"), said("42"))
     first, last = item.steps
+    assert first.call is not None
     assert (first.call.name, first.call.arguments) == ("price", {"item": "lamp"})
     assert (first.status, first.observation, first.tool_call_id) == (CallStatus.OK, "42", "c1")
     assert (last.index, last.answer) == (1, "42")
@@ -65,7 +66,7 @@ def test_empty_arguments_are_an_empty_object_and_parsed_ones_are_taken_as_they_a
     read_calls = [
         read(USER, calls(asked("c", arguments=given)), result("c"), said("?")).steps[0].call for given in ("", {"a": 1})
     ]
-    assert [call.arguments for call in read_calls] == [{}, {"a": 1}]
+    assert [call and call.arguments for call in read_calls] == [{}, {"a": 1}]
 
 
 def test_content_in_parts_is_joined_and_pictures_leave_their_kind():

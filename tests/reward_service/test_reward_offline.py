@@ -125,7 +125,9 @@ async def test_a_line_of_the_file_ends_where_json_lines_end(tmp_path):
     answer = "one\u2028two\x85three"
     row = trajectory("t-1", steps=[{"index": 0, "answer": answer}])
     source.write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
-    assert read_trajectories(source)[0].steps[0].answer == answer
+    (read,) = read_trajectories(source)
+    assert isinstance(read, TrajectoryItem)
+    assert read.steps[0].answer == answer
 
 
 async def test_a_file_of_somebody_else_is_not_cut(tmp_path):

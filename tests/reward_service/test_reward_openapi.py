@@ -59,7 +59,7 @@ def test_names_of_operations_are_stable_and_tell_their_route():
 
 
 @SCHEMA.parametrize()
-@hypothesis.settings(max_examples=30, deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
+@hypothesis.settings(max_examples=30, deadline=None, suppress_health_check=[*hypothesis.HealthCheck])
 def test_whatever_the_description_allows_is_answered_as_it_says(case, url):
     case.call_and_validate(base_url=url, headers={"Authorization": "Bearer hush"})
 

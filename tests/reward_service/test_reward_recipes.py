@@ -18,7 +18,9 @@ class Waiting(Recipe):
         super().__init__(RewardConfig())
         self._gate = gate
 
-    by_rules = False
+    @property
+    def by_rules(self) -> bool:
+        return False
 
     async def score(self, item):
         await self._gate.wait()

@@ -15,6 +15,7 @@ from reward_service.wire import (
     ScoreOptions,
     ScoreRequest,
     ScoreResponse,
+    TrajectoryItem,
 )
 from tests.reward_service.builders import call_step, item, trajectory
 
@@ -61,7 +62,7 @@ def test_a_trajectory_that_contradicts_itself_is_refused(steps, stop, message):
 
 @pytest.mark.parametrize("steps", [[], [ANSWER_STEP], [call_step(0) | {"status": None}], [call_step(0)]])
 def test_infrastructure_may_end_an_episode_anywhere(steps):
-    assert len(request(trajectory(steps=steps, stop="infrastructure")).trajectories[0].steps) == len(steps)
+    assert len(TrajectoryItem.model_validate(trajectory(steps=steps, stop="infrastructure")).steps) == len(steps)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,7 @@ def test_infrastructure_may_end_an_episode_anywhere(steps):
     ],
 )
 def test_in_a_dialogue_an_answer_may_be_any_step(steps, stop):
-    assert len(request(trajectory(steps=steps, stop=stop)).trajectories[0].steps) == len(steps)
+    assert len(TrajectoryItem.model_validate(trajectory(steps=steps, stop=stop)).steps) == len(steps)
 
 
 def test_the_toolsets_own_verdict_travels_and_may_be_left_out():

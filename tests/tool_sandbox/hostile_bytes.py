@@ -40,7 +40,7 @@ def spoilt(draw: st.DrawFn, good: Any) -> Any:
     """`good` with one of its values, at any depth, replaced, left out, or doubled under another name."""
     if not isinstance(good, dict | list) or not good or draw(st.integers(0, 5)) == 0:
         return draw(VALUES)
-    copy = dict(good) if isinstance(good, dict) else list(good)
+    copy: Any = dict(good) if isinstance(good, dict) else list(good)
     place: Any = draw(st.sampled_from(list(copy) if isinstance(copy, dict) else range(len(copy))))
     match draw(st.integers(0, 6)):
         case 0:

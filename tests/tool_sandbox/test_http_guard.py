@@ -6,6 +6,7 @@ import asyncio
 import logging
 import traceback
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
@@ -34,7 +35,12 @@ def clock() -> Clock:
 
 async def test_both_forms_of_a_key_open_the_same_door():
     async with client(shop(keys())) as http:
-        for form in ({"headers": {"Authorization": "Bearer hush"}}, {"auth": ("anna", "hush")}, {"auth": ("", "hush")}):
+        forms: tuple[dict[str, Any], ...] = (
+            {"headers": {"Authorization": "Bearer hush"}},
+            {"auth": ("anna", "hush")},
+            {"auth": ("", "hush")},
+        )
+        for form in forms:
             assert (await http.post("/score", json=ORDER, **form)).json() == {"key": "anna", "items": 3}
         # What becomes of the user info of a URL.
         response = await http.post("http://anna:hush@shop/score", json=ORDER)

@@ -154,13 +154,17 @@ def test_a_message_costs_a_request(tmp_path: Path) -> None:
     assert 0 < int(caught.value.response.headers["retry-after"]) <= 20
 
 
+def ask_until_closed(socket: ClientConnection) -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        ask(socket, "state")
+
+
 def test_a_connection_ends_when_its_key_is_removed(tmp_path: Path) -> None:
     with watched(tmp_path, "") as (address, file), connect(f"ws://anna:hush@{address}/ws", proxy=None) as socket:
         assert ask(socket, "state")["type"] == "error"
         file.write_text(f"bert:{digest('other')}")
         with pytest.raises(ConnectionClosed) as caught:
-            deadline = time.monotonic() + 20
-            while time.monotonic() < deadline:
-                ask(socket, "state")
+            ask_until_closed(socket)
     assert caught.value.rcvd is not None
     assert (caught.value.rcvd.code, caught.value.rcvd.reason[:15]) == (1008, "unknown API key")

@@ -343,8 +343,7 @@ def test_the_version_is_copied_whole(browser, url):
     browser.one("#copy-version").click()
     browser.until_text("#copied", "Copied")
     read = (
-        "const done = arguments[arguments.length - 1];"
-        "navigator.clipboard.readText().then(done, (e) => done(String(e)))"
+        "const done = arguments[arguments.length - 1];navigator.clipboard.readText().then(done, (e) => done(String(e)))"
     )
     assert browser.driver.execute_async_script(read) == service(RewardConfig()).reward_version
 

@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 import psycopg
 import pytest
+from psycopg import sql
 
 USER = "steptool"
 START_SECONDS = 60.0
@@ -47,7 +48,7 @@ class PostgresServer:
         """The name of a new, empty one."""
         name = f"store_{secrets.token_hex(8)}"
         with contextlib.closing(self.connect()) as connection:
-            connection.execute(f"CREATE DATABASE {name}")
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         return name
 
 
