@@ -181,7 +181,7 @@ def start_rewards(
         serve.run_many([target], wait_for_applications_running=False)
         _await_ready(endpoint, config)
     except Exception:
-        stop_rewards(endpoint)
+        _give_up(endpoint)
         raise
     return endpoint
 
@@ -202,6 +202,13 @@ def stop_rewards(endpoint: RewardEndpoint) -> None:
             raise TimeoutError(f"reward service {endpoint.url}: not gone after {_GONE_SECONDS:g} s; see `serve status`")
         time.sleep(_POLL_SECONDS)
     if endpoint.started_serve and not serve.status().applications:
+        serve.shutdown()
+
+
+def _give_up(endpoint: RewardEndpoint) -> None:
+    """Take a service down that did not come up: nobody waits for it, and Serve itself waits long for such replicas."""
+    serve.delete(endpoint.application, _blocking=False)
+    if endpoint.started_serve and not serve.status().applications.keys() - {endpoint.application}:
         serve.shutdown()
 
 
