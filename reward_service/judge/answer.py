@@ -20,8 +20,9 @@ from reward_service.judge.judgement import HIGHEST_CONTRIBUTION, FinalVerdict, O
 
 REASON_CHARACTERS = 300
 """Of one reason that is kept; the rest is cut."""
-_WRITTEN_REASON = r"^[A-Za-z0-9 ,.;:'()/%=+_-]{1,200}$"
-"""Bounds what a server that enforces the schema may write. Longer or other reasons are no misfit."""
+_WRITTEN_REASON = r"^[A-Za-z0-9 ,.;:'()/%=+_-]{1,100}$"
+"""Bounds what a server that enforces the schema may write; xgrammar, vLLM's own way to do so, does not compile a
+repetition of more than 128. Longer or other reasons are no misfit."""
 _THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
 _FENCE = re.compile(r"\A```(?:json)?\s*\n(.*?)\n?```\Z", re.DOTALL)
 _ID = {"type": "string", "pattern": r"^[a-z0-9-]{1,16}$"}
