@@ -16,7 +16,7 @@ def replicas(application: str) -> list[Any]:
     """Those that are alive. Serve names their actors after application, deployment and a number."""
     # Another Ray may run on this machine.
     address = ray.get_runtime_context().gcs_address
-    alive = list_actors(address, filters=[("state", "=", "ALIVE")], limit=_MOST_ACTORS)
+    alive: list[Any] = list_actors(address, filters=[("state", "=", "ALIVE")], limit=_MOST_ACTORS)
     return [one for one in alive if (one.name or "").startswith(f"SERVE_REPLICA::{application}#")]
 
 

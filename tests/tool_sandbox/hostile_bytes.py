@@ -47,7 +47,7 @@ def spoilt(draw: st.DrawFn, good: Any) -> Any:
             del copy[place]
         case 1 if isinstance(copy, dict):
             copy[draw(st.text())] = draw(VALUES)
-        case 1:
+        case 1 if isinstance(copy, list):
             copy.append(copy[place])
         case _:
             copy[place] = draw(spoilt(copy[place]))
