@@ -60,7 +60,7 @@ def test_the_longest_common_subsequence_is_that_of_the_definition():
 
 
 def test_a_result_contributed_where_enough_of_it_stands_in_the_answer():
-    # All 4 characters of "lamp" stand in order in the answer; of "0123456789" only 4 or 2 does, for 4 comes later there.
+    # All 4 characters of "lamp" stand in order in the answer; of "0123456789" only 4 or 2 does: 2 comes first there.
     assert covered("lamp", "the lamp costs 42") == 1.0
     assert covered("0123456789", "42") == pytest.approx(0.1)
     assert [contributed("lamp", "the lamp", 0.3), contributed("0123456789", "42", 0.3)] == [1.0, 0.0]
