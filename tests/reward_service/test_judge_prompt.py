@@ -7,6 +7,7 @@ import random
 import unicodedata
 
 import pytest
+import xgrammar
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -194,6 +195,13 @@ def test_the_schema_holds_no_id_that_a_server_could_write_by_itself():
     assert steps["items"]["properties"]["id"] == {"type": "string", "pattern": "^[a-z0-9-]{1,16}$"}
     assert schema["required"] == ["steps", "final"]
     assert answer_schema(1, final=False)["required"] == ["steps"]
+
+
+def test_vllms_own_grammar_compiler_takes_the_schema():
+    """xgrammar ends with an error of its own, and vLLM with status 500, at a repetition of more than 128."""
+    letters = [chr(code) for code in range(32, 127)]
+    compiler = xgrammar.GrammarCompiler(xgrammar.TokenizerInfo(letters), max_threads=1)
+    assert compiler.compile_json_schema(json.dumps(answer_schema(2, final=True))) is not None
 
 
 @pytest.mark.parametrize(
