@@ -11,16 +11,18 @@ import asyncio
 import math
 import statistics
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.scoring import ScoredTrajectory, to_wire
+from actors.scoring import ScoredTrajectory, score
 from actors.storage import read_trajectories
 from actors.trajectory import Trajectory
 from cluster.config import RunConfig
 from cluster.errors import BadConfiguration
 from cluster.presets import load_config
+from cluster.reward_assembly import opened_service
 from cluster.reward_file import read_rewards
 from cluster.run_directory import RunDirectory
 from learner.config import CreditConfig, StepGaeConfig, ValueHeadConfig
@@ -28,7 +30,7 @@ from learner.credit import CreditedTrajectory
 from learner.estimator import CreditAssigner
 from reward_service.config import RewardConfig
 from reward_service.errors import UnscorableTrajectory
-from reward_service.scoring import Recipe
+from reward_service.service import RewardService
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,15 @@ def rescore(run: Path, reward_file: Path) -> Iterator[tuple[int, int, Rescored]]
     files = sorted(directory.trajectories.glob("*.parquet"))
     if not files:
         raise BadConfiguration(f"run {run}: no trajectories in {directory.trajectories}; nothing to score again")
-    before, after = _Scoring(config.rewards, config.credit), _Scoring(read_rewards(reward_file), config.credit)
+    with (
+        asyncio.Runner() as loop,
+        _opened(loop, config.rewards) as before,
+        _opened(loop, read_rewards(reward_file)) as after,
+    ):
+        yield from _gone_through(files, _Scoring(loop, before, config.credit), _Scoring(loop, after, config.credit))
+
+
+def _gone_through(files: Sequence[Path], before: _Scoring, after: _Scoring) -> Iterator[tuple[int, int, Rescored]]:
     found: list[Difference] = []
     gap = 0.0
     for done, path in enumerate(files, start=1):
@@ -88,19 +98,29 @@ def rescore(run: Path, reward_file: Path) -> Iterator[tuple[int, int, Rescored]]
 class _Scoring:
     """One reward configuration with an estimator of its own; batches come in the order of the run."""
 
-    def __init__(self, rewards: RewardConfig, credit: CreditConfig) -> None:
-        self._recipe = Recipe(rewards)
-        self.version = self._recipe.version
+    def __init__(self, loop: asyncio.Runner, service: RewardService, credit: CreditConfig) -> None:
+        self._loop = loop
+        self._service = service
+        self.version = service.reward_version
         self._assigner = CreditAssigner(credit, _no_value_head)
 
     def credit(self, trajectories: Sequence[Trajectory]) -> list[CreditedTrajectory]:
-        return self._assigner.assign(asyncio.run(self._score(trajectories)))
-
-    async def _score(self, trajectories: Sequence[Trajectory]) -> list[ScoredTrajectory]:
         try:
-            return [ScoredTrajectory(one, await self._recipe.score(to_wire(one))) for one in trajectories]
+            scored = self._loop.run(score(self._service, trajectories))
         except UnscorableTrajectory as error:
             raise BadConfiguration(f"rewards {self.version[:12]}: {error}") from error
+        return self._assigner.assign(scored)
+
+
+@contextmanager
+def _opened(loop: asyncio.Runner, rewards: RewardConfig) -> Iterator[RewardService]:
+    """The service of `rewards` in this process, judge and step model included, in the event loop of `loop`."""
+    opening = opened_service(rewards)
+    service = loop.run(opening.__aenter__()).service
+    try:
+        yield service
+    finally:
+        loop.run(opening.__aexit__(None, None, None))
 
 
 def policy_loss(credited: Sequence[CreditedTrajectory]) -> float:

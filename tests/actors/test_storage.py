@@ -46,7 +46,7 @@ def test_nothing_that_trained_is_lost(tmp_path: Path) -> None:
         "task_facts": json.dumps(
             {
                 "toolset": "ledger",
-                "tools": ["price"],
+                "tools": [],
                 "split": "train",
                 "ground_truth": {"answer": "7", "state_hash": None, "minimum_calls": 1},
                 "payload": {},
