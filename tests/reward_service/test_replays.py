@@ -191,12 +191,13 @@ def test_every_session_is_closed(method, watched):
     assert sorted(map(id, watched.opened)) == sorted(map(id, watched.closed))
 
 
-def test_the_task_is_part_of_the_content_only_where_it_opens_a_world():
-    def digest(toolset: str | None, task_id: str) -> str:
-        return content_digest(TrajectoryItem.model_validate(in_world(toolset, "t-1", task_id)))
+@pytest.mark.parametrize("toolset", [None, "ledger"])
+def test_the_task_is_part_of_the_content_and_the_trajectorys_name_is_not(toolset):
+    def digest(name: str, task_id: str) -> str:
+        return content_digest(TrajectoryItem.model_validate(in_world(toolset, name, task_id)))
 
-    assert digest(None, "a") == digest(None, "b")
-    assert digest("ledger", "a") != digest("ledger", "b")
+    assert digest("t-1", "a") == digest("t-2", "a")
+    assert digest("t-1", "a") != digest("t-1", "b")
 
 
 async def test_equal_trajectories_of_two_tasks_are_told_apart_by_the_store():
