@@ -18,11 +18,12 @@ from reward_service.batch_wire import MAX_BATCH_BYTES
 from reward_service.compat.routes import Score, compat_router
 from reward_service.idempotent import Answer, Answers, KeyHeader
 from reward_service.measured import measured
+from reward_service.model_card import ModelList
 from reward_service.page.routes import page_router
 from reward_service.service import RewardService
 from reward_service.stats import Stats
 from reward_service.store.opening import Store
-from reward_service.wire import MAX_BODY_BYTES, FailedItem, ModelList, ScoreRequest, ScoreResponse
+from reward_service.wire import MAX_BODY_BYTES, FailedItem, ScoreRequest, ScoreResponse
 from tool_sandbox.http.door import Door
 from tool_sandbox.http.guard import charge, guarded_by
 from tool_sandbox.http.keys import ApiKeys, Scope

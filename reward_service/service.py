@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from reward_service.config import SCORE_SECONDS
 from reward_service.errors import RequestRefused, RewardVersionMismatch, ScorerUnavailable, UnscorableTrajectory
 from reward_service.finding import ComputedRewards, FindsRewards, Found, Scorer
+from reward_service.model_card import ModelCard
 from reward_service.rewards import Component, StepReward, TrajectoryReward
 from reward_service.wire import (
     ComponentItem,
@@ -14,7 +15,6 @@ from reward_service.wire import (
     FailedItem,
     ItemError,
     ItemResult,
-    ModelCard,
     ScoredItem,
     ScoreOptions,
     ScoreRequest,

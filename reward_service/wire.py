@@ -371,32 +371,3 @@ def _first_reason(error: ValueError) -> str:
         found = error.errors(include_url=False)[0]
         return f"{'/'.join(map(str, found['loc']))}: {found['msg']}".removeprefix(": ")
     return str(error)
-
-
-class Limits(Message):
-    """How much one request may carry."""
-
-    trajectories: int = MAX_TRAJECTORIES
-    steps: int = MAX_STEPS
-    characters: int = MAX_CHARACTERS
-    body_bytes: int = MAX_BODY_BYTES
-
-
-class ModelCard(Message):
-    """The scorer behind the service."""
-
-    id: str
-    schema_version: int = SCHEMA_VERSION
-    reward_version: str
-    shaping: dict[str, JsonValue]
-    measured_by: dict[str, JsonValue]
-    """How each signal is measured."""
-    signals: dict[str, tuple[float, float]]
-    """Range of each raw signal."""
-    limits: Limits = Limits()
-
-
-class ModelList(Message):
-    """All scorers of the service."""
-
-    data: tuple[ModelCard, ...]

@@ -14,11 +14,11 @@ from reward_service.errors import (
     RewardUnauthorized,
     RewardVersionMismatch,
 )
+from reward_service.model_card import ModelList
 from reward_service.wire import (
     VERSION_MISMATCH,
     AnyTrajectory,
     ItemResult,
-    ModelList,
     ScoredItem,
     ScoreRequest,
     ScoreResponse,

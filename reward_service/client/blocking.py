@@ -15,7 +15,8 @@ from reward_service.client.breaker import CircuitBreaker
 from reward_service.client.exchange import Exchange, Flow, Send
 from reward_service.client.outgoing import conversation_request
 from reward_service.client.retries import Reply
-from reward_service.wire import ItemResult, ModelList, ScoreRequest, ScoreResponse
+from reward_service.model_card import ModelList
+from reward_service.wire import ItemResult, ScoreRequest, ScoreResponse
 
 _Result = TypeVar("_Result")
 _BODY_HEADERS = frozenset({"content-encoding", "content-length", "transfer-encoding"})

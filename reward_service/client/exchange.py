@@ -26,7 +26,8 @@ from reward_service.errors import (
     RewardUnavailable,
     RewardVersionMismatch,
 )
-from reward_service.wire import ItemResult, ModelList, ScoreRequest, ScoreResponse
+from reward_service.model_card import ModelList
+from reward_service.wire import ItemResult, ScoreRequest, ScoreResponse
 
 _Result = TypeVar("_Result")
 

@@ -127,9 +127,9 @@ def test_rewards_that_need_a_distance_refuse_tasks_without_one(shaping: str, acc
 
 
 MIXED = """
-{"id": "one", "prompt": "Sell.", "toolset": "shop:TOOLS", "split": "train", "calls": [{"name": "sell"}]}
-{"id": "two", "prompt": "Sold?", "toolset": "shop:TOOLS", "split": "train", "answer": "yes"}
-{"id": "three", "prompt": "Sold?", "toolset": "shop:TOOLS", "split": "val", "answer": "yes"}
+{"id": "one", "prompt": "Sell.", "toolset": "mixed_shop:TOOLS", "split": "train", "calls": [{"name": "sell"}]}
+{"id": "two", "prompt": "Sold?", "toolset": "mixed_shop:TOOLS", "split": "train", "answer": "yes"}
+{"id": "three", "prompt": "Sold?", "toolset": "mixed_shop:TOOLS", "split": "val", "answer": "yes"}
 """
 SHOP = """
 from tool_sandbox.functions import tool
@@ -144,7 +144,7 @@ TOOLS = [sell]
 
 
 def test_a_file_in_which_some_tasks_have_no_distance_is_refused_before_the_run_and_names_one(tmp_path) -> None:
-    (tmp_path / "shop.py").write_text(SHOP)
+    (tmp_path / "mixed_shop.py").write_text(SHOP)
     (tmp_path / "tasks.jsonl").write_text(MIXED.lstrip())
     config = small_config(f"task.suite=jsonl:{tmp_path / 'tasks.jsonl'}", "task.levels=[all]", "evaluation.split=val")
     with pytest.raises(BadConfiguration, match=r"task '[^']*two[^']*' of level 'all' has no exact distance"):
