@@ -1,7 +1,7 @@
 # Every target that runs something sets up first; a finished set-up costs under a second.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup train test check fmt bench lock clean
+.PHONY: help setup train test check fmt bench openapi lock clean
 
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -18,7 +18,8 @@ setup: ## Install everything into this directory (incremental; STEPTOOL_PYTHON=.
 train: setup ## Train SmolLM2-135M to use tools on this machine (ARGS="--set seed=1" adds settings)
 	@$(BIN)/steptool train --preset quickstart $(ARGS)
 
-test: setup ## Run the whole test suite (ARGS="tests/learner -k credit" narrows it)
+test: ## Set up, PostgreSQL and Chromium too, and run the test suite (ARGS="tests/learner -k credit" narrows it)
+	@scripts/setup tests
 	@$(BIN)/pytest $(ARGS)
 
 check: setup ## Lint, formatting, types and the import contract of the five floors
@@ -33,6 +34,9 @@ fmt: setup ## Format the code and apply safe lint fixes
 
 bench: setup ## Measure the training loop by phase; the last line is one JSON object
 	@$(BIN)/steptool bench loop $(ARGS)
+
+openapi: setup ## Write the description of the reward service's API into docs/api/rewards.json
+	@$(BIN)/python -m reward_service.openapi docs/api/rewards.json
 
 lock: setup ## Resolve the dependencies again into requirements/cpu.lock
 	@scripts/lock $(ARGS)

@@ -30,6 +30,7 @@ from reward_service.wire import (
     TaskItem,
     TrajectoryItem,
 )
+from tool_sandbox.registry import JSONL_PREFIX
 from tool_sandbox.tasks import Task
 from tool_sandbox.tools import ToolCall
 
@@ -91,7 +92,9 @@ def to_wire(trajectory: Trajectory) -> TrajectoryItem:
 def _task(task: Task) -> TaskItem:
     truth = task.ground_truth
     target = GroundTruthItem(answer=truth.answer, state_hash=truth.state_hash, minimum_calls=truth.minimum_calls)
-    return TaskItem(id=task.id, level=task.level, ground_truth=target)
+    # A file of tasks is no installed toolset: whoever scores may not have it, and its path is nobody's business.
+    toolset = None if task.toolset.startswith(JSONL_PREFIX) else task.toolset
+    return TaskItem(id=task.id, level=task.level, ground_truth=target, toolset=toolset)
 
 
 def _step(index: int, step: Step) -> StepItem:

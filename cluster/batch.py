@@ -22,11 +22,14 @@ from cluster.errors import BadConfiguration
 from learner.packing import Demonstration
 from tool_sandbox.demonstrations import demonstrate
 from tool_sandbox.errors import NoDemonstration
-from tool_sandbox.registry import load_toolset
+from tool_sandbox.registry import load_toolset, toolset_names
+from tool_sandbox.session import FindsTasks
 from tool_sandbox.tasks import Task
 
 _SEED_STRIDE = 1_000_000
 """Training tasks of two seeds do not overlap until a run has seen this many of one level."""
+_CHECKED_PER_LEVEL = 32
+"""Tasks of each level that are looked at before a run; a file of tasks may know the distance of only some."""
 _DEMONSTRATIONS_FROM = 500_000
 """Demonstrations come from task indices that training does not reach."""
 
@@ -72,15 +75,33 @@ def check_distances(config: RunConfig) -> None:
     Raises:
         BadConfiguration: the shaping weighs Contribution, and nobody knows how far these tasks are from solved.
     """
-    if not config.rewards.shaping.needs_distance:
+    if not config.rewards.needs_distance:
         return
-    for position, level in enumerate(config.task.levels):
-        if _task(config.task, 0, position).ground_truth.minimum_calls is None:
+    for position in range(len(config.task.levels) * _CHECKED_PER_LEVEL):
+        task = _task(config.task, 0, position)
+        if task.ground_truth.minimum_calls is None:
             raise BadConfiguration(
-                f"task.suite={config.task.suite!r}: tasks of level {level!r} have no exact distance to their solution, "
-                f"and rewards.shaping ({config.rewards.shaping.kind!r}) needs one for Contribution; set "
+                f"task.suite={config.task.suite!r}: task {task.id!r} of level {task.level!r} has no exact distance to "
+                f"its solution, and rewards.shaping ({config.rewards.shaping.kind!r}) needs one for Contribution; set "
                 "rewards.shaping.kind=linear rewards.shaping.contribution=0, or rewards.shaping.kind=outcome_only"
             )
+
+
+def check_replays(config: RunConfig) -> None:
+    """Find out before anything starts whether the reward service can open the tasks again, where it has to.
+
+    Raises:
+        BadConfiguration: contribution is measured by replays, and these tasks are found by no id.
+    """
+    suite, contribution = config.task.suite, config.rewards.signals.contribution
+    if not config.rewards.signals.replays:
+        return
+    if suite not in toolset_names() or not isinstance(load_toolset(suite), FindsTasks):
+        raise BadConfiguration(
+            f"task.suite={suite!r}: rewards.signals.contribution.kind={contribution.kind!r} opens tasks again by their "
+            "ids, and this is no installed toolset with `find_task`; give it an entry point (docs/toolsets.md), or set "
+            "rewards.signals.contribution.kind=distance"
+        )
 
 
 def warm_start_demonstrations(config: RunConfig, at_most: int | None = None) -> list[Demonstration]:

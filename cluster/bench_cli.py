@@ -40,3 +40,51 @@ def bench_sandbox(
 
     with exit_codes():
         typer.echo(json.dumps(bench_sandbox(sessions, soak_calls)))
+
+
+@bench.command("rewards")
+def bench_rewards(
+    overload_seconds: Annotated[
+        float, typer.Option(help="How long to offer the service five times what it can do.", min=1)
+    ] = 60.0,
+    items: Annotated[
+        int,
+        typer.Option(help="Trajectories for the judge, 30 % of them twice; two replicas are killed meanwhile.", min=10),
+    ] = 10_000,
+) -> None:
+    """The reward service on Ray Serve: speed, overload, lost replicas, and votes that are cast once. Ten minutes or so.
+
+    Speed is told as a ratio to a bare echo of the same body ([bold]throughput_ratio[/]), and as [bold]p99_ms[/] at
+    80 % load. Overload and a killed replica must lose no accepted request: [bold]overload_5xx[/],
+    [bold]overload_lost[/] and [bold]kill_lost[/] are 0 in a good run; what was refused got 429.
+
+    [bold]duplicate_judge_calls[/] are those beyond one for each vote of each different trajectory.
+    [bold]judge_calls_cut_off[/] tells how many calls had no asker any more when they were answered, since its replica
+    was killed: they had to be made again.
+    """
+    from cluster.bench_rewards import bench_rewards
+
+    with exit_codes():
+        typer.echo(json.dumps(bench_rewards(overload_seconds, items)))
+
+
+@bench.command("injections")
+def bench_injections(
+    model: Annotated[
+        str, typer.Option(help="Directory of a chat model in Hugging Face format.")
+    ] = ".models/smollm2-135m",
+    limit: Annotated[
+        int | None, typer.Option(help="So many injections, spread over the corpus; default: all.", min=1)
+    ] = None,
+    votes: Annotated[int, typer.Option(help="Votes of the judge on each trajectory.", min=1, max=31)] = 3,
+) -> None:
+    """How much hostile tool results raise the grades of a real model, without the judge's defences and with them.
+
+    The model is served by vLLM on loopback. The corpus is judged three times: without defences, with those that ask
+    nothing of the model (texts quoted, suspicious ones withheld, grades capped), and with all of them, under which a
+    weak model loses its votes and abstains.
+    """
+    from cluster.bench_injections import bench_injections
+
+    with exit_codes():
+        typer.echo(json.dumps(bench_injections(model, limit, votes)))

@@ -16,6 +16,7 @@ from cluster.audit_cli import audit
 from cluster.bench_cli import bench
 from cluster.environment import apply_process_defaults
 from cluster.exit_codes import exit_codes
+from cluster.rewards_cli import rescore, score, serve_rewards
 from cluster.sandbox_cli import sandbox
 from cluster.serve_tools_cli import serve_tools
 from cluster.tasks_cli import tasks
@@ -37,6 +38,9 @@ app.add_typer(tasks)
 app.add_typer(bench)
 app.add_typer(sandbox)
 app.command("serve-tools")(serve_tools)
+app.command("serve-rewards")(serve_rewards)
+app.command("score")(score)
+app.command("rescore")(rescore)
 
 Preset = Annotated[str, typer.Option(help="Name of a preset in deploy/presets, or path of a YAML file.")]
 Overrides = Annotated[

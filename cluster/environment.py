@@ -35,6 +35,8 @@ def process_defaults() -> dict[str, str]:
         "GOMP_SPINCOUNT": "20000",
         "KMP_BLOCKTIME": "0",
         "OMP_WAIT_POLICY": "PASSIVE",
+        # Serve's own refusals, as of a full queue, would be plain text.
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "reward_service.serve_proxy:problem_documents",
         # Learner, engine and Serve start together; five seconds are little for a proxy that shares two cores with them.
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
         "RAY_USAGE_STATS_ENABLED": "0",

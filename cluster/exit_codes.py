@@ -18,9 +18,10 @@ from actors.errors import BadInput, EngineFailure, RolloutsLost
 from cluster.errors import BadConfiguration, NotEnoughResources, RunError, Stopped
 from cluster.models import ModelError
 from learner.errors import LearnerLost
-from reward_service.errors import ServiceNotStarted
+from reward_service.errors import ServiceNotStarted, StepModelUnusable
 from tool_sandbox.errors import (
     AuditFailed,
+    InvalidKeys,
     InvalidTool,
     InvalidToolset,
     IsolationUnavailable,
@@ -28,7 +29,16 @@ from tool_sandbox.errors import (
     UnknownToolset,
 )
 
-_BAD_INPUT = (BadInput, UnknownToolset, InvalidToolset, InvalidTool, NoSuchTask, ModelError)
+_BAD_INPUT = (
+    BadInput,
+    UnknownToolset,
+    InvalidToolset,
+    InvalidTool,
+    InvalidKeys,
+    NoSuchTask,
+    ModelError,
+    StepModelUnusable,
+)
 _LOST = (LearnerLost, RolloutsLost, EngineFailure)
 """A part of the run died: it goes on from its newest checkpoint when it is started again."""
 _SHORT = (ServiceNotStarted, IsolationUnavailable, AuditFailed)

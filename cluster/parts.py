@@ -112,8 +112,15 @@ def _shut_down(learner: Future[LearnerGroup]) -> None:
 
 
 def _keys() -> tuple[ApiKeys, str]:
-    """A fresh key for the trainer, beside those that the environment names for other callers."""
+    """A fresh key for the trainer, beside those that the environment names for other callers.
+
+    Raises:
+        InvalidKeys: theirs cannot be used, or one of them is named as the trainer's is.
+    """
     issued, secret = ApiKeys.issue("trainer")
     named = {KEYS_VARIABLE, KEYS_FILE_VARIABLE} & os.environ.keys()
-    others = ApiKeys.load(os.environ, KEYS_VARIABLE).digests if named else {}
-    return ApiKeys({**others, **issued.digests}), secret
+    others = ApiKeys.load(os.environ, KEYS_VARIABLE) if named else ApiKeys.nobody_asked()
+    keys = issued.joined(others)
+    # What is wrong with their file is said now, and not by a replica that does not start.
+    keys.resolved()
+    return keys, secret

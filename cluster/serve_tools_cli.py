@@ -55,7 +55,7 @@ def serve_tools(
     """Serve tools to other trainers: SandboxFusion's /run_code and OpenEnv's reset, step and state.
 
     Keys come from [bold]STEPTOOL_SANDBOX_KEYS[/] or from the file that [bold]STEPTOOL_SANDBOX_KEYS_FILE[/] names:
-    one name:sha256-of-the-key a line. Without keys, only this machine is let in.
+    one name:sha256-of-the-key a line. The file may change meanwhile. Without keys, only this machine is let in.
     """
     with exit_codes():
         _serve(_settings(config), host, port, actors, namespace)
@@ -73,7 +73,7 @@ def _serve(config: ServeToolsConfig, host: str, port: int, actors: int, namespac
     with listener, _client(config.pool, actors, namespace) as client, _programs(config.programs) as programs:
         address = f"http://{host}:{listener.getsockname()[1]}"
         behind = f"programs behind {programs.level.value}"
-        typer.echo(f"serving tools at {address} with {len(keys.digests)} keys, {behind}; stop with Ctrl-C")
+        typer.echo(f"serving tools at {address} with {len(keys.resolved().entries)} keys, {behind}; stop with Ctrl-C")
         serve(build_app(config.http, client, keys, programs), config.http, listener)
 
 

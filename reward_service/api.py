@@ -1,26 +1,60 @@
 """The HTTP API of the reward service, as a FastAPI application that any ASGI server can run.
 
-Consumes a `RewardService` and the keys; produces `POST /v1/score`, `GET /v1/models`, `GET /healthz`, `GET /readyz`.
-Everything below `/v1` wants a key, if there are any.
+Consumes a `RewardService`, the keys and a store; produces `POST /v1/score`, `GET /v1/models`, `GET /healthz`,
+`GET /readyz`, the routes of batches (`batch_routes`) and of other protocols (`compat.routes`), and the page for people
+with its numbers (`page.routes`).
+Everything that scores wants a key with the scope `score` (batches: `batches`), if there are any keys; what only reads,
+the scope `read`.
 """
 
 from __future__ import annotations
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.routing import APIRoute
 
-from reward_service import problems
+from reward_service import openapi, problems
+from reward_service.batch_routes import batch_router
+from reward_service.batch_wire import MAX_BATCH_BYTES
+from reward_service.compat.routes import Score, compat_router
+from reward_service.idempotent import Answer, Answers, KeyHeader
+from reward_service.measured import measured
+from reward_service.model_card import ModelList
+from reward_service.page.routes import page_router
 from reward_service.service import RewardService
-from reward_service.wire import MAX_BODY_BYTES, ModelList, ScoreRequest, ScoreResponse
-from tool_sandbox.http.guard import guarded_by
-from tool_sandbox.http.keys import ApiKeys
+from reward_service.stats import Stats
+from reward_service.store.opening import Store
+from reward_service.wire import MAX_BODY_BYTES, FailedItem, ScoreRequest, ScoreResponse
+from tool_sandbox.http.door import Door
+from tool_sandbox.http.guard import charge, guarded_by
+from tool_sandbox.http.keys import ApiKeys, Scope
 
 
-def build_app(service: RewardService, keys: ApiKeys) -> FastAPI:
-    """The application; `keys` without an entry lets every caller in."""
-    # The interactive pages load scripts from the public internet; the schema itself stays at /openapi.json.
-    app = FastAPI(title="StepTool rewards", version="1", docs_url=None, redoc_url=None)
+def build_app(
+    service: RewardService, keys: ApiKeys, *, store: Store | None = None, stats: Stats | None = None
+) -> FastAPI:
+    """The application; `keys` without an entry lets every caller in.
+
+    `store` keeps batches, and answers to requests that are sent again; None keeps nothing. `stats` may be shared with
+    whoever scores beside the requests.
+
+    Raises:
+        InvalidKeys: the file of `keys` cannot be used.
+    """
+    # The interactive pages load scripts from the public internet; the schema itself stays at /openapi.json. A redirect
+    # would lead to wherever the Host header says.
+    app = FastAPI(title="StepTool rewards", version="1", docs_url=None, redoc_url=None, redirect_slashes=False)
     problems.install(app)
-    app.include_router(_guarded_router(service, keys))
+    openapi.describe(app)
+    door = Door(keys)
+    stats = stats or Stats()
+    answers = Answers(store.idempotency if store else None)
+    scoring = measured(_guarded(door, Scope.SCORE), stats)
+    score = _charged(service, stats)
+    app.include_router(_score_router(score, answers, scoring))
+    app.include_router(batch_router(service, store, answers, _batches(door)))
+    app.include_router(_models_router(service, _guarded(door, Scope.READ)))
+    app.include_router(compat_router(score, scoring))
+    app.include_router(page_router(stats, _guarded(door, Scope.READ)))
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -29,21 +63,55 @@ def build_app(service: RewardService, keys: ApiKeys) -> FastAPI:
     @app.get("/readyz")
     async def readyz() -> dict[str, str]:
         await service.check()
+        if store is not None:
+            await store.check()
         return {"status": "ready", "reward_version": service.reward_version}
 
     return app
 
 
-def _guarded_router(service: RewardService, keys: ApiKeys) -> APIRouter:
-    guarded = guarded_by(keys, MAX_BODY_BYTES, "send fewer trajectories in one request")
-    router = APIRouter(prefix="/v1", route_class=guarded)
+def _charged(service: RewardService, stats: Stats) -> Score:
+    async def score(http: Request, request: ScoreRequest) -> ScoreResponse:
+        charge(http, len(request.trajectories))
+        response = await service.score(request)
+        stats.scored(response.results)
+        return response
 
-    @router.post("/score")
-    async def score(request: ScoreRequest) -> ScoreResponse:
-        return await service.score(request)
+    return score
+
+
+def _score_router(charged: Score, answers: Answers, route: type[APIRoute]) -> APIRouter:
+    router = APIRouter(prefix="/v1", route_class=route)
+
+    @router.post("/score", response_model=ScoreResponse)
+    async def score(http: Request, request: ScoreRequest, idempotency_key: KeyHeader = None) -> Response:
+        async def work() -> Answer:
+            response = await charged(http, request)
+            return Answer(response.model_dump_json().encode(), lasting=not _may_fare_better(response))
+
+        return await answers.answer(http, idempotency_key, work)
+
+    return router
+
+
+def _may_fare_better(response: ScoreResponse) -> bool:
+    """Whether the same request may get more later: a scorer was lost."""
+    return any(isinstance(one, FailedItem) and one.error.kind == "infrastructure" for one in response.results)
+
+
+def _models_router(service: RewardService, route: type[APIRoute]) -> APIRouter:
+    router = APIRouter(prefix="/v1", route_class=route)
 
     @router.get("/models")
     async def models() -> ModelList:
         return ModelList(data=(service.card(),))
 
     return router
+
+
+def _guarded(door: Door, needs: Scope) -> type[APIRoute]:
+    return guarded_by(door, needs, MAX_BODY_BYTES, "send fewer trajectories in one request, or a batch")
+
+
+def _batches(door: Door) -> type[APIRoute]:
+    return guarded_by(door, Scope.BATCHES, MAX_BATCH_BYTES, "send several batches")

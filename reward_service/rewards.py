@@ -1,9 +1,24 @@
-"""What a scored step is. Owns `StepReward` and `TrajectoryReward`; plain values without pydantic, HTTP or Ray."""
+"""What a scored step is: its reward, what it is made of, and the signals behind it. Plain values without pydantic."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """One part of a step's reward."""
+
+    name: str
+    raw: float
+    """As measured."""
+    weight: float
+
+    @property
+    def value(self) -> float:
+        """What it adds to the reward."""
+        return self.weight * self.raw
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +29,10 @@ class StepReward:
     """None means abstained: the step has no credit. It is not a reward of zero."""
     signals: Mapping[str, float | None]
     """Raw signals by name (`success`, `contribution`, `solved`), before weighting; None where a signal abstained."""
+    components: tuple[Component, ...] = ()
+    """What `value` is the sum of, where the scorer is near enough to know."""
+    why: str | None = None
+    """In words, where a scorer gave any."""
 
     @property
     def abstained(self) -> bool:

@@ -1,33 +1,107 @@
-"""Score one trajectory. Pure: the service and the tests call the same function."""
+"""Score one trajectory: measure its signals, shape them, add up. Owns `Recipe`: all that decides the numbers."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
-from reward_service.config import Shaping
+from pydantic import JsonValue
+
+from reward_service.config import RewardConfig, Shaping
 from reward_service.errors import UnscorableTrajectory
-from reward_service.rewards import StepReward, TrajectoryReward
-from reward_service.shaping import MissingSignal, reward_version, step_rewards
-from reward_service.signals import Episode, measure, solved
+from reward_service.measuring import JudgeOfSteps, Measurer, ModelOfSteps
+from reward_service.rewards import Component, StepReward, TrajectoryReward
+from reward_service.shaping import MissingSignal, recipe_version, step_components
+from reward_service.signals import Episode, Signals
 from reward_service.wire import TrajectoryItem
 from tool_sandbox.tasks import StopReason
 
 
-def score(item: TrajectoryItem, shaping: Shaping) -> TrajectoryReward:
-    """One reward for each step of `item`, in order.
+@dataclass(frozen=True, slots=True)
+class Description:
+    """A recipe, told."""
 
-    Raises:
-        UnscorableTrajectory: the shaping needs a signal that the trajectory cannot give.
-    """
+    shaping: dict[str, JsonValue]
+    measured_by: dict[str, JsonValue]
+    ranges: dict[str, tuple[float, float]]
+    """Smallest and largest value of each signal."""
+
+
+class Recipe:
+    """How one configuration turns a trajectory into rewards."""
+
+    def __init__(
+        self, config: RewardConfig, judge: JudgeOfSteps | None = None, step_model: ModelOfSteps | None = None
+    ) -> None:
+        """Load what the configuration names; `judge` and `step_model` are asked where it wants them.
+
+        Raises:
+            SignalNotFound: a signal of somebody else is not installed.
+            StepModelUnusable: the step model lacks an output that a signal wants.
+        """
+        self._shaping: Shaping = config.shaping
+        self._measurer = Measurer(config, judge, step_model)
+
+    @property
+    def version(self) -> str:
+        """The reward version: equal for equal numbers, whatever process asks.
+
+        Raises:
+            StepModelUnusable: no step model is connected, and its files are not here either.
+        """
+        return self._version
+
+    @cached_property
+    def _version(self) -> str:
+        about = self.description
+        return recipe_version({"shaping": about.shaping, **about.measured_by})
+
+    @property
+    def by_rules(self) -> bool:
+        return self._measurer.by_rules
+
+    @property
+    def description(self) -> Description:
+        shaping = self._shaping.model_dump(mode="json")
+        return Description(shaping, self._measurer.fingerprint, self._measurer.ranges)
+
+    async def score(self, item: TrajectoryItem) -> TrajectoryReward:
+        """One reward for each step of `item`, in order.
+
+        Raises:
+            UnscorableTrajectory: the shaping needs a signal that the trajectory cannot give.
+            ScorerUnavailable: a signal lost what it depends on.
+        """
+        episode = _episode(item)
+        if self._measurer.by_rules:
+            return self._shaped(item, episode, self._measurer.measured(item, episode), [None] * len(item.steps))
+        return self._shaped(item, episode, *await self._measurer.measure(item, episode))
+
+    def _shaped(
+        self, item: TrajectoryItem, episode: Episode, signals: Sequence[Signals], why: Sequence[str | None]
+    ) -> TrajectoryReward:
+        try:
+            parts = step_components(episode, signals, self._shaping)
+        except MissingSignal as error:
+            raise UnscorableTrajectory(item.id, str(error)) from error
+        steps = (_step(*one) for one in zip(parts, signals, why, strict=True))
+        # An episode that ended before its first step has no signals, and all the same an outcome.
+        outcome = signals[-1].solved if signals else self._measurer.outcome(episode)
+        return TrajectoryReward(item.id, tuple(steps), outcome, self.version)
+
+
+def _step(parts: tuple[Component, ...] | None, signals: Signals, why: str | None) -> StepReward:
+    if parts is None:
+        return StepReward(None, signals.by_name(), why=why)
+    return StepReward(sum((part.value for part in parts), 0.0), signals.by_name(), parts, why)
+
+
+def _episode(item: TrajectoryItem) -> Episode:
     episode = item.episode()
     if _state_is_missing(episode):
         raise UnscorableTrajectory(item.id, "the target is a state, but final_state_hash is null; send the hash")
-    try:
-        rewards = step_rewards(episode, shaping)
-    except MissingSignal as error:
-        raise UnscorableTrajectory(item.id, str(error)) from error
-    steps = (StepReward(value, asdict(signals)) for value, signals in zip(rewards, measure(episode), strict=True))
-    return TrajectoryReward(item.id, tuple(steps), solved(episode), reward_version(shaping))
+    return episode
 
 
 def _state_is_missing(episode: Episode) -> bool:

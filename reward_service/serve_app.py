@@ -1,7 +1,8 @@
-"""The reward service on Ray Serve: one HTTP application, any number of replicas, no GPU.
+"""The reward service on Ray Serve: one HTTP application, any number of replicas without a GPU, and behind them the step
+model, where a recipe asks for one, in a deployment of its own.
 
 Consumes a `RewardConfig` and the keys; produces a Serve application. `build` is what a Serve YAML imports,
-`start_rewards` is what a training job calls on the Ray that it already has. The only module here that loads Ray.
+`start_rewards` is what a training job calls on the Ray that it already has. Loads Ray, as `learned.deployment` does.
 """
 
 from __future__ import annotations
@@ -12,33 +13,39 @@ import os
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import httpx
 import ray
-from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import RayActorError
 from ray.serve.config import HTTPOptions, ProxyLocation
 from ray.serve.context import _get_global_client
+from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus, LoggingConfig
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from reward_service.api import build_app
+from reward_service.assembly import assembled
 from reward_service.config import KEYS_VARIABLE, RewardConfig
-from reward_service.errors import ServiceNotStarted
-from reward_service.service import RewardService, RuleScorer
-from reward_service.shaping import reward_version
+from reward_service.errors import ServiceNotStarted, UnchangeableSetting
+from reward_service.learned.deployment import RemoteStepModel, step_model_application
+from reward_service.scaling import shutdown_options
+from reward_service.scoring import Recipe
+from tool_sandbox.http.envelope import REQUEST_ID
 from tool_sandbox.http.keys import ApiKeys, is_loopback, refuse_open_door
 
 _ONGOING_REQUESTS = 32
 """Per replica. Serve's default of 5 would queue a training job behind itself."""
 _QUEUED_REQUESTS = 256
-_SHUTDOWN_SECONDS = 5.0
-"""For requests in flight; a request takes well under a second."""
 _RETRY_AFTER_SECONDS = 1
 _POLL_SECONDS = 0.1
 _REQUEST_SECONDS = 60.0
+_SHUTDOWN_SECONDS = _REQUEST_SECONDS + 5.0
+"""For requests in flight. No request is older: Serve's proxy gives it up."""
+_GONE_SECONDS = _SHUTDOWN_SECONDS + 30.0
 _PROBE_SECONDS = 5.0
 
 
@@ -46,19 +53,52 @@ _PROBE_SECONDS = 5.0
     name="rewards",
     max_ongoing_requests=_ONGOING_REQUESTS,
     max_queued_requests=_QUEUED_REQUESTS,
-    graceful_shutdown_timeout_s=_SHUTDOWN_SECONDS,
+    **shutdown_options(_SHUTDOWN_SECONDS),
     backpressure_config={"status_code": 429, "retry_after_s": _RETRY_AFTER_SECONDS},
 )
 @serve.ingress()
 class RewardReplica:
-    """One replica: a shell around `build_app`."""
+    """One replica: a shell around `build_app`. Its `user_config` replaces fields of the configuration while it runs."""
 
-    def __init__(self, config: Mapping[str, Any], key_digests: Mapping[str, str]) -> None:
-        self._service = RewardService(RuleScorer(RewardConfig.model_validate(config).shaping))
-        self._keys = ApiKeys(key_digests)
+    async def __init__(
+        self, config: Mapping[str, Any], keys: ApiKeys, step_model: DeploymentHandle | None = None
+    ) -> None:
+        self._config = config
+        self._keys = keys
+        self._stack = AsyncExitStack()
+        rewards = RewardConfig.model_validate(config)
+        model = None if step_model is None else await RemoteStepModel.connected(step_model, rewards.start_seconds)
+        self._assembly = await self._stack.enter_async_context(assembled(rewards, model))
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
-        return build_app(self._service, self._keys)
+    async def __del__(self) -> None:
+        """Called by Serve when the replica has answered what it accepted."""
+        await self._stack.aclose()
+
+    def reconfigure(self, user_config: Mapping[str, Any]) -> None:
+        """Called by Serve with every `user_config`: another recipe, from the next request on, without a restart.
+
+        Raises:
+            UnchangeableSetting: it would need another store, another judge or another step model.
+        """
+        self._assembly.use(_changed(self._config, user_config))
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        return _NamedByProxy(self._assembly.app(self._keys))
+
+
+class _NamedByProxy:
+    """An application without the request id on its answers: Serve's proxy adds that header to whatever comes back."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def unnamed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                del MutableHeaders(scope=message)[REQUEST_ID]
+            await send(message)
+
+        await self._app(scope, receive, unnamed)
 
 
 class _Address(NamedTuple):
@@ -87,6 +127,8 @@ class RewardEndpoint:
 
 def build(args: dict[str, Any]) -> serve.Application:
     """The application for a Serve YAML; `args` are the fields of `RewardConfig`, keys come from the environment.
+
+    A file of keys is read, and watched, by each replica where it runs.
 
     Raises:
         InvalidKeys: there are none; a YAML may bind to any address, so this way never runs without.
@@ -117,8 +159,10 @@ def start_rewards(
 
     Raises:
         InvalidKeys: the address can be reached from elsewhere and there are no keys.
+        StepModelUnusable: the step model is not here.
         ServiceNotStarted: no answer within `config.start_seconds`, or a running Serve listens elsewhere.
     """
+    version = Recipe(config).version
     running = _running_serve()
     asked = _Address(host, port)
     for address in (asked, running or asked):
@@ -130,30 +174,57 @@ def start_rewards(
         )
     address = running or _start_serve(_Address(host, port or _free_port(host)))
     url = _url(address, application)
-    endpoint = RewardEndpoint(url, application, reward_version(config.shaping), started_serve=running is None)
+    endpoint = RewardEndpoint(url, application, version, started_serve=running is None)
     target = serve.RunTarget(_application(config, keys), application, f"/{application}", _quiet())
     try:
         # `serve.run` would wait without a deadline when the cluster has no room for a replica.
         serve.run_many([target], wait_for_applications_running=False)
         _await_ready(endpoint, config)
     except Exception:
-        stop_rewards(endpoint)
+        _give_up(endpoint)
         raise
     return endpoint
 
 
 def stop_rewards(endpoint: RewardEndpoint) -> None:
-    """Take the service down, and Serve with it if it was started for this service and nothing else runs there."""
-    serve.delete(endpoint.application)
+    """Take the service down, and Serve with it if it was started for this service and nothing else runs there.
+
+    Requests that were accepted are answered first.
+
+    Raises:
+        TimeoutError: Serve did not do it.
+    """
+    # A blocking delete has a deadline of its own, which is shorter than a request may take.
+    serve.delete(endpoint.application, _blocking=False)
+    deadline = time.monotonic() + _GONE_SECONDS
+    while endpoint.application in serve.status().applications:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"reward service {endpoint.url}: not gone after {_GONE_SECONDS:g} s; see `serve status`")
+        time.sleep(_POLL_SECONDS)
     if endpoint.started_serve and not serve.status().applications:
         serve.shutdown()
 
 
+def _give_up(endpoint: RewardEndpoint) -> None:
+    """Take a service down that did not come up: nobody waits for it, and Serve itself waits long for such replicas."""
+    serve.delete(endpoint.application, _blocking=False)
+    if endpoint.started_serve and not serve.status().applications.keys() - {endpoint.application}:
+        serve.shutdown()
+
+
+def _changed(config: Mapping[str, Any], user_config: Mapping[str, Any]) -> RewardConfig:
+    fixed = sorted(set(user_config) - {"shaping", "signals"})
+    if fixed:
+        raise UnchangeableSetting(f"user_config: {fixed} cannot change while the service runs; put them into args")
+    return RewardConfig.model_validate({**config, **user_config})
+
+
 def _application(config: RewardConfig, keys: ApiKeys) -> serve.Application:
     deployment = RewardReplica.options(
-        num_replicas=config.replicas, ray_actor_options={"num_cpus": config.cpus_per_replica, "num_gpus": 0}
+        **config.replica_options, ray_actor_options={"num_cpus": config.cpus_per_replica, "num_gpus": 0}
     )
-    return deployment.bind(config.model_dump(mode="json"), dict(keys.digests))
+    step_model = () if config.step_model is None else (step_model_application(config.step_model),)
+    return deployment.bind(config.model_dump(mode="json"), keys, *step_model)
 
 
 def _url(address: _Address, application: str) -> str:
@@ -222,8 +293,16 @@ def _await_ready(endpoint: RewardEndpoint, config: RewardConfig) -> None:
         time.sleep(_POLL_SECONDS)
     raise ServiceNotStarted(
         f"reward service {endpoint.url}: not ready within {config.start_seconds:g} s, last: {found}; it needs "
-        f"{config.replicas} x {config.cpus_per_replica:g} CPUs of Ray, see `ray status` and Serve's logs"
+        f"{_needed(config)}, see `ray status` and Serve's logs"
     )
+
+
+def _needed(config: RewardConfig) -> str:
+    own, model = f"{config.replicas} x {config.cpus_per_replica:g} CPUs of Ray", config.step_model
+    if model is None:
+        return own
+    each = f"{model.cpus_per_replica:g} CPUs and {model.gpus_per_replica:g} GPUs"
+    return f"{own}, and {model.replicas} x {each} for the step model"
 
 
 def _served_version(url: str) -> str:

@@ -1,10 +1,11 @@
 """Turn the signals of an episode into one reward for each step.
 
-Consumes an `Episode` and a shaping; produces one number for each turn, or None where the step abstains. Pure.
+Consumes an `Episode`, its signals and a shaping; produces the parts of each turn's reward, or None where the step
+abstains. Pure.
 
 Three rules hold for every shaping. A lost call abstains: infrastructure is never rewarded and never punished. The last
 step abstains where nobody knows whether the task was solved. A shaping that needs a signal which the data cannot give
-raises `MissingSignal`; it never puts a zero in its place.
+raises `MissingSignal`, and a step abstains where a judge had none to give; it never puts a zero in its place.
 """
 
 from __future__ import annotations
@@ -12,9 +13,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from pydantic import JsonValue
 
 from reward_service.config import LinearShaping, OutcomeShaping, PaperShaping, PotentialShaping, Shaping
-from reward_service.signals import SIGNALS_VERSION, Answered, Called, Episode, Signals, Turn, distances, measure
+from reward_service.rewards import Component
+from reward_service.signals import SIGNALS_VERSION, Answered, Called, Episode, Signals, Turn, distances
 from tool_sandbox.tools import Progress
 
 
@@ -22,100 +27,110 @@ class MissingSignal(ValueError):
     """A step has no value of a signal that the shaping needs."""
 
 
-def step_rewards(episode: Episode, shaping: Shaping) -> tuple[float | None, ...]:
-    """r_1 … r_T of one episode.
+def step_components(
+    episode: Episode, measured: Sequence[Signals], shaping: Shaping
+) -> tuple[tuple[Component, ...] | None, ...]:
+    """What r_1 … r_T are made of; None where a step abstains. A step's reward is the sum of its components' values.
 
     Raises:
-        MissingSignal: a step that was not lost has no progress record, and the shaping needs one.
+        MissingSignal: a step that was not lost lacks a signal that the shaping needs.
     """
-    rewards: list[float | None] = []
+    parts: list[tuple[Component, ...] | None] = []
     last = len(episode.turns) - 1
-    steps = zip(episode.turns, measure(episode), distances(episode), strict=True)
+    steps = zip(episode.turns, measured, distances(episode), strict=True)
     for position, (turn, signals, distance) in enumerate(steps):
         try:
-            rewards.append(_step_reward(turn, signals, distance, shaping, last=position == last))
+            parts.append(_step(turn, signals, distance, shaping, last=position == last))
         except MissingSignal as error:
-            raise MissingSignal(f"step {position}: {error}") from None
-    return tuple(rewards)
+            if not signals.abstains:
+                raise MissingSignal(f"step {position}: {error}") from None
+            parts.append(None)
+    return tuple(parts)
 
 
-def reward_version(shaping: Shaping) -> str:
-    """SHA-256, in hexadecimal, of everything that decides the numbers: the shaping and the version of the signals."""
-    recipe = {"shaping": shaping.model_dump(mode="json"), "signals": SIGNALS_VERSION}
-    canonical = json.dumps(recipe, sort_keys=True, separators=(",", ":"), allow_nan=False)
+def recipe_version(recipe: Mapping[str, JsonValue]) -> str:
+    """SHA-256, in hexadecimal, of everything that decides the numbers: shaping, signals, their versions."""
+    canonical = json.dumps({**recipe, "rules": SIGNALS_VERSION}, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _step_reward(
+def _step(
     turn: Turn, signals: Signals, distance: Progress | None, shaping: Shaping, *, last: bool
-) -> float | None:
+) -> tuple[Component, ...] | None:
     if isinstance(turn, Called) and turn.lost:
         return None
     if last and signals.solved is None:
         return None
-    reward = _shaped(turn, signals, distance, shaping)
-    if not math.isfinite(reward):
-        raise ArithmeticError(f"shaping {shaping.kind!r}: reward {reward} from {signals}; expected a finite number")
-    return reward
+    parts = _shaped(turn, signals, distance, shaping)
+    if not all(math.isfinite(part.value) for part in parts):
+        raise ArithmeticError(f"shaping {shaping.kind!r}: {parts} from {signals}; expected finite numbers")
+    return parts
 
 
-def _shaped(turn: Turn, signals: Signals, distance: Progress | None, shaping: Shaping) -> float:
+def _shaped(turn: Turn, signals: Signals, distance: Progress | None, shaping: Shaping) -> tuple[Component, ...]:
     match shaping:
         case LinearShaping():
-            return _linear(turn, signals, shaping)
+            return tuple(_linear(turn, signals, shaping))
         case PaperShaping():
-            return _paper(turn, signals)
+            return tuple(_paper(turn, signals))
         case PotentialShaping():
-            return _potential(turn, signals, distance, shaping)
+            return tuple(_potential(turn, signals, distance, shaping))
         case OutcomeShaping():
-            return shaping.solved * (signals.solved or 0.0)
+            return (Component("solved", signals.solved, shaping.solved),) if signals.solved is not None else ()
 
 
-def _linear(turn: Turn, signals: Signals, shaping: LinearShaping) -> float:
+def _linear(turn: Turn, signals: Signals, shaping: LinearShaping) -> Iterator[Component]:
     """r = w_success·success + w_contribution·contribution − step_cost, and the outcome on top of it at the last step.
 
     An answer earns the outcome alone. A trajectory that ends in a call ran out of budget: its last call is a step like
-    any other, and the outcome is wrong unless the call reached the target state.
+    any other, and the outcome is wrong unless the call reached the target state. Added signals count where they are
+    known: one that abstains is no part of the reward.
     """
-    outcome = 0.0
     if signals.solved is not None:
-        outcome = shaping.solved * signals.solved - shaping.wrong_cost * (1.0 - signals.solved)
+        yield Component("solved", signals.solved, shaping.solved)
+        if shaping.wrong_cost:
+            yield Component("wrong_cost", 1.0 - signals.solved, -shaping.wrong_cost)
+    for name, weight in shaping.extra.items():
+        if (raw := signals.extra[name]) is not None:
+            yield Component(name, raw, weight)
     if isinstance(turn, Answered):
-        return outcome
-    reward = outcome - shaping.step_cost
+        return
+    if shaping.step_cost:
+        yield Component("step_cost", 1.0, -shaping.step_cost)
     if shaping.success:
-        reward += shaping.success * _required(signals.success, "call status")
+        yield Component("success", _required(signals.success, "call status"), shaping.success)
     if shaping.contribution:
-        reward += shaping.contribution * _required(signals.contribution, "progress record")
-    return reward
+        yield Component("contribution", _required(signals.contribution, "progress record"), shaping.contribution)
 
 
-def _paper(turn: Turn, signals: Signals) -> float:
+def _paper(turn: Turn, signals: Signals) -> Iterator[Component]:
     """r_t = (success + contribution) / 2 with both on [0, 1]; r_T = IsSolved (arXiv 2410.07745, section 4.1).
 
     An answer that the user replied to is no tool call: it earns nothing by itself.
     """
     if signals.solved is not None:
-        return signals.solved
-    if isinstance(turn, Answered):
-        return 0.0
-    helped = max(0.0, _required(signals.contribution, "progress record"))
-    return (_required(signals.success, "call status") + helped) / 2.0
+        yield Component("solved", signals.solved, 1.0)
+    elif not isinstance(turn, Answered):
+        yield Component("success", _required(signals.success, "call status"), 0.5)
+        yield Component("contribution", max(0.0, _required(signals.contribution, "progress record")), 0.5)
 
 
-def _potential(turn: Turn, signals: Signals, distance: Progress | None, shaping: PotentialShaping) -> float:
+def _potential(
+    turn: Turn, signals: Signals, distance: Progress | None, shaping: PotentialShaping
+) -> Iterator[Component]:
     """r = γ·Φ(s′) − Φ(s) − step_cost with Φ = −scale·remaining, and w_solved·IsSolved at the last step.
 
     The discounted sum of the potential terms is γ^n·Φ(s_n) − Φ(s_0): no order of calls and no loop can raise it. An
     answer earns no potential: with Φ = 0 at the end, an early answer would be paid for the calls that it left out.
     """
-    outcome = shaping.solved * (signals.solved or 0.0)
-    if isinstance(turn, Answered):
-        return outcome
-    if distance is None:
-        raise MissingSignal(_missing("progress record"))
-    potential = shaping.scale * (distance.before - shaping.discount * distance.after)
-    return potential - shaping.step_cost + outcome
+    if not isinstance(turn, Answered):
+        if distance is None:
+            raise MissingSignal(_missing("progress record"))
+        yield Component("potential", distance.before - shaping.discount * distance.after, shaping.scale)
+        if shaping.step_cost:
+            yield Component("step_cost", 1.0, -shaping.step_cost)
+    if signals.solved is not None:
+        yield Component("solved", signals.solved, shaping.solved)
 
 
 def _required(signal: float | None, source: str) -> float:

@@ -7,14 +7,15 @@ Consumes an `Episode`: the facts of one trajectory that may count, without token
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
+from reward_service.answers import NORMALISED, AnswerMatch
+from reward_service.answers import solved as is_solved
 from tool_sandbox.tasks import GroundTruth, StopReason
 from tool_sandbox.tools import CallStatus, Progress
-from tool_sandbox.verdict import solved as is_solved
 
-SIGNALS_VERSION = 1
+SIGNALS_VERSION = 2
 """Part of every reward version. Raise it with any change of this file that changes a number."""
 
 
@@ -78,6 +79,15 @@ class Signals:
     """In [-1, 1]."""
     solved: float | None
     """IsSolved: 1 or 0; only at the last step."""
+    extra: Mapping[str, float | None] = field(default_factory=dict[str, float | None])
+    """Signals that a configuration added, by name."""
+
+    abstains: bool = False
+    """Whether somebody who was asked for a signal of this step had none to give. It abstains where it is needed."""
+
+    def by_name(self) -> dict[str, float | None]:
+        """All of them."""
+        return {"success": self.success, "contribution": self.contribution, "solved": self.solved, **self.extra}
 
 
 def success(turn: Turn) -> float | None:
@@ -107,7 +117,7 @@ def contribution(turn: Turn) -> float | None:
             return float(max(-1, min(1, turn.progress.before - turn.progress.after)))
 
 
-def solved(episode: Episode) -> float | None:
+def solved(episode: Episode, match: AnswerMatch = NORMALISED) -> float | None:
     """IsSolved: 1 or 0; None without ground truth, and where infrastructure ended the episode before the model could.
 
     A spent step budget, a full context and an endless turn are the model's doing: unsolved, unless the target is a
@@ -115,12 +125,12 @@ def solved(episode: Episode) -> float | None:
     """
     if episode.stop is StopReason.INFRASTRUCTURE:
         return None
-    verdict = is_solved(episode.ground_truth, episode.answer, episode.state_hash, episode.checked)
+    verdict = is_solved(episode.ground_truth, episode.answer, episode.state_hash, episode.checked, match)
     return None if verdict is None else float(verdict)
 
 
 def measure(episode: Episode) -> tuple[Signals, ...]:
-    """The signals of every turn, in order; IsSolved stands at the last one."""
+    """The signals of every turn by the default rules, in order; IsSolved stands at the last one."""
     last = len(episode.turns) - 1
     verdict = solved(episode)
     return tuple(

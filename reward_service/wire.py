@@ -6,10 +6,25 @@ Order is preserved: result i belongs to trajectory i, reward j to step j.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, NonNegativeInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    FiniteFloat,
+    JsonValue,
+    NonNegativeInt,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
+from reward_service.errors import UnscorableTrajectory
+from reward_service.messages import ChatMessage, read_conversation
 from reward_service.rewards import StepReward, TrajectoryReward
 from reward_service.signals import Answered, Called, Episode, Turn, Unparsed
 from tool_sandbox.tasks import GroundTruth, StopReason
@@ -18,6 +33,9 @@ from tool_sandbox.tools import CallStatus, Progress
 SCHEMA_VERSION = 1
 MAX_TRAJECTORIES = 256
 MAX_STEPS = 256
+MAX_MESSAGES = 2 * MAX_STEPS + 64
+MAX_TOOLS = 256
+MAX_DEADLINE_MS = 600_000
 MAX_CHARACTERS = 65_536
 """Of one text: an observation, an answer, a tool's name."""
 MAX_BODY_BYTES = 16 * 2**20
@@ -25,6 +43,8 @@ MAX_DISTANCE = 1_000_000
 """Calls; keeps every reward far from overflow."""
 VERSION_MISMATCH = "urn:steptool:problem:reward-version-mismatch"
 """Type of the problem document that answers a request for another reward version."""
+ITEMS_REFUSED = "urn:steptool:problem:items-refused"
+"""Type of the problem document that answers a strict request with a trajectory that cannot be scored."""
 
 Identifier = Annotated[str, Field(min_length=1, max_length=256)]
 Text = Annotated[str, Field(max_length=MAX_CHARACTERS)]
@@ -35,6 +55,22 @@ class Message(BaseModel):
     """Frozen, and closed to what the contract does not name."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class FunctionItem(Message):
+    """What a model is told of one tool, as in OpenAI's `tools`."""
+
+    name: Text
+    description: Text = ""
+    parameters: dict[str, JsonValue] = {}
+    strict: bool | None = None
+
+
+class ToolItem(Message):
+    """One tool that the model could call. Judges read it; rules do not."""
+
+    type: Literal["function"] = "function"
+    function: FunctionItem
 
 
 class CallItem(Message):
@@ -65,6 +101,8 @@ class StepItem(Message):
     observation: Text | None = None
     progress: ProgressItem | None = None
     """Null for an answer, and where the task has no exact distance."""
+    tool_call_id: Identifier | None = None
+    """The caller's own name of the call; it comes back with the step's score."""
 
     @model_validator(mode="after")
     def _is_one_kind_of_turn(self) -> Self:
@@ -105,16 +143,24 @@ class TaskItem(Message):
     """The task, as far as a scorer needs it."""
 
     id: Identifier
-    level: Text
-    ground_truth: GroundTruthItem
+    level: Text = ""
+    ground_truth: GroundTruthItem = GroundTruthItem()
+    prompt: Text | None = None
+    """What the user asked. Judges read it; rules do not."""
+    toolset: Identifier | None = None
+    """The installed toolset that `id` is a task of, so that it can be opened again; only replays read it."""
+
+
+Tools = Annotated[tuple[ToolItem, ...], Field(max_length=MAX_TOOLS)]
 
 
 class TrajectoryItem(Message):
-    """One finished episode."""
+    """One finished episode, step by step."""
 
     id: Identifier
     steps: Annotated[tuple[StepItem, ...], Field(max_length=MAX_STEPS)]
     task: TaskItem
+    tools: Tools = ()
     stop: StopReason
     final_state_hash: Identifier | None = None
     checked: bool | None = None
@@ -163,38 +209,115 @@ class TrajectoryItem(Message):
         )
 
 
+class ConversationItem(Message):
+    """One finished episode as the chat messages that made it, in OpenAI's format. Every tool call becomes a step."""
+
+    id: Identifier
+    messages: Annotated[tuple[ChatMessage, ...], Field(min_length=1, max_length=MAX_MESSAGES)]
+    task: TaskItem | None = None
+    """Null: a task without ground truth, named like the trajectory."""
+    tools: Tools = ()
+    stop: StopReason | None = None
+    """Null: answered where the last message is the model's answer, else the step budget."""
+    final_state_hash: Identifier | None = None
+    checked: bool | None = None
+
+    def trajectory(self) -> TrajectoryItem:
+        """The same episode, step by step; the statuses of its calls are read from their results.
+
+        Raises:
+            UnscorableTrajectory: the messages are no conversation with tools.
+        """
+        try:
+            conversation = read_conversation(self.messages)
+            task = self.task or TaskItem(id=self.id)
+            return TrajectoryItem(
+                id=self.id,
+                steps=tuple(StepItem.model_validate(step) for step in conversation.steps),
+                task=task if task.prompt is not None else task.model_copy(update={"prompt": conversation.prompt}),
+                tools=self.tools,
+                stop=self.stop or conversation.stop,
+                final_state_hash=self.final_state_hash,
+                checked=self.checked,
+            )
+        except ValueError as error:
+            raise UnscorableTrajectory(self.id, _first_reason(error)) from error
+
+
+# Pydantic puts the tag of a union's branch into the place of an error, where it is no part of the body; problem
+# documents leave out what stands in brackets.
+_STEPS, _MESSAGES = "(steps)", "(messages)"
+
+
+def _form(value: object) -> str:
+    """Which of the two forms of a trajectory a value has."""
+    if isinstance(value, ConversationItem) or (isinstance(value, Mapping) and "messages" in value):
+        return _MESSAGES
+    return _STEPS
+
+
+AnyTrajectory = Annotated[
+    Annotated[TrajectoryItem, Tag(_STEPS)] | Annotated[ConversationItem, Tag(_MESSAGES)], Discriminator(_form)
+]
+
+
+class ScoreOptions(Message):
+    """How to answer."""
+
+    strict: bool = False
+    """Refuse the whole request with 422 where a trajectory cannot be scored, instead of an error in its place."""
+    deadline_ms: Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] | None = None
+    """What is not scored by then gets an `infrastructure` error in its place; null: the service's own deadline."""
+    explain: bool = False
+    """Also say why, in `why` of each step: what a judge wrote, or which rule spoke."""
+
+
 class ScoreRequest(Message):
     """Trajectories to score."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     reward_version: Identifier | None = None
     """Refuse to answer unless the service has this version; null takes any."""
-    trajectories: Annotated[tuple[TrajectoryItem, ...], Field(min_length=1, max_length=MAX_TRAJECTORIES)]
+    options: ScoreOptions = ScoreOptions()
+    trajectories: Annotated[tuple[AnyTrajectory, ...], Field(min_length=1, max_length=MAX_TRAJECTORIES)]
 
     @model_validator(mode="after")
     def _ids_are_unique(self) -> Self:
-        ids = [item.id for item in self.trajectories]
-        repeated = sorted({name for name in ids if ids.count(name) > 1})
-        if repeated:
-            raise ValueError(f"trajectories: ids {repeated} occur more than once; give each trajectory its own id")
+        expect_unique_ids(self.trajectories)
         return self
 
 
-class SignalItem(Message):
-    """Raw signals; null where a signal abstained or does not apply."""
+def expect_unique_ids(trajectories: Sequence[TrajectoryItem | ConversationItem]) -> None:
+    """Raise ValueError where two trajectories have one name, which would leave their results without an owner."""
+    names = Counter(item.id for item in trajectories)
+    repeated = sorted(name for name, count in names.items() if count > 1)
+    if repeated:
+        raise ValueError(f"trajectories: ids {repeated} occur more than once; give each trajectory its own id")
 
-    success: FiniteFloat | None
-    contribution: FiniteFloat | None
-    solved: FiniteFloat | None
+
+class ComponentItem(Message):
+    """One part of a reward."""
+
+    name: str
+    raw: FiniteFloat
+    weight: FiniteFloat
+    value: FiniteFloat
+    """raw × weight. The values of a step's components add up to its reward."""
 
 
 class StepScore(Message):
     """The reward of one step."""
 
     index: NonNegativeInt
+    tool_call_id: Identifier | None = None
     reward: FiniteFloat | None
     """Null: the step abstains. It is not a reward of zero."""
-    signals: SignalItem
+    signals: dict[str, FiniteFloat | None]
+    """Raw measurements by name; null where a signal abstained or does not apply."""
+    components: tuple[ComponentItem, ...] = ()
+    """What the reward is made of; none where the step abstains."""
+    why: str | None = None
+    """With `options.explain`."""
 
 
 class ScoredItem(Message):
@@ -204,20 +327,13 @@ class ScoredItem(Message):
     status: Literal["ok"] = "ok"
     steps: tuple[StepScore, ...]
     solved: FiniteFloat | None
+    total: FiniteFloat
+    """Sum of the rewards; a step that abstains adds nothing."""
     error: None = None
-
-    @classmethod
-    def of(cls, reward: TrajectoryReward) -> Self:
-        """The contract's form of `reward`."""
-        steps = (
-            StepScore(index=index, reward=step.value, signals=SignalItem.model_validate(dict(step.signals)))
-            for index, step in enumerate(reward.steps)
-        )
-        return cls(id=reward.trajectory_id, steps=tuple(steps), solved=reward.solved)
 
     def trajectory_reward(self, reward_version: str) -> TrajectoryReward:
         """The values inside, as the rest of the house uses them."""
-        steps = (StepReward(step.reward, step.signals.model_dump()) for step in self.steps)
+        steps = (StepReward(step.reward, step.signals) for step in self.steps)
         return TrajectoryReward(self.id, tuple(steps), self.solved, reward_version)
 
 
@@ -236,6 +352,7 @@ class FailedItem(Message):
     status: Literal["error"] = "error"
     steps: tuple[()] = ()
     solved: None = None
+    total: None = None
     error: ItemError
 
 
@@ -249,28 +366,8 @@ class ScoreResponse(Message):
     results: tuple[ItemResult, ...]
 
 
-class Limits(Message):
-    """How much one request may carry."""
-
-    trajectories: int = MAX_TRAJECTORIES
-    steps: int = MAX_STEPS
-    characters: int = MAX_CHARACTERS
-    body_bytes: int = MAX_BODY_BYTES
-
-
-class ModelCard(Message):
-    """The scorer behind the service."""
-
-    id: str
-    schema_version: int = SCHEMA_VERSION
-    reward_version: str
-    shaping: dict[str, JsonValue]
-    signals: dict[str, tuple[float, float]]
-    """Range of each raw signal."""
-    limits: Limits = Limits()
-
-
-class ModelList(Message):
-    """All scorers of the service."""
-
-    data: tuple[ModelCard, ...]
+def _first_reason(error: ValueError) -> str:
+    if isinstance(error, ValidationError):
+        found = error.errors(include_url=False)[0]
+        return f"{'/'.join(map(str, found['loc']))}: {found['msg']}".removeprefix(": ")
+    return str(error)

@@ -1,7 +1,7 @@
 """Demonstrations: what a scripted policy did on a task, for warm starts and for baselines.
 
-Owns the `Policy` protocol, `Exchange`, `UserTurn` and `Demonstration`. Works with any toolset. In a dialogue every turn
-of the user is a task of its own to the policy, so that a policy need not know that there are dialogues.
+Owns the `Policy` protocol, `Past` with what it is made of, and `Demonstration`. Works with any toolset. In a dialogue
+every turn of the user is a task of its own to the policy, so that a policy need not know that there are dialogues.
 """
 
 from __future__ import annotations
@@ -34,6 +34,33 @@ class UserTurn:
     """Calls of the demonstration before it."""
     answer: str
     said: str
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What was done in a session since it was opened."""
+
+    history: tuple[Exchange, ...] = ()
+    turns: tuple[UserTurn, ...] = ()
+
+    @property
+    def since_user_spoke(self) -> tuple[Exchange, ...]:
+        """What a policy sees of it."""
+        return self.history[self.turns[-1].calls if self.turns else 0 :]
+
+    def called(self, call: ToolCall, outcome: CallOutcome) -> Past:
+        """With one more call."""
+        return Past((*self.history, Exchange(call, outcome)), self.turns)
+
+    def answered(self, answer: str, said: str) -> Past:
+        """With an answer that the user replied to."""
+        return Past(self.history, (*self.turns, UserTurn(len(self.history), answer, said)))
+
+    def task_now(self, task: Task) -> Task:
+        """The task as a policy sees it after this: what the user said last is its prompt."""
+        if not self.turns:
+            return task
+        return replace(task, prompt=self.turns[-1].said, payload={**task.payload, TURN: len(self.turns)})
 
 
 class Policy(Protocol):
@@ -74,30 +101,28 @@ def demonstrate(toolset: Toolset, task: Task, policy: Policy, max_steps: int) ->
     """Run `policy` on a fresh session for at most `max_steps` turns; every answer takes one of them."""
     session = toolset.open(task)
     try:
-        history, turns, answer = _run(session, task, policy, max_steps)
+        past, answer = play_on(session, task, policy, max_steps, Past())
         checked = session.verdict(answer) if isinstance(session, Judged) else None
         verdict = solved(task.ground_truth, answer, session.state_hash(), checked)
     finally:
         session.close()
-    actions = tuple(exchange.call for exchange in history)
-    outcomes = tuple(exchange.outcome for exchange in history)
-    return Demonstration(task, actions, outcomes, answer, verdict, turns)
+    actions = tuple(exchange.call for exchange in past.history)
+    outcomes = tuple(exchange.outcome for exchange in past.history)
+    return Demonstration(task, actions, outcomes, answer, verdict, past.turns)
 
 
-def _run(
-    session: Session, task: Task, policy: Policy, max_steps: int
-) -> tuple[tuple[Exchange, ...], tuple[UserTurn, ...], str | None]:
-    history: tuple[Exchange, ...] = ()
-    turns: tuple[UserTurn, ...] = ()
-    here = task
+def play_on(session: Session, task: Task, policy: Policy, max_steps: int, past: Past) -> tuple[Past, str | None]:
+    """Let `policy` go on in a session that `past` led to where it is, for at most `max_steps` turns.
+
+    Returns all that was done, with the past, and the final answer; None where the turns were used up.
+    """
     for _ in range(max_steps):
-        action = policy.act(here, history[turns[-1].calls if turns else 0 :])
+        action = policy.act(past.task_now(task), past.since_user_spoke)
         if isinstance(action, ToolCall):
-            history = (*history, Exchange(action, session.call(action)))
+            past = past.called(action, session.call(action))
             continue
         said = session.user_turn() if isinstance(session, Dialogue) else None
         if said is None:
-            return history, turns, action
-        turns = (*turns, UserTurn(len(history), action, said))
-        here = replace(task, prompt=said, payload={**task.payload, TURN: len(turns)})
-    return history, turns, None
+            return past, action
+        past = past.answered(action, said)
+    return past, None

@@ -1,7 +1,8 @@
 """Sessions by lease, with a bound on their number and a time to live.
 
-Owns `SessionTable`. A trajectory that dies without closing gives its session back when its lease runs out. A session is
-forked by value where it can be, else by doing again what was done and comparing the state. Knows nothing of Ray.
+Owns `SessionTable` and `copy_session`. A trajectory that dies without closing gives its session back when its lease
+runs out. A session is forked by value where it can be, else by doing again what was done and comparing the state. Knows
+nothing of Ray.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -27,13 +28,17 @@ class UserTurn(NamedTuple):
     """In a session's history: the model ended its turn and the user spoke."""
 
 
+Done = ToolCall | UserTurn
+"""One thing that was done in a session."""
+
+
 @dataclass(slots=True)
 class _Lease:
     session: Session
     task: Task
     owner: str
     expires: float
-    history: list[ToolCall | UserTurn] = field(default_factory=list)
+    history: list[Done] = field(default_factory=list)
     """What was done since the session was opened, so that it can be done again."""
 
 
@@ -153,15 +158,7 @@ class SessionTable:
         return lease
 
     def _copy(self, held: _Lease) -> Session:
-        if isinstance(held.session, Forkable):
-            return held.session.fork()
-        session = self._opener(held.task)
-        try:
-            _repeat(held, session)
-        except BaseException:
-            session.close()
-            raise
-        return session
+        return copy_session(held.session, held.task, held.history, self._opener)
 
     def _use(self, lease: str) -> _Lease:
         self.expire()
@@ -178,16 +175,38 @@ class SessionTable:
                 self._leases[lease].expires = self._clock() + self._lease_seconds
 
 
-def _repeat(held: _Lease, session: Session) -> None:
-    """Do in a fresh session what was done in the other, and compare where they are. Raises `ForkDiverged`."""
-    for done in held.history:
+def copy_session(
+    original: Session, task: Task, history: Sequence[Done], opener: Callable[[Task], Session] = open_session
+) -> Session:
+    """A session of its own that continues from the state of `original`: by value, else by doing `history` again.
+
+    Raises:
+        ForkDiverged: the calls were repeated and led to another state.
+    """
+    if isinstance(original, Forkable):
+        return original.fork()
+    session = opener(task)
+    try:
+        _repeat(history, session)
+        _compare(original, session, task, len(history))
+    except BaseException:
+        session.close()
+        raise
+    return session
+
+
+def _repeat(history: Sequence[Done], session: Session) -> None:
+    for done in history:
         if isinstance(done, ToolCall):
             session.call(done)
         elif isinstance(session, Dialogue):
             session.user_turn()
-    expected, reached = held.session.state_hash(), session.state_hash()
+
+
+def _compare(original: Session, session: Session, task: Task, repeated: int) -> None:
+    expected, reached = original.state_hash(), session.state_hash()
     if reached != expected:
         raise ForkDiverged(
-            f"task {held.task.id!r}: {len(held.history)} repeated calls led to the state {reached}, expected "
+            f"task {task.id!r}: {repeated} repeated calls led to the state {reached}, expected "
             f"{expected}; a tool of this toolset is not deterministic, so its sessions cannot be forked"
         )

@@ -2,7 +2,8 @@
 
 Owns the protocols. `Session` is one trajectory's private world: open, call, close. `Toolset` is a factory of tasks and
 sessions; third parties add one through the entry-point group `steptool.toolsets` (see `registry`). What only some
-worlds can do is a protocol of its own, which a session has or has not: `Dialogue`, `Judged`, `Forkable`.
+worlds can do is a protocol of its own, which a session has or has not: `Dialogue`, `Judged`, `Forkable`; or a toolset:
+`FindsTasks`, `PlaysAtRandom`.
 """
 
 from __future__ import annotations
@@ -86,4 +87,26 @@ class Toolset(Protocol):
 
     def open(self, task: Task) -> Session:
         """A fresh session in the task's initial state."""
+        ...
+
+
+@runtime_checkable
+class FindsTasks(Protocol):
+    """A toolset that makes a task again from its id alone, so that a trajectory can be replayed elsewhere."""
+
+    def find_task(self, task_id: str) -> Task:
+        """The task of that id.
+
+        Raises:
+            NoSuchTask: there is none.
+        """
+        ...
+
+
+@runtime_checkable
+class PlaysAtRandom(Protocol):
+    """A toolset with a policy that knows the tools and not the way."""
+
+    def random_policy(self, seed: int) -> Policy:
+        """Calls offered tools at random, with values that fit them."""
         ...

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from actors.storage import write_trajectories
+from actors.storage import read_trajectories, write_trajectories
 from actors.trajectory import ParseFailure, VersionSpan
 from tests.actors.fakes import scored, step, trajectory
 from tool_sandbox.tools import CallStatus, Progress, ToolCall, ToolResult
@@ -41,10 +42,21 @@ def test_nothing_that_trained_is_lost(tmp_path: Path) -> None:
         "prompt": "How much?",
         "stop": "answered",
         "checked": None,
+        "final_state_hash": None,
+        "task_facts": json.dumps(
+            {
+                "toolset": "ledger",
+                "tools": [],
+                "split": "train",
+                "ground_truth": {"answer": "7", "state_hash": None, "minimum_calls": 1},
+                "payload": {},
+            }
+        ),
         "solved": 1.0,
         "step": 0,
         "action": "call",
         "text": 'price({"item": "lámpara"})',
+        "action_facts": json.dumps({"id": "c", "name": "price", "arguments": {"item": "lámpara"}, "result_of": "c"}),
         "status": "ok",
         "observation": "42",
         "remaining_before": 2,
@@ -66,6 +78,26 @@ def test_nothing_that_trained_is_lost(tmp_path: Path) -> None:
     )
     assert (last["action"], last["text"], last["status"], last["remaining_after"]) == ("answer", "7", None, None)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_was_written_reads_back_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "00001.parquet"
+    written = [
+        scored(trajectory(CALLED, FAILED, step()), 0.1, None, 1.0),
+        scored(replace(trajectory(step()), id="t-2", final_state_hash="abc", checked=False), 0.3),
+    ]
+    write_trajectories(path, written, [[0.7, None, -0.1], [0.0]])
+    read = read_trajectories(path)
+    assert [one.scored for one in read] == written
+    assert [one.advantages for one in read] == [(0.7, None, -0.1), (0.0,)]
+
+
+def test_a_file_of_another_version_is_refused_with_what_differs(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    write_trajectories(path, [scored(trajectory(step()), 1.0)], [[0.0]])
+    pq.write_table(pq.read_table(path).drop_columns(["text"]), path)
+    with pytest.raises(ValueError, match=r"the columns \['text'\] are missing or unknown"):
+        read_trajectories(path)
 
 
 def test_an_advantage_is_missing_for_no_step(tmp_path: Path) -> None:

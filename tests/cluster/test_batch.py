@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from cluster.batch import (
     canary_sequences,
     check_distances,
+    check_replays,
     request_seed,
     training_requests,
     training_tasks,
@@ -117,11 +119,44 @@ def test_tasks_that_nobody_can_demonstrate_are_refused_and_say_what_to_do() -> N
 def test_rewards_that_need_a_distance_refuse_tasks_without_one(shaping: str, accepted: bool) -> None:
     pytest.importorskip("reasoning_gym", reason="the extra `reasoning` is not installed")
     config = small_config(*REASONING, "task.levels=[gcd]", f"rewards.shaping.kind={shaping}")
-    refusal = pytest.raises(BadConfiguration, match=f"level 'gcd' have no exact distance.*{shaping!r}.*outcome_only")
+    refusal = pytest.raises(BadConfiguration, match=f"level 'gcd' has no exact distance.*{shaping!r}.*outcome_only")
     with nullcontext() if accepted else refusal:
         check_distances(config)
     check_distances(small_config(*REASONING, "task.levels=[gcd]", "rewards.shaping.contribution=0"))
     check_distances(small_config())
+
+
+MIXED = """
+{"id": "one", "prompt": "Sell.", "toolset": "mixed_shop:TOOLS", "split": "train", "calls": [{"name": "sell"}]}
+{"id": "two", "prompt": "Sold?", "toolset": "mixed_shop:TOOLS", "split": "train", "answer": "yes"}
+{"id": "three", "prompt": "Sold?", "toolset": "mixed_shop:TOOLS", "split": "val", "answer": "yes"}
+"""
+SHOP = """
+from tool_sandbox.functions import tool
+
+@tool
+def sell() -> str:
+    \"\"\"Sell.\"\"\"
+    return "sold"
+
+TOOLS = [sell]
+"""
+
+
+def test_a_file_in_which_some_tasks_have_no_distance_is_refused_before_the_run_and_names_one(tmp_path) -> None:
+    (tmp_path / "mixed_shop.py").write_text(SHOP)
+    (tmp_path / "tasks.jsonl").write_text(MIXED.lstrip())
+    config = small_config(f"task.suite=jsonl:{tmp_path / 'tasks.jsonl'}", "task.levels=[all]", "evaluation.split=val")
+    with pytest.raises(BadConfiguration, match=r"task '[^']*two[^']*' of level 'all' has no exact distance"):
+        check_distances(config)
+
+
+def test_rewards_by_replay_refuse_tasks_that_no_id_finds(tmp_path: Path) -> None:
+    replays = "rewards.signals.contribution.kind=leave_one_out"
+    check_replays(small_config(replays))
+    check_replays(small_config(f"task.suite=jsonl:{tmp_path}/tasks.jsonl"))
+    with pytest.raises(BadConfiguration, match=r"'leave_one_out' opens tasks again.*no installed toolset"):
+        check_replays(small_config(f"task.suite=jsonl:{tmp_path}/tasks.jsonl", replays))
 
 
 def test_the_canary_falls_back_to_prompts_where_nobody_can_demonstrate() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster.environment import process_defaults
 from reward_service.config import KEYS_FILE_VARIABLE, RewardConfig
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -46,10 +47,27 @@ def test_the_import_path_leads_to_a_callable_that_takes_these_arguments(config: 
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_a_deployment_override_names_a_deployment_of_the_application(config: dict[str, Any]) -> None:
+    from reward_service.learned.deployment import StepModelReplica
     from reward_service.serve_app import RewardReplica
 
     (application,) = config["applications"]
-    assert {deployment["name"] for deployment in application.get("deployments", [])} <= {RewardReplica.name}
+    known = {RewardReplica.name, StepModelReplica.name}
+    assert {deployment["name"] for deployment in application.get("deployments", [])} <= known
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_the_service_follows_the_load(config: dict[str, Any]) -> None:
+    (application,) = config["applications"]
+    scaled = RewardConfig.model_validate(application["args"])
+    assert scaled.autoscaling is not None
+    assert scaled.autoscaling.max_replicas > scaled.replicas
+
+
+def test_everything_that_starts_ray_names_the_documents_for_refusals_of_its_proxies() -> None:
+    name = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+    setting = f"{name}={process_defaults()[name]}"
+    assert setting in (DEPLOY / "container" / "Dockerfile").read_text()
+    assert setting in (DEPLOY / "serve" / "rewards.yaml").read_text()
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -60,8 +78,14 @@ def test_the_service_reads_its_keys_from_a_file(config: dict[str, Any]) -> None:
 
 def test_both_ways_to_deploy_score_alike() -> None:
     (one,), (other,) = standalone()["applications"], on_kubernetes()["applications"]
-    assert one["args"] == other["args"]
+    args = [{**application["args"], "store": None} for application in (one, other)]
+    assert args[0] == args[1]
     assert one["route_prefix"] == other["route_prefix"]
+
+
+def test_replicas_of_one_machine_share_a_file_and_those_of_many_a_database() -> None:
+    kinds = [config["applications"][0]["args"]["store"]["kind"] for config in (standalone(), on_kubernetes())]
+    assert kinds == ["sqlite", "postgresql"]
 
 
 def test_the_standalone_service_listens_on_loopback_only() -> None:

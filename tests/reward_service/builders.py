@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
-from reward_service.signals import Answered, Called, Episode, Turn
+from reward_service.config import RewardConfig, Shaping
+from reward_service.rewards import TrajectoryReward
+from reward_service.scoring import Recipe
+from reward_service.shaping import step_components
+from reward_service.signals import Answered, Called, Episode, Turn, measure
 from reward_service.wire import TrajectoryItem
 from tool_sandbox.tasks import GroundTruth, StopReason
 from tool_sandbox.tools import CallStatus, Progress
@@ -20,6 +25,24 @@ def episode(
     *turns: Turn, stop: StopReason = StopReason.ANSWERED, truth: GroundTruth = ANSWER, state: str | None = None
 ) -> Episode:
     return Episode(turns, truth, stop, state)
+
+
+def recipe(shaping: Shaping) -> Recipe:
+    return Recipe(RewardConfig(shaping=shaping))
+
+
+def version_of(shaping: Shaping) -> str:
+    return recipe(shaping).version
+
+
+def score(item: TrajectoryItem, shaping: Shaping) -> TrajectoryReward:
+    return asyncio.run(recipe(shaping).score(item))
+
+
+def step_rewards(episode: Episode, shaping: Shaping) -> tuple[float | None, ...]:
+    """r_1 … r_T with the default signals; None where a step abstains."""
+    parts = step_components(episode, measure(episode), shaping)
+    return tuple(None if found is None else sum(part.value for part in found) for found in parts)
 
 
 RIGHT, WRONG = Answered("42"), Answered("41")

@@ -10,7 +10,8 @@ import pytest
 
 from reward_service.api import build_app
 from reward_service.config import RewardConfig
-from reward_service.service import RewardService, RuleScorer
+from reward_service.scoring import Recipe
+from reward_service.service import RewardService
 from tool_sandbox.http.keys import ApiKeys
 
 
@@ -36,7 +37,7 @@ def served(ray_local: str) -> Iterator[Service]:
 
 def in_process() -> Service:
     keys, secret = ApiKeys.issue("tests")
-    app = build_app(RewardService(RuleScorer(RewardConfig().shaping)), keys)
+    app = build_app(RewardService(Recipe(RewardConfig())), keys)
     return Service("http://rewards", secret, lambda: httpx.ASGITransport(app, raise_app_exceptions=False))
 
 

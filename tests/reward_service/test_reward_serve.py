@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import time
+
 import httpx
 import pytest
 from ray import serve
 from ray.exceptions import RayActorError
 
 from reward_service import serve_app
-from reward_service.config import KEYS_VARIABLE, OutcomeShaping, RewardConfig
+from reward_service.config import KEYS_FILE_VARIABLE, KEYS_VARIABLE, OutcomeShaping, PaperShaping, RewardConfig
 from reward_service.errors import ServiceNotStarted
 from reward_service.serve_app import build, choose_address, start_rewards, stop_rewards
-from reward_service.shaping import reward_version
+from tests.reward_service.builders import version_of
 from tool_sandbox.errors import InvalidKeys
 from tool_sandbox.http.keys import ApiKeys, digest
 
@@ -59,7 +61,7 @@ def test_an_address_can_be_handed_out_before_the_service_is_there(served):
 def test_a_second_service_has_its_own_shaping_and_leaves_the_first_alone(served):
     config = RewardConfig(shaping=OutcomeShaping())
     endpoint = start_rewards(config, ApiKeys.nobody_asked(), application="second")
-    assert endpoint.reward_version == reward_version(OutcomeShaping())
+    assert endpoint.reward_version == version_of(OutcomeShaping())
     assert httpx.get(f"{endpoint.url}/v1/models").json()["data"][0]["id"] == "outcome_only"
     stop_rewards(endpoint)
     assert httpx.get(f"{endpoint.url}/readyz").status_code == 404
@@ -88,4 +90,52 @@ def test_a_service_that_ray_has_no_room_for_gives_up_at_its_deadline_and_cleans_
     config = RewardConfig(cpus_per_replica=10_000, start_seconds=1)
     with pytest.raises(ServiceNotStarted, match=r"not ready within 1 s.*needs 1 x 10000 CPUs"):
         start_rewards(config, ApiKeys.nobody_asked(), application="huge")
-    assert "huge" not in serve.status().applications
+    # Serve gives a replica time to end even where it never began; the service does not wait for that.
+    deadline = time.monotonic() + 20
+    while (left := serve.status().applications.get("huge")) is not None and left.status != "DELETING":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_another_user_config_is_another_recipe_under_the_same_address(served):
+    address = choose_address("second")
+    versions = []
+    for shaping in ({"kind": "outcome_only"}, {"kind": "paper"}):
+        deployment = serve_app.RewardReplica.options(
+            user_config={"shaping": shaping}, ray_actor_options={"num_cpus": 0.1}
+        )
+        serve.run(
+            deployment.bind(RewardConfig().model_dump(mode="json"), ApiKeys({})), name="second", route_prefix="/second"
+        )
+        versions.append(httpx.get(f"{address.url}/readyz").json()["reward_version"])
+    serve.delete("second")
+    assert versions == [version_of(OutcomeShaping()), version_of(PaperShaping())]
+
+
+@pytest.mark.usefixtures("served")
+def test_replicas_watch_the_keys_file_and_keep_scopes_and_quotas(tmp_path):
+    file = tmp_path / "keys"
+    file.write_text(f"anna:{digest('hush')}")
+    own, secret = ApiKeys.issue("trainer")
+    keys = own.joined(ApiKeys.load({KEYS_FILE_VARIABLE: str(file)}, KEYS_VARIABLE))
+    endpoint = start_rewards(RewardConfig(), keys, application="watched")
+    models = f"{endpoint.url}/v1/models"
+    assert httpx.get(models, auth=("anna", "hush")).status_code == 200
+    file.write_text(f"bert:{digest('other')}:read:1/min")
+    deadline = time.monotonic() + 20
+    while httpx.get(models, auth=("anna", "hush")).status_code != 401:
+        assert time.monotonic() < deadline
+    assert httpx.post(f"{endpoint.url}/v1/score", auth=("bert", "other")).status_code == 403
+    assert [httpx.get(models, auth=("bert", "other")).status_code for _ in range(2)] == [200, 429]
+    assert httpx.get(models, auth=("trainer", secret)).status_code == 200
+    stop_rewards(endpoint)
+
+
+@pytest.mark.usefixtures("served")
+def test_a_replica_does_not_start_with_keys_that_are_gone_by_then(tmp_path):
+    file = tmp_path / "keys"
+    file.write_text(f"anna:{digest('hush')}")
+    keys = ApiKeys.load({KEYS_FILE_VARIABLE: str(file)}, KEYS_VARIABLE)
+    file.unlink()
+    with pytest.raises(ServiceNotStarted, match="DEPLOY_FAILED"):
+        start_rewards(RewardConfig(start_seconds=60), keys, application="keyless")

@@ -6,15 +6,18 @@ import pytest
 from pydantic import ValidationError
 
 from reward_service.rewards import StepReward, TrajectoryReward
+from reward_service.service import scored_item
 from reward_service.wire import (
     MAX_CHARACTERS,
     MAX_STEPS,
     MAX_TRAJECTORIES,
     ScoredItem,
+    ScoreOptions,
     ScoreRequest,
     ScoreResponse,
+    TrajectoryItem,
 )
-from tests.reward_service.builders import call_step, trajectory
+from tests.reward_service.builders import call_step, item, trajectory
 
 ANSWER_STEP = {"index": 0, "answer": "42"}
 SIGNALS = {"success": 1.0, "contribution": None, "solved": None}
@@ -22,6 +25,11 @@ SIGNALS = {"success": 1.0, "contribution": None, "solved": None}
 
 def request(*trajectories, **changes):
     return ScoreRequest.model_validate({"trajectories": trajectories or (trajectory(),)} | changes)
+
+
+def answer(*steps):
+    """The answer about a trajectory of two steps, with these rewards."""
+    return scored_item(item(), TrajectoryReward("t-1", steps, None, "v"), ScoreOptions())
 
 
 @pytest.mark.parametrize(
@@ -54,7 +62,7 @@ def test_a_trajectory_that_contradicts_itself_is_refused(steps, stop, message):
 
 @pytest.mark.parametrize("steps", [[], [ANSWER_STEP], [call_step(0) | {"status": None}], [call_step(0)]])
 def test_infrastructure_may_end_an_episode_anywhere(steps):
-    assert len(request(trajectory(steps=steps, stop="infrastructure")).trajectories[0].steps) == len(steps)
+    assert len(TrajectoryItem.model_validate(trajectory(steps=steps, stop="infrastructure")).steps) == len(steps)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +77,7 @@ def test_infrastructure_may_end_an_episode_anywhere(steps):
     ],
 )
 def test_in_a_dialogue_an_answer_may_be_any_step(steps, stop):
-    assert len(request(trajectory(steps=steps, stop=stop)).trajectories[0].steps) == len(steps)
+    assert len(TrajectoryItem.model_validate(trajectory(steps=steps, stop=stop)).steps) == len(steps)
 
 
 def test_the_toolsets_own_verdict_travels_and_may_be_left_out():
@@ -97,7 +105,7 @@ def test_an_argument_that_json_cannot_carry_is_refused(number):
 
 def test_a_reward_is_a_finite_number():
     with pytest.raises(ValidationError, match="finite"):
-        ScoredItem.of(TrajectoryReward("t-1", (StepReward(float("nan"), SIGNALS),), 1.0, "v"))
+        answer(StepReward(float("nan"), SIGNALS), StepReward(1.0, SIGNALS))
 
 
 @pytest.mark.parametrize(
@@ -128,7 +136,7 @@ def test_an_empty_request_is_refused():
 def test_rewards_survive_the_wire_and_abstaining_stays_abstaining():
     steps = (StepReward(0.5, SIGNALS), StepReward(None, dict.fromkeys(SIGNALS)))
     reward = TrajectoryReward("t-1", steps, None, "v")
-    sent = ScoreResponse(reward_version="v", results=(ScoredItem.of(reward),)).model_dump_json()
+    sent = ScoreResponse(reward_version="v", results=(answer(*steps),)).model_dump_json()
     result = ScoreResponse.model_validate_json(sent).results[0]
     assert isinstance(result, ScoredItem)
     assert result.trajectory_reward("v") == reward

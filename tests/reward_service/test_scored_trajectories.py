@@ -10,9 +10,10 @@ import pytest
 
 from actors.scoring import score, to_wire
 from actors.trajectory import Answer, ParseFailure, Step, Trajectory, VersionSpan
-from reward_service.config import LinearShaping, PaperShaping, Shaping
+from reward_service.config import LinearShaping, PaperShaping, RewardConfig, Shaping
 from reward_service.errors import ScorerUnavailable, UnscorableTrajectory
-from reward_service.service import RewardService, RuleScorer
+from reward_service.scoring import Recipe
+from reward_service.service import RewardService
 from reward_service.wire import MAX_CHARACTERS, MAX_TRAJECTORIES
 from tool_sandbox.tasks import GroundTruth, Split, StopReason, Task
 from tool_sandbox.tools import CallStatus, Progress, ToolCall, ToolResult
@@ -40,17 +41,17 @@ def played(*steps, id="t-1", stop=StopReason.ANSWERED, truth=GroundTruth(answer=
 USEFUL = played(called(), step(Answer("42")))
 
 
-class LosesItsScorer(RuleScorer):
+class LosesItsScorer(Recipe):
     """Scores by rules, but for the trajectory named `lost`."""
 
     async def score(self, item):
         if item.id == "lost":
             raise ScorerUnavailable("judge: no reply within 30 s")
-        return await RuleScorer.score(self, item)
+        return await super().score(item)
 
 
-def source(shaping: Shaping = LinearShaping(), scorer: type[RuleScorer] = RuleScorer) -> RewardService:  # noqa: B008
-    return RewardService(scorer(shaping))
+def source(shaping: Shaping = LinearShaping(), scorer: type[Recipe] = Recipe) -> RewardService:  # noqa: B008
+    return RewardService(scorer(RewardConfig(shaping=shaping)))
 
 
 async def test_every_step_comes_back_with_its_reward():
@@ -123,6 +124,13 @@ def test_whatever_a_model_writes_can_be_sent():
     assert call is not None
     assert (call.arguments["a"], call.arguments["b"], call.arguments["d"]) == ("nan", "?", {"?": "-inf"})
     assert item.model_validate_json(item.model_dump_json()) == item
+
+
+def test_the_toolset_goes_along_so_that_the_task_can_be_opened_again_but_never_the_path_of_a_file():
+    plain = played(step(Answer("42")))
+    assert to_wire(plain).task.toolset == "ledger"
+    filed = replace(plain, task=replace(plain.task, toolset="jsonl:/home/anna/tasks.jsonl"))
+    assert to_wire(filed).task.toolset is None
 
 
 def test_an_observation_over_the_limit_is_cut_with_a_mark():

@@ -399,7 +399,7 @@ def test_an_unknown_episode_is_not_found(http: httpx.Client) -> None:
 async def test_an_episode_belongs_to_the_key_that_began_it() -> None:
     anna, anna_key = ApiKeys.issue("anna")
     bert, bert_key = ApiKeys.issue("bert")
-    async with in_process(known=ApiKeys({**anna.digests, **bert.digests})) as http:
+    async with in_process(known=anna.joined(bert)) as http:
         hers, his = ({"Authorization": f"Bearer {key}"} for key in (anna_key, bert_key))
         assert (await http.post("/reset", json={"episode_id": "x"}, headers=hers)).status_code == 200
         assert_problem(await http.get("/state", params={"episode_id": "x"}, headers=his), 404)
@@ -562,7 +562,7 @@ async def test_a_form_of_a_web_page_runs_nothing_where_there_are_no_keys() -> No
     # Browsers send this content type to any address without asking; JSON they ask for first, and are not answered.
     async with in_process(sandbox=Scripted(CallStatus.OK)) as http:
         body = json.dumps({"code": "1", "language": "python"})
-        assert_problem(await http.post("/run_code", content=body, headers={"Content-Type": "text/plain"}), 422)
+        assert_problem(await http.post("/run_code", content=body, headers={"Content-Type": "text/plain"}), 415)
         preflight = await http.options("/run_code", headers={"Origin": "https://example.org"})
     assert_problem(preflight, 405)
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,6 +19,7 @@ from tests.tool_sandbox.served import keys, served
 from tool_sandbox.client import LocalSandbox
 from tool_sandbox.config import HttpConfig, PoolConfig
 from tool_sandbox.http.app import build_app
+from tool_sandbox.http.keys import ApiKeys, digest
 from tool_sandbox.ledger import LedgerToolset
 from tool_sandbox.tasks import Split
 
@@ -122,3 +126,45 @@ def test_a_message_over_the_limit_ends_the_connection(socket: ClientConnection) 
     socket.send("x" * (CONFIG.max_body_bytes + 1))
     with pytest.raises(ConnectionClosed):
         socket.recv(20)
+
+
+@contextmanager
+def watched(tmp_path: Path, granted: str) -> Iterator[tuple[str, Path]]:
+    """A service whose keys are in a file, with one that is granted something; yields its address and the file."""
+    file = tmp_path / "keys"
+    file.write_text(f"anna:{digest('hush')}{granted}")
+    pool = LocalSandbox(PoolConfig(max_sessions=2, queue_seconds=0))
+    with served(build_app(CONFIG, pool, ApiKeys({}, file)), CONFIG) as url:
+        yield url.removeprefix("http://"), file
+
+
+def test_a_key_for_something_else_opens_no_connection(tmp_path: Path) -> None:
+    with watched(tmp_path, ":score+read") as (address, _), pytest.raises(InvalidStatus, match="403"):
+        connect(f"ws://anna:hush@{address}/ws", proxy=None)
+
+
+def test_a_message_costs_a_request(tmp_path: Path) -> None:
+    with watched(tmp_path, ":tools:3/min") as (address, _):
+        url = f"ws://anna:hush@{address}/ws"
+        with connect(url, proxy=None) as socket:
+            kinds = [ask(socket, "state")["data"]["code"] for _ in range(3)]
+        with pytest.raises(InvalidStatus, match="429") as caught:
+            connect(url, proxy=None)
+    assert kinds == ["EXECUTION_ERROR", "EXECUTION_ERROR", "CAPACITY_REACHED"]
+    assert 0 < int(caught.value.response.headers["retry-after"]) <= 20
+
+
+def ask_until_closed(socket: ClientConnection) -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        ask(socket, "state")
+
+
+def test_a_connection_ends_when_its_key_is_removed(tmp_path: Path) -> None:
+    with watched(tmp_path, "") as (address, file), connect(f"ws://anna:hush@{address}/ws", proxy=None) as socket:
+        assert ask(socket, "state")["type"] == "error"
+        file.write_text(f"bert:{digest('other')}")
+        with pytest.raises(ConnectionClosed) as caught:
+            ask_until_closed(socket)
+    assert caught.value.rcvd is not None
+    assert (caught.value.rcvd.code, caught.value.rcvd.reason[:15]) == (1008, "unknown API key")

@@ -59,6 +59,14 @@ class BfclToolset:
             )
         return self._task(found[index % len(found)], split)
 
+    def find_task(self, task_id: str) -> Task:
+        """The task of an id that `sample_task` gave. Raises `NoSuchTask` where there is none."""
+        try:
+            dialogue = entry(task_id.removeprefix(f"{TOOLSET}/"))
+        except KeyError as error:
+            raise NoSuchTask(f"bfcl: {task_id[:80]!r} is the id of no task; expected {TOOLSET}/DIALOGUE") from error
+        return self._task(dialogue, _split(dialogue.number))
+
     def demonstrator(self, noise: float, seed: int) -> Policy:
         """The ground truth, call by call; each call is preceded by an error with probability `noise`."""
         return ReplayPolicy(noise, seed)

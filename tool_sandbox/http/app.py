@@ -29,9 +29,10 @@ from tool_sandbox.errors import (
 )
 from tool_sandbox.http import problems, run_code
 from tool_sandbox.http.conversation import converse
+from tool_sandbox.http.door import Door
 from tool_sandbox.http.episodes import EpisodeBusy, EpisodeOver, Episodes, NoSuchEpisode
 from tool_sandbox.http.guard import RETRY_AFTER_SECONDS, Gate, caller, guarded_by
-from tool_sandbox.http.keys import ApiKeys
+from tool_sandbox.http.keys import ApiKeys, Scope
 from tool_sandbox.http.openenv import (
     Action,
     Health,
@@ -70,8 +71,9 @@ def build_app(config: HttpConfig, client: SandboxClient, keys: ApiKeys, sandbox:
 
     Raises:
         InvalidTool: `sandbox` does not hold `run_code.RUN_CODE_TOOL`.
+        InvalidKeys: the file of `keys` cannot be used.
     """
-    gate, episodes = Gate(config.max_requests), Episodes(client, config)
+    door, gate, episodes = Door(keys), Gate(config.max_requests), Episodes(client, config)
     programs = Programs(sandbox, config, gate)
 
     @asynccontextmanager
@@ -84,18 +86,21 @@ def build_app(config: HttpConfig, client: SandboxClient, keys: ApiKeys, sandbox:
         await episodes.close()
         programs.close()
 
-    # The interactive pages load scripts from the public internet; the schema itself stays at /openapi.json.
-    app = FastAPI(title="StepTool sandbox", version="1", docs_url=None, redoc_url=None, lifespan=lifespan)
+    # The interactive pages load scripts from the public internet; the schema itself stays at /openapi.json. A redirect
+    # would lead to wherever the Host header says.
+    app = FastAPI(
+        title="StepTool sandbox", version="1", docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=lifespan
+    )
     problems.install(app, "the sandbox service")
     _install_refusals(app)
-    route = guarded_by(keys, config.max_body_bytes, "send less code or smaller files")
+    route = guarded_by(door, Scope.TOOLS, config.max_body_bytes, "send less code or smaller files")
     app.include_router(_program_router(programs, APIRouter(route_class=route)))
     app.include_router(_episode_router(episodes, gate, APIRouter(route_class=route)))
     app.include_router(_open_router())
 
     @app.websocket("/ws")
     async def conversation(socket: WebSocket) -> None:
-        await converse(socket, episodes, keys, gate)
+        await converse(socket, episodes, door, gate)
 
     return app
 

@@ -5,22 +5,23 @@ Owns the messages `reset`, `step`, `state` and `close`, and their answers. The e
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import uuid
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Any
 
 from fastapi import WebSocket, WebSocketDisconnect, WebSocketException
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
-from starlette.status import WS_1008_POLICY_VIOLATION
+from starlette.status import HTTP_429_TOO_MANY_REQUESTS, WS_1008_POLICY_VIOLATION
 
 from tool_sandbox.errors import Retryable, SandboxError
+from tool_sandbox.http import strict_json
+from tool_sandbox.http.door import Door
 from tool_sandbox.http.episodes import Episodes
-from tool_sandbox.http.guard import Gate, authorise
-from tool_sandbox.http.keys import ApiKeys
+from tool_sandbox.http.guard import Gate
+from tool_sandbox.http.keys import Scope
 from tool_sandbox.http.openenv import ResetRequest, StepRequest
 
 
@@ -34,11 +35,14 @@ class ErrorCode(StrEnum):
     CAPACITY_REACHED = "CAPACITY_REACHED"
 
 
-async def converse(socket: WebSocket, episodes: Episodes, keys: ApiKeys, gate: Gate) -> None:
+async def converse(socket: WebSocket, episodes: Episodes, door: Door, gate: Gate) -> None:
     """Answer one message after the other until either side ends the connection."""
-    owner = _owner(socket, keys)
+    if socket.headers.get("origin") is not None:
+        # A browser lets any page open a socket to this machine, and says so by this header; trainers send none.
+        raise WebSocketException(WS_1008_POLICY_VIOLATION, "connections from web pages are not served")
+    owner = _admit(socket, door)
     await socket.accept()
-    conversation = _Conversation(episodes, owner, gate)
+    conversation = _Conversation(episodes, owner, gate, lambda: _admit(socket, door))
     try:
         while (answer := await conversation.answer(await socket.receive_text())) is not None:
             await socket.send_json(answer)
@@ -52,17 +56,22 @@ async def converse(socket: WebSocket, episodes: Episodes, keys: ApiKeys, gate: G
 class _Conversation:
     """One connection's episode."""
 
-    def __init__(self, episodes: Episodes, owner: str, gate: Gate) -> None:
+    def __init__(self, episodes: Episodes, owner: str, gate: Gate, admit: Callable[[], str]) -> None:
         self._episodes = episodes
         self._owner = owner
         self._gate = gate
+        self._admit = admit
         self._name = uuid.uuid4().hex
 
     async def answer(self, text: str) -> dict[str, Any] | None:
         """What to send back; None where the caller wants to end."""
         try:
-            message = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            # A message counts as a request does; and the key may have been removed since the connection began.
+            self._admit()
+            message = strict_json.loads(text.encode())
+        except HTTPException as error:
+            return _error(ErrorCode.CAPACITY_REACHED, error.detail)
+        except json.JSONDecodeError as error:
             return _error(ErrorCode.INVALID_JSON, f"found no JSON: {error}")
         kind = message.get("type") if isinstance(message, dict) else None
         if kind == "close":
@@ -98,27 +107,15 @@ class _Conversation:
         return _error(ErrorCode.UNKNOWN_TYPE, f"found type {kind!r}; expected reset, step, state or close")
 
 
-def _owner(socket: WebSocket, keys: ApiKeys) -> str:
-    """Name of the caller's key. Refuses the connection without one, if there are any, and every web page."""
-    if socket.headers.get("origin") is not None:
-        # A browser lets any page open a socket to this machine, and says so by this header; trainers send none.
-        raise WebSocketException(WS_1008_POLICY_VIOLATION, "connections from web pages are not served")
+def _admit(socket: WebSocket, door: Door) -> str:
+    """Name of the caller's key. Raises HTTP 429 where it is used up; ends the connection where it may not be used."""
+    headers = socket.headers
     try:
-        return authorise(keys, _bearer(socket.headers.get("authorization")))
+        return door.admit(headers.get("authorization"), headers.get("origin"), Scope.TOOLS)
     except HTTPException as error:
+        if error.status_code == HTTP_429_TOO_MANY_REQUESTS:
+            raise
         raise WebSocketException(WS_1008_POLICY_VIOLATION, error.detail) from error
-
-
-def _bearer(authorization: str | None) -> str | None:
-    """`Basic name:key` as `Bearer key`: OpenEnv's client sends no header but that of `ws://name:key@host`."""
-    scheme, _, encoded = (authorization or "").partition(" ")
-    if scheme.lower() != "basic":
-        return authorization
-    try:
-        _, _, key = base64.b64decode(encoded, validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
-        return authorization
-    return f"Bearer {key}"
 
 
 def _told(kind: str, data: BaseModel) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What stands before the routes of a service: the key, the size of the body, and the number of requests at once.
+"""What stands before the routes of a service: the key, the kind and size of the body, the number of requests at once.
 
 Owns `guarded_by`, a kind of route that asks for the key before it reads a single byte of the body, and `Gate`.
 """
@@ -6,28 +6,39 @@ Owns `guarded_by`, a kind of route that asks for the key before it reads a singl
 from __future__ import annotations
 
 import asyncio
-import json
-import math
+import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from dataclasses import dataclass
+from typing import Any
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Send
+from starlette.types import Scope as Connection
 
-from tool_sandbox.http.keys import ApiKeys
+from tool_sandbox.http import strict_json
+from tool_sandbox.http.bodies import Body, body_of
+from tool_sandbox.http.door import Door
+from tool_sandbox.http.keys import Scope
 
 RETRY_AFTER_SECONDS = 1
 _CALLER = "caller"
 _BODY_SECONDS = 30.0
 """For a body to arrive; whoever sends it a byte at a time holds a connection and nothing else."""
 
+Observer = Callable[[str, int, float, str], None]
+"""Takes the route's path as it was declared, the status, the seconds, and the name of the key or nothing."""
 
-def guarded_by(keys: ApiKeys, max_body_bytes: int, advice: str) -> type[APIRoute]:
-    """Routes that want a key, if there are any, and a body of at most `max_body_bytes`.
 
-    `advice` tells the caller of a larger one what to do.
+def guarded_by(
+    door: Door, needs: Scope, max_body_bytes: int, advice: str, observe: Observer | None = None
+) -> type[APIRoute]:
+    """Routes behind `door`, for keys with the scope `needs`, and bodies of JSON of at most `max_body_bytes`, inflated.
+
+    `advice` tells the caller of a larger one what to do. `observe` hears of every answer, refusals among them, but not
+    of a request that nobody waits for any more.
     """
 
     class GuardedRoute(APIRoute):
@@ -35,32 +46,40 @@ def guarded_by(keys: ApiKeys, max_body_bytes: int, advice: str) -> type[APIRoute
             handle = super().get_route_handler()
 
             async def guarded(request: Request) -> Response:
-                setattr(request.state, _CALLER, authorise(keys, request.headers.get("authorization")))
+                name = door.admit(request.headers.get("authorization"), request.headers.get("origin"), needs)
+                setattr(request.state, _CALLER, _Caller(name, door))
                 return await handle(StrictRequest(request, max_body_bytes, advice))
 
             return guarded
 
+        async def handle(self, scope: Connection, receive: Receive, send: Send) -> None:
+            if observe is None:
+                await super().handle(scope, receive, send)
+            else:
+                await _observed(super().handle, observe, self.path)(scope, receive, send)
+
     return GuardedRoute
-
-
-def authorise(keys: ApiKeys, authorization: str | None) -> str:
-    """Name of the caller's key; empty where the service has none. Raises HTTP 401 for anybody else."""
-    if not keys.digests:
-        return ""
-    name = keys.who(authorization)
-    if name is None:
-        detail = "no API key" if authorization is None else "unknown API key"
-        raise HTTPException(401, f"{detail}; send 'Authorization: Bearer KEY'", {"WWW-Authenticate": "Bearer"})
-    return name
 
 
 def caller(request: Request) -> str:
     """Name of the key that a guarded request came with; empty where the service has none."""
-    return getattr(request.state, _CALLER)
+    return getattr(request.state, _CALLER).name
+
+
+def charge(request: Request, trajectories: int) -> None:
+    """Charge the key that a guarded request came with. Raises HTTP 429 where its quota has too few left."""
+    found: _Caller = getattr(request.state, _CALLER)
+    found.door.charge(found.name, trajectories)
+
+
+@dataclass(frozen=True, slots=True)
+class _Caller:
+    name: str
+    door: Door
 
 
 class StrictRequest(Request):
-    """A request whose body is bounded in bytes and seconds, and holds only numbers that JSON knows."""
+    """A request whose body is bounded in bytes and seconds, and is JSON and nothing else (`bodies`, `strict_json`)."""
 
     def __init__(self, request: Request, max_body_bytes: int, advice: str) -> None:
         super().__init__(request.scope, request.receive)
@@ -68,7 +87,7 @@ class StrictRequest(Request):
         self._advice = advice
 
     async def body(self) -> bytes:
-        """The whole body. Raises HTTP 408 where it does not arrive in time."""
+        """The whole body, inflated. Raises HTTP 408 where it does not arrive in time."""
         try:
             async with asyncio.timeout(_BODY_SECONDS):
                 return await super().body()
@@ -76,24 +95,24 @@ class StrictRequest(Request):
             raise HTTPException(408, f"body: it did not arrive in {_BODY_SECONDS:g} s") from error
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
-        """The body as it arrives, up to the limit."""
-        received = 0
+        """The body as it arrives, inflated, up to the limit."""
+        arrived, body = hasattr(self, "_body"), None
         async for chunk in super().stream():
-            received += len(chunk)
-            if received > self._max_body_bytes:
-                raise HTTPException(413, f"body: over {self._max_body_bytes} bytes; {self._advice}")
-            yield chunk
+            if arrived or not chunk:
+                # Inflated before; or nothing, which needs no content type.
+                yield chunk
+                continue
+            body = body or self._reader()
+            yield body.feed(chunk)
+        if body is not None:
+            body.end()
 
     async def json(self) -> Any:
-        """The body parsed by RFC 8259, which has no NaN."""
-        body = await self.body()
-        try:
-            return json.loads(body, parse_constant=_refuse_constant, parse_float=_finite)
-        except json.JSONDecodeError:
-            raise
-        except (ValueError, RecursionError) as error:
-            # FastAPI answers only a JSONDecodeError with a description of what is wrong.
-            raise json.JSONDecodeError(str(error), "", 0) from error
+        """The body parsed. FastAPI answers a `json.JSONDecodeError` with a description of what is wrong."""
+        return strict_json.loads(await self.body())
+
+    def _reader(self) -> Body:
+        return body_of(self.headers, self._max_body_bytes, self._advice)
 
 
 class Gate:
@@ -127,12 +146,28 @@ class Gate:
         self._taken -= 1
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"found {name}; expected a finite number")
+def _observed(app: ASGIApp, observe: Observer, path: str) -> ASGIApp:
+    async def observed(scope: Connection, receive: Receive, send: Send) -> None:
+        begun = time.monotonic()
+        status = 500
 
+        async def heard(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
 
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if not math.isfinite(number):
-        raise ValueError("found a number beyond the range of a double; expected a finite number")
-    return number
+        def report() -> None:
+            found = scope.get("state", {}).get(_CALLER)
+            observe(path, status, time.monotonic() - begun, found.name if found else "")
+
+        try:
+            await app(scope, receive, heard)
+        except Exception as error:
+            # What is refused before the handler, as a wrong method, becomes an answer further out.
+            status = error.status_code if isinstance(error, HTTPException) else 500
+            report()
+            raise
+        report()
+
+    return observed

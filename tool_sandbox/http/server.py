@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import signal
 import socket
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -42,11 +44,23 @@ def server(app: FastAPI, config: HttpConfig) -> uvicorn.Server:
 
 def serve(app: FastAPI, config: HttpConfig, listener: socket.socket) -> None:
     """Serve until SIGINT or SIGTERM, then return. In the main thread only."""
+    serve_opened(lambda: nullcontext(app), config, listener)
+
+
+def serve_opened(
+    opened: Callable[[], AbstractAsyncContextManager[FastAPI]], config: HttpConfig, listener: socket.socket
+) -> None:
+    """As `serve`, an application that is opened in the server's own event loop and closed after its last answer."""
+
+    async def run() -> None:
+        async with opened() as app:
+            await server(app, config).serve([listener])
+
     # uvicorn raises the signal again when it is done: without a handler, SIGTERM would skip the caller's own clean-up.
     before = signal.signal(signal.SIGTERM, _leave)
     try:
         with suppress(KeyboardInterrupt, _Left):
-            server(app, config).run([listener])
+            asyncio.run(run())
     finally:
         signal.signal(signal.SIGTERM, before)
 

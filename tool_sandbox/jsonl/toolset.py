@@ -74,6 +74,13 @@ class JsonlToolset:
             )
         return fitting[index % len(fitting)]
 
+    def find_task(self, task_id: str) -> Task:
+        """The task of that id in the file. Raises `NoSuchTask` where there is none."""
+        found = next((task for task in self._tasks if task.id == task_id), None)
+        if found is None:
+            raise NoSuchTask(f"tasks {self._path}: none has the id {task_id[:80]!r}")
+        return found
+
     def demonstrator(self, noise: float, seed: int) -> GoldPolicy | None:
         """A policy that makes the gold calls; None unless every task can be led through by them."""
         if not self._demonstrable:

@@ -7,6 +7,7 @@ there to repair. Every policy is pure: its dice are seeded by its own seed, the 
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import dataclass, field
 from dataclasses import fields as dataclass_fields
 
@@ -20,6 +21,8 @@ from tool_sandbox.ledger.variants import VARIANTS
 from tool_sandbox.ledger.world import World
 from tool_sandbox.tasks import Task
 from tool_sandbox.tools import CallStatus, ToolCall
+
+_NUMBER = re.compile(r"-?\d+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +136,7 @@ def _seen(task: Task, history: tuple[Exchange, ...], world: World) -> list[Value
     """Values that stand in the prompt or in observations."""
     constants = [constant.value for constant in Plan.from_json(task.payload["plan"]).constants]
     observed = _observed(history)
-    return list(dict.fromkeys([*constants, *(int(text) if text.lstrip("-").isdigit() else text for text in observed)]))
+    return list(dict.fromkeys([*constants, *(int(text) if _NUMBER.fullmatch(text) else text for text in observed)]))
 
 
 def _observed(history: tuple[Exchange, ...]) -> list[str]:

@@ -53,6 +53,7 @@ NAMINGS = 60
 """Times that new names are put into one graph in search of the right split."""
 
 Patch = dict[str, dict[str, Row]]
+_ID = re.compile(rf"{TOOLSET}/(\w+)/({'|'.join(Split)})/(0|[1-9]\d{{0,17}})", re.ASCII)
 
 
 def sample_task(split: Split, level: str, index: int) -> Task:
@@ -71,6 +72,19 @@ def sample_task(split: Split, level: str, index: int) -> Task:
         if task is not None:
             return task
     raise NoSuchTask(f"ledger: no task {index} of {split.value}/{level} in {ATTEMPTS} attempts; use another index")
+
+
+def find_task(task_id: str) -> Task:
+    """The task of an id that `sample_task` gave.
+
+    Raises:
+        NoSuchTask: it is no such id.
+    """
+    found = _ID.fullmatch(task_id)
+    if found is None:
+        raise NoSuchTask(f"ledger: {task_id[:80]!r} is the id of no task; expected {TOOLSET}/LEVEL/SPLIT/INDEX")
+    level, split, index = found.groups()
+    return sample_task(Split(split), level, int(index))
 
 
 def _draw(rng: random.Random, split: Split, level: str) -> Draft | None:

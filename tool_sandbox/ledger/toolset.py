@@ -5,8 +5,8 @@ from __future__ import annotations
 from tool_sandbox.demonstrations import Policy
 from tool_sandbox.errors import CorruptTask
 from tool_sandbox.isolation.python_tool import PYTHON_SPEC
-from tool_sandbox.ledger.policies import NoisyOraclePolicy
-from tool_sandbox.ledger.sampling import LEVELS, TOOLSET, sample_task
+from tool_sandbox.ledger.policies import NoisyOraclePolicy, RandomPolicy
+from tool_sandbox.ledger.sampling import LEVELS, TOOLSET, find_task, sample_task
 from tool_sandbox.ledger.session import LedgerSession, Runner
 from tool_sandbox.ledger.splits import has_tasks
 from tool_sandbox.ledger.tools import TOOLS
@@ -41,9 +41,17 @@ class LedgerToolset:
         """The `index`-th task of a split and level; raises `NoSuchTask` where `has_tasks` says no."""
         return sample_task(split, level, index)
 
+    def find_task(self, task_id: str) -> Task:
+        """The task of an id such as `ledger/L1/train/7`; raises `NoSuchTask` where there is none."""
+        return find_task(task_id)
+
     def demonstrator(self, noise: float, seed: int) -> Policy:
         """An oracle, each of whose steps is preceded by an error with probability `noise`."""
         return NoisyOraclePolicy(noise, seed)
+
+    def random_policy(self, seed: int) -> Policy:
+        """Calls and answers at random."""
+        return RandomPolicy(seed)
 
     def open(self, task: Task) -> LedgerSession:
         """A fresh session in the task's initial state.

@@ -8,6 +8,7 @@ question of the wanted split.
 from __future__ import annotations
 
 import hashlib
+import re
 
 from tool_sandbox.errors import CorruptTask, NoSuchTask
 from tool_sandbox.isolation.python_tool import PYTHON_SPEC
@@ -23,6 +24,7 @@ TOOLSET = "reasoning"
 SPLITS = (Split.TRAIN, Split.VAL, Split.TEST_IID)
 TRAIN_BUCKETS = 80
 VAL_BUCKETS = 90
+_ID = re.compile(rf"{TOOLSET}/({'|'.join(DATASETS)})/(0|[1-9]\d{{0,8}})", re.ASCII)
 ATTEMPTS = 1000
 """Seeds of one index. A tenth of the questions is in the smallest split: 1,000 in a row outside it do not happen."""
 
@@ -59,6 +61,15 @@ class ReasoningToolset:
             if _split(level, entry["question"]) is split:
                 return self._task(split, level, seed, entry["question"], entry["answer"])
         raise NoSuchTask(f"reasoning: {ATTEMPTS} seeds of index {index} gave no {split.value!r} question of {level!r}")
+
+    def find_task(self, task_id: str) -> Task:
+        """The question of an id that `sample_task` gave. Raises `NoSuchTask` where there is none."""
+        found = _ID.fullmatch(task_id)
+        if found is None:
+            raise NoSuchTask(f"reasoning: {task_id[:80]!r} is the id of no task; expected {TOOLSET}/DATASET/SEED")
+        dataset, seed = found[1], int(found[2])
+        entry = question(dataset, seed)
+        return self._task(_split(dataset, entry["question"]), dataset, seed, entry["question"], entry["answer"])
 
     def demonstrator(self, noise: float, seed: int) -> CalculatorPolicy:
         """One call of the calculator, for the datasets that one expression answers."""

@@ -1,0 +1,192 @@
+"""`steptool bench rewards`: the reward service on Ray Serve beside a bare echo of the same body, and overloaded.
+
+Owns the measurement of rules; that of a judge is in `bench_votes`. The echo is a deployment with the same limits on the
+same Serve, and the two are measured in alternating blocks. Nothing here is used by training.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import statistics
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from ray import serve
+from rich.console import Console
+
+from cluster.bench_votes import bench_votes
+from cluster.http_load import LOST, Answers, Target, closed_loop, open_loop
+from cluster.launch import ray_session
+from cluster.serve_replicas import kill_replica, resident_mib
+from reward_service.config import RewardConfig
+from reward_service.scoring import Recipe
+from reward_service.serve_app import RewardEndpoint, start_rewards, stop_rewards
+from reward_service.service import RewardService
+from reward_service.wire import ScoreRequest
+from tool_sandbox.http.keys import ApiKeys
+
+STEPS = 8
+BLOCKS = 8
+BLOCK_SECONDS = 3.0
+CONNECTIONS = 8
+STEADY_SECONDS = 20.0
+STEADY_SHARE = 0.8
+OVERLOAD = 5.0
+OVERLOAD_CONNECTIONS = 512
+REPLICAS = 2
+REPEATS = 200
+_ECHO = "echo"
+_REWARDS = "rewards"
+
+
+def bench_rewards(overload_seconds: float, vote_items: int) -> Mapping[str, Any]:
+    """Measure the service.
+
+    `overload_seconds`: how long to offer five times what it can do; `vote_items`: trajectories for the judge.
+    """
+    console = Console(stderr=True)
+    with ray_session():
+        return {**_by_rules(overload_seconds, console), **bench_votes(vote_items, console)}
+
+
+def _by_rules(overload_seconds: float, console: Console) -> Mapping[str, Any]:
+    keys, secret = ApiKeys.issue("bench")
+    rewards = start_rewards(RewardConfig(replicas=REPLICAS), keys, application=_REWARDS)
+    try:
+        _start_echo()
+        return asyncio.run(_measured(rewards, secret, overload_seconds, console))
+    finally:
+        serve.delete(_ECHO)
+        stop_rewards(rewards)
+
+
+async def _measured(rewards: RewardEndpoint, secret: str, overload_seconds: float, console: Console) -> dict[str, Any]:
+    body = example()
+    headers = {"Authorization": f"Bearer {secret}"}
+    score = Target.post(f"{rewards.url}/v1/score", body, headers)
+    echo = Target.post(rewards.url.removesuffix(_REWARDS) + _ECHO, body, headers)
+    ratio, rate = await _throughput(score, echo, console)
+    console.print(f"steady load: {STEADY_SHARE:.0%} of {rate:.0f} requests a second")
+    steady = await open_loop(score, STEADY_SHARE * rate, STEADY_SECONDS, CONNECTIONS * 8)
+    console.print(f"overload: {OVERLOAD:g} times as much for {overload_seconds:g} s")
+    before = resident_mib(_REWARDS)
+    flood = await open_loop(score, OVERLOAD * rate, overload_seconds, OVERLOAD_CONNECTIONS)
+    grown = resident_mib(_REWARDS) - before
+    console.print("a replica is killed under load")
+    killed = await _killed(score, rate)
+    return {
+        "cpus": len(os.sched_getaffinity(0)),
+        "throughput_ratio": ratio,
+        "requests_per_second": round(rate, 1),
+        "trajectories_per_request": 1,
+        "p50_ms": steady.quantile_ms(0.5),
+        "p99_ms": steady.quantile_ms(0.99),
+        "steady_statuses": _statuses(steady),
+        "overload_statuses": _statuses(flood),
+        "overload_5xx": flood.server_errors,
+        "overload_lost": flood.statuses[LOST],
+        "overload_p99_ms": flood.quantile_ms(0.99),
+        "overload_429_without_retry_after": flood.statuses[429] - flood.retry_after,
+        "overload_replica_growth_mib": round(grown, 1),
+        "kill_statuses": _statuses(killed),
+        "kill_lost": killed.statuses[LOST],
+        "share_of_own_work": await _shares(body),
+    }
+
+
+def example(steps: int = STEPS) -> bytes:
+    """One trajectory: calls that each bring the task one call nearer, and the right answer."""
+    turns: list[dict[str, Any]] = [
+        {
+            "index": i,
+            "call": {"name": "price", "arguments": {"item": f"lamp {i}", "currency": "EUR"}},
+            "status": "ok",
+            "observation": f"The price of lamp {i} is {i}.50 EUR; 12 pieces are in stock at the warehouse in Lyon.",
+            "progress": {"before": steps - 1 - i, "after": steps - 2 - i},
+        }
+        for i in range(steps - 1)
+    ]
+    task = {"id": "bench", "level": "L4", "ground_truth": {"answer": "42", "minimum_calls": steps - 1}}
+    turns.append({"index": steps - 1, "answer": "42"})
+    return json.dumps({"trajectories": [{"id": "t-1", "steps": turns, "task": task, "stop": "answered"}]}).encode()
+
+
+async def _throughput(score: Target, echo: Target, console: Console) -> tuple[dict[str, float], float]:
+    """Requests a second of both, in alternating blocks: the ratio with its spread, and the service's own rate."""
+    rates: dict[str, list[float]] = {"score": [], "echo": []}
+    for block in range(BLOCKS + 1):
+        for name, target in (("score", score), ("echo", echo)):
+            answers = await closed_loop(target, CONNECTIONS, BLOCK_SECONDS)
+            _expect_only_good(name, answers)
+            # The first block of each warms up.
+            if block:
+                rates[name].append(answers.statuses[200] / BLOCK_SECONDS)
+    own, bare = (statistics.median(rates[name]) for name in ("score", "echo"))
+    console.print(f"closed loop: {own:.0f} requests a second, the echo {bare:.0f}")
+    ratios = [a / b for a, b in zip(rates["score"], rates["echo"], strict=True)]
+    spread = {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
+    return {name: round(value, 3) for name, value in spread.items()}, own
+
+
+async def _killed(score: Target, rate: float) -> Answers:
+    """Half of what the service can do, while one of its two replicas is killed."""
+    load = asyncio.create_task(open_loop(score, 0.4 * rate, 15.0, CONNECTIONS * 8))
+    await asyncio.sleep(3.0)
+    await asyncio.to_thread(kill_replica, _REWARDS)
+    return await load
+
+
+def _expect_only_good(name: str, answers: Answers) -> None:
+    bad = {status: count for status, count in answers.statuses.items() if status != 200}
+    if bad:
+        raise RuntimeError(f"benchmark: {name} answered with {bad} where every answer must be 200")
+
+
+def _statuses(answers: Answers) -> dict[str, int]:
+    return {"lost" if status == LOST else str(status): count for status, count in sorted(answers.statuses.items())}
+
+
+async def _shares(body: bytes) -> dict[str, float]:
+    """Milliseconds of our own code for one request, without HTTP and Serve. Rules need no store."""
+    service = RewardService(Recipe(RewardConfig()))
+    request = ScoreRequest.model_validate_json(body)
+    response = await service.score(request)
+
+    async def validation() -> None:
+        ScoreRequest.model_validate(json.loads(body))
+
+    async def scoring() -> None:
+        await service.score(request)
+
+    async def writing() -> None:
+        response.model_dump_json()
+
+    return {f"{part.__name__}_ms": await _milliseconds(part) for part in (validation, scoring, writing)}
+
+
+async def _milliseconds(part: Callable[[], Awaitable[None]]) -> float:
+    seconds: list[float] = []
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        await part()
+        seconds.append(time.perf_counter() - began)
+    return round(1000 * statistics.median(seconds), 3)
+
+
+def _start_echo() -> None:
+    app = FastAPI()
+
+    @app.post("/")
+    async def echo(request: Request) -> dict[str, Any]:
+        return await request.json()
+
+    @serve.deployment(name=_ECHO, num_replicas=REPLICAS, max_ongoing_requests=32, ray_actor_options={"num_cpus": 0.1})
+    @serve.ingress(app)
+    class Echo:
+        pass
+
+    serve.run(Echo.bind(), name=_ECHO, route_prefix=f"/{_ECHO}")

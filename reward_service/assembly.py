@@ -1,0 +1,90 @@
+"""From a configuration to a running service: the store is opened, judge and step model are connected, the recipe
+is loaded.
+
+Owns the order, and that what was opened is closed. The only module that brings them together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from fastapi import FastAPI
+
+from reward_service.api import build_app
+from reward_service.batch_work import working
+from reward_service.config import RewardConfig
+from reward_service.finding import ComputedRewards, KeptRewards
+from reward_service.judge.judge import Judge
+from reward_service.judged import JudgeSignals
+from reward_service.learned.local import LocalStepModel
+from reward_service.learned.model import StepModel
+from reward_service.learned.signals import StepModelSignals
+from reward_service.measuring import ModelOfSteps
+from reward_service.scoring import Recipe
+from reward_service.service import RewardService
+from reward_service.stats import Stats
+from reward_service.store.opening import Store, open_store
+from tool_sandbox.http.keys import ApiKeys
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """A service that can answer, and what it stands on."""
+
+    service: RewardService
+    store: Store
+    judge: JudgeSignals | None
+    step_model: ModelOfSteps | None
+    stats: Stats
+
+    def app(self, keys: ApiKeys) -> FastAPI:
+        """The HTTP application.
+
+        Raises:
+            InvalidKeys: the file of `keys` cannot be used.
+        """
+        return build_app(self.service, keys, store=self.store, stats=self.stats)
+
+    def use(self, config: RewardConfig) -> None:
+        """Score by the recipe of `config` from the next request on.
+
+        Raises:
+            SignalNotFound: a signal of somebody else is not installed.
+            StepModelUnusable: the step model lacks an output that a signal wants.
+        """
+        self.service.use(Recipe(config, self.judge, self.step_model))
+
+
+@asynccontextmanager
+async def assembled(config: RewardConfig, step_model: StepModel | None = None) -> AsyncIterator[Assembly]:
+    """The service of `config`, for one event loop; `step_model` is the one to ask, None loads it into this process.
+
+    Raises:
+        SignalNotFound: a signal of somebody else is not installed.
+        JudgeKeyMissing: the environment does not hold the key of the judge's endpoint.
+        StepModelUnusable: the step model is not there, or lacks an output that a signal wants.
+        StoreError: see `store.opening.open_store`.
+    """
+    async with AsyncExitStack() as stack:
+        endpoint = None
+        if config.judge is not None:
+            endpoint = Judge(config.judge)
+            stack.push_async_callback(endpoint.aclose)
+        # Opened last, so that it is closed first: votes that are still being cast end before their endpoint does.
+        store = await stack.enter_async_context(await open_store(config.store))
+        judge = None if endpoint is None else JudgeSignals(endpoint, store.once)
+        learned = await _connected(config, step_model)
+        rewards = ComputedRewards() if config.store.kind == "none" else KeptRewards(store.once)
+        service = RewardService(Recipe(config, judge, learned), config.score_seconds, rewards)
+        stats = Stats()
+        await stack.enter_async_context(working(store.batches, service, stats))
+        yield Assembly(service, store, judge, learned, stats)
+
+
+async def _connected(config: RewardConfig, model: StepModel | None) -> StepModelSignals | None:
+    if config.step_model is None:
+        return None
+    return StepModelSignals(config.step_model, model or await asyncio.to_thread(LocalStepModel, config.step_model))

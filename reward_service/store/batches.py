@@ -1,0 +1,134 @@
+"""Jobs that outlive their request and the process that took them. Owns `BatchStore`.
+
+A batch is a list of chunks. Any worker of any replica takes the next open chunk under a lease, so a job goes on by
+itself after a restart, and long jobs take turns. A batch is known to its caller only, and is gone after its time.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from reward_service.store import batch_queries as queries
+from reward_service.store.batch_queries import Chunk
+from reward_service.store.database import Database
+from reward_service.store.errors import BatchNotFound
+from reward_service.store.leases import given_back_on_failure, renewed
+from reward_service.store.once import within
+from reward_service.store.timing import Timing
+
+
+@dataclass(frozen=True, slots=True)
+class BatchProgress:
+    """How far a batch is."""
+
+    batch_id: str
+    state: Literal["running", "done", "cancelled"]
+    chunks: int
+    finished: int
+    created_at: float
+    """Seconds since 1970."""
+    expires_at: float
+    """Seconds since 1970; not found from then on."""
+
+
+class BatchStore:
+    """The batches of all callers."""
+
+    def __init__(self, database: Database, timing: Timing) -> None:
+        self._database = database
+        self._timing = timing
+
+    async def create(self, caller: str, chunks: Sequence[bytes]) -> str:
+        """Accept a job; its id, which nobody can guess. Each chunk is one request, scored as a whole.
+
+        Raises:
+            ValueError: there are no chunks.
+            StoreUnavailable: the database cannot be used now.
+        """
+        if not chunks:
+            raise ValueError("batch: 0 chunks; expected at least 1")
+        batch_id, keep = uuid.uuid4().hex, self._timing.keep_seconds
+        await self._database.write(lambda connection: queries.create(connection, batch_id, caller, chunks, keep))
+        return batch_id
+
+    async def work(self, score: Callable[[Chunk], Awaitable[bytes]], deadline_seconds: float) -> bool:
+        """Score the next open chunk and keep its result; False where no chunk is open.
+
+        The first chunks of all jobs come before the second ones. The lease is renewed while `score` runs. A chunk that
+        failed, or whose worker died, is open again; `Chunk.attempt` tells how often it was tried.
+
+        Raises:
+            ResultsLate: `score` took longer than the deadline.
+            StoreUnavailable: the database cannot be used now.
+            Exception: whatever `score` raised.
+        """
+        lease = self._timing.lease_seconds
+        chunk = await self._database.write(lambda connection: queries.claim(connection, uuid.uuid4().hex, lease))
+        if chunk is None:
+            return False
+        async with given_back_on_failure(lambda: self._release(chunk)):
+            result = await self._scored(chunk, score, deadline_seconds)
+            await self._database.write(lambda connection: queries.save(connection, chunk, result))
+        return True
+
+    async def progress(self, caller: str, batch_id: str) -> BatchProgress:
+        """How far the caller's batch is.
+
+        Raises:
+            BatchNotFound: see `errors`.
+            StoreUnavailable: the database cannot be used now.
+        """
+        row = await self._database.read(lambda connection: queries.progress(connection, caller, batch_id))
+        if row is None:
+            raise BatchNotFound(batch_id)
+        return _progress(batch_id, row)
+
+    async def results(self, caller: str, batch_id: str) -> Sequence[bytes | None]:
+        """The result of each chunk, in order; None where it is open.
+
+        Raises:
+            BatchNotFound: see `errors`.
+            StoreUnavailable: the database cannot be used now.
+        """
+        found = await self._database.read(lambda connection: queries.results(connection, caller, batch_id))
+        if not found:
+            raise BatchNotFound(batch_id)
+        return found
+
+    async def cancel(self, caller: str, batch_id: str) -> BatchProgress:
+        """Give no more of the batch to workers; what is finished stays, and a batch that is done stays done.
+
+        Raises:
+            BatchNotFound: see `errors`.
+            StoreUnavailable: the database cannot be used now.
+        """
+        await self._database.write(lambda connection: queries.cancel(connection, caller, batch_id))
+        return await self.progress(caller, batch_id)
+
+    async def unfinished(self) -> Sequence[str]:
+        """The batches that have work left, oldest first; nobody needs to start them again.
+
+        Raises:
+            StoreUnavailable: the database cannot be used now.
+        """
+        return await self._database.read(queries.unfinished)
+
+    async def _scored(self, chunk: Chunk, score: Callable[[Chunk], Awaitable[bytes]], deadline_seconds: float) -> bytes:
+        async def renew() -> None:
+            lease = self._timing.lease_seconds
+            await self._database.write(lambda connection: queries.renew(connection, chunk, lease))
+
+        async with within(1, deadline_seconds), renewed(renew, self._timing.renewal_seconds):
+            return await score(chunk)
+
+    async def _release(self, chunk: Chunk) -> None:
+        await self._database.write(lambda connection: queries.release(connection, chunk))
+
+
+def _progress(batch_id: str, row: queries.Counted) -> BatchProgress:
+    running = "done" if row.finished == row.chunks else "running"
+    state = "cancelled" if row.cancelled else running
+    return BatchProgress(batch_id, state, row.chunks, row.finished, row.created_at, row.expires_at)

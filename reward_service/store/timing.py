@@ -1,0 +1,28 @@
+"""How long the store waits, and how long it keeps. Owns `Timing`; nothing in the store waits without one of these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_DAY_SECONDS = 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Deadlines of the store; the defaults are for production, tests shorten them."""
+
+    lease_seconds: float = 30.0
+    """A claim that was not renewed for so long may be taken over. It is renewed three times as often."""
+    lock_seconds: float = 5.0
+    """Longest wait for a lock of the database, and for a connection to it."""
+    operation_seconds: float = 15.0
+    """Longest wait for one operation, its time in the queue of threads included."""
+    keep_seconds: float = _DAY_SECONDS
+    """Life of an `Idempotency-Key` and of a batch."""
+    sweep_seconds: float = 3600.0
+    """Between two removals of what has expired."""
+
+    @property
+    def renewal_seconds(self) -> float:
+        """Between two renewals of a lease."""
+        return self.lease_seconds / 3

@@ -1,0 +1,215 @@
+"""Batches: long jobs that go on after a restart, and that only their caller sees."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from reward_service.store.batch_queries import Chunk
+from reward_service.store.errors import BatchNotFound, ResultsLate
+from reward_service.store.timing import Timing
+from tests.reward_service.store.computing import until
+
+SOON = 30.0
+
+
+class Worker:
+    """Scores a chunk by putting its request in capitals; keeps what it was given."""
+
+    def __init__(self) -> None:
+        self.chunks: list[Chunk] = []
+
+    async def __call__(self, chunk: Chunk) -> bytes:
+        self.chunks.append(chunk)
+        return chunk.request.upper()
+
+
+class HeldWorker(Worker):
+    """Begins, says so, and ends when it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = asyncio.Event()
+        self.let_go = asyncio.Event()
+
+    async def __call__(self, chunk: Chunk) -> bytes:
+        self.begun.set()
+        await self.let_go.wait()
+        return await super().__call__(chunk)
+
+
+async def work_off(store, worker: Callable[[Chunk], Awaitable[bytes]]) -> int:
+    """Work until nothing is open; how many chunks that were."""
+    done = 0
+    while await store.batches.work(worker, SOON):
+        done += 1
+    return done
+
+
+async def counts(store, caller: str, batch_id: str) -> tuple[str, int, int]:
+    progress = await store.batches.progress(caller, batch_id)
+    return progress.state, progress.finished, progress.chunks
+
+
+async def test_a_batch_from_its_beginning_to_its_end(store):
+    batch_id = await store.batches.create("alice", [b"x", bytes(range(256))])
+    assert await counts(store, "alice", batch_id) == ("running", 0, 2)
+    assert await store.batches.work(Worker(), SOON)
+    assert await counts(store, "alice", batch_id) == ("running", 1, 2)
+    assert await store.batches.results("alice", batch_id) == [b"X", None]
+    assert await work_off(store, Worker()) == 1
+    assert await counts(store, "alice", batch_id) == ("done", 2, 2)
+    assert await store.batches.results("alice", batch_id) == [b"X", bytes(range(256)).upper()]
+
+
+async def test_a_batch_lives_for_a_day(store):
+    progress = await store.batches.progress("alice", await store.batches.create("alice", [b"x"]))
+    assert progress.expires_at - progress.created_at == pytest.approx(86_400, abs=1)
+
+
+async def test_a_batch_without_chunks_is_refused(store):
+    with pytest.raises(ValueError, match="0 chunks; expected at least 1"):
+        await store.batches.create("alice", [])
+
+
+async def test_nothing_to_do_is_no_work(store):
+    assert not await store.batches.work(Worker(), SOON)
+
+
+@pytest.mark.parametrize("caller", ["bob", ""])
+async def test_another_caller_cannot_find_a_batch_nor_cancel_it(store, caller):
+    batch_id = await store.batches.create("alice", [b"x"])
+    for ask in (store.batches.progress, store.batches.results, store.batches.cancel):
+        with pytest.raises(BatchNotFound, match=batch_id):
+            await ask(caller, batch_id)
+        with pytest.raises(BatchNotFound, match="'no-such-batch'"):
+            await ask("alice", "no-such-batch")
+    assert await counts(store, "alice", batch_id) == ("running", 0, 1)
+
+
+async def test_jobs_take_turns_so_that_a_long_one_does_not_hold_up_a_short_one(store):
+    long = await store.batches.create("alice", [b"a0", b"a1", b"a2"])
+    short = await store.batches.create("bob", [b"b0", b"b1"])
+    worker = Worker()
+    assert await work_off(store, worker) == 5
+    taken = [(chunk.batch_id, chunk.position) for chunk in worker.chunks]
+    assert taken == [(long, 0), (short, 0), (long, 1), (short, 1), (long, 2)]
+
+
+async def test_workers_of_two_replicas_take_every_chunk_once(replica):
+    stores = [await replica(), await replica()]
+    requests = [b"%d" % number for number in range(20)]
+    batch_id = await stores[0].batches.create("alice", requests)
+    worker = Worker()
+    assert sum(await asyncio.gather(*(work_off(store, worker) for store in stores * 3))) == 20
+    assert sorted(chunk.position for chunk in worker.chunks) == list(range(20))
+    assert await stores[1].batches.results("alice", batch_id) == requests
+
+
+async def test_a_job_goes_on_after_a_restart(replica):
+    first = await replica()
+    batch_id = await first.batches.create("alice", [b"a", b"b"])
+    done = await first.batches.create("alice", [b"c"])
+    assert await first.batches.unfinished() == [batch_id, done]
+    await first.batches.work(Worker(), SOON)
+    await first.batches.work(Worker(), SOON)
+    await first.aclose()
+    second = await replica()
+    assert await second.batches.unfinished() == [batch_id]
+    assert await work_off(second, Worker()) == 1
+    assert await second.batches.results("alice", batch_id) == [b"A", b"B"]
+    assert await second.batches.unfinished() == []
+
+
+async def test_a_chunk_that_failed_is_open_again_and_counts_its_attempts(store):
+    await store.batches.create("alice", [b"x"])
+
+    async def fail(chunk: Chunk) -> bytes:
+        raise RuntimeError("no reply")
+
+    with pytest.raises(RuntimeError, match="no reply"):
+        await store.batches.work(fail, SOON)
+    worker = Worker()
+    assert await work_off(store, worker) == 1
+    assert [chunk.attempt for chunk in worker.chunks] == [2]
+
+
+async def test_a_chunk_that_takes_longer_than_its_deadline_is_open_again(store):
+    await store.batches.create("alice", [b"x"])
+    with pytest.raises(ResultsLate):
+        await store.batches.work(HeldWorker(), 0.1)
+    assert await work_off(store, Worker()) == 1
+
+
+async def test_a_worker_that_is_cancelled_gives_its_chunk_back(store):
+    await store.batches.create("alice", [b"x"])
+    held = HeldWorker()
+    working = asyncio.create_task(store.batches.work(held, SOON))
+    await held.begun.wait()
+    working.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await working
+    assert await work_off(store, Worker()) == 1
+
+
+async def test_a_chunk_in_work_is_nobody_elses_for_as_long_as_it_takes(replica):
+    one, other = await replica(Timing(lease_seconds=1.5)), await replica()
+    batch_id = await one.batches.create("alice", [b"x"])
+    held = HeldWorker()
+    working = asyncio.create_task(one.batches.work(held, SOON))
+    await held.begun.wait()
+    # Twice the lease; only a renewal outlasts it.
+    for _ in range(30):
+        assert not await other.batches.work(Worker(), SOON)
+        await asyncio.sleep(0.1)
+    held.let_go.set()
+    assert await working
+    assert await one.batches.results("alice", batch_id) == [b"X"]
+
+
+async def test_a_lost_workers_chunk_is_taken_over_and_the_first_result_stays(replica):
+    lost, other = await replica(Timing(lease_seconds=0.0)), await replica()
+    batch_id = await lost.batches.create("alice", [b"x"])
+    held = HeldWorker()
+    late = asyncio.create_task(lost.batches.work(held, SOON))
+    await held.begun.wait()
+
+    async def second(chunk: Chunk) -> bytes:
+        return b"of attempt %d" % chunk.attempt
+
+    async with asyncio.timeout(SOON):
+        # A worker passes by what is locked, and a renewal of the lost one may hold the chunk at the moment.
+        while not await other.batches.work(second, SOON):
+            pass
+    held.let_go.set()
+    assert await late
+    assert await other.batches.results("alice", batch_id) == [b"of attempt 2"]
+
+
+async def test_a_cancelled_batch_keeps_what_is_finished_and_gives_out_no_more(store):
+    batch_id = await store.batches.create("alice", [b"a", b"b"])
+    await store.batches.work(Worker(), SOON)
+    assert (await store.batches.cancel("alice", batch_id)).state == "cancelled"
+    assert await work_off(store, Worker()) == 0
+    assert await store.batches.results("alice", batch_id) == [b"A", None]
+    assert await store.batches.unfinished() == []
+    assert (await store.batches.cancel("alice", batch_id)).state == "cancelled"
+
+
+async def test_a_batch_that_is_done_stays_done(store):
+    batch_id = await store.batches.create("alice", [b"a"])
+    await work_off(store, Worker())
+    assert (await store.batches.cancel("alice", batch_id)).state == "done"
+
+
+async def test_an_expired_batch_is_not_found_not_worked_on_and_swept_away(place, replica):
+    short = await replica(Timing(keep_seconds=0.0))
+    batch_id = await short.batches.create("alice", [b"a"])
+    with pytest.raises(BatchNotFound):
+        await short.batches.progress("alice", batch_id)
+    assert await work_off(short, Worker()) == 0
+    await replica(Timing(sweep_seconds=0.01))
+    await until(lambda: not place.query("SELECT id FROM batches"))
+    assert place.query("SELECT position FROM batch_chunks") == []

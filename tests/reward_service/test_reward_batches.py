@@ -1,0 +1,178 @@
+"""Batches over HTTP: accepted, scored beside the requests, read in order, cancelled, and taken up after a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import httpx
+import pytest
+
+from reward_service.api import build_app
+from reward_service.batch_wire import MAX_BATCH_TRAJECTORIES, BatchRequest
+from reward_service.batch_work import MAX_ATTEMPTS, accept, working
+from reward_service.config import OutcomeShaping, RewardConfig
+from reward_service.scoring import Recipe
+from reward_service.service import RewardService
+from reward_service.stats import Stats
+from reward_service.store.config import SqliteStore
+from reward_service.store.opening import open_store
+from reward_service.store.timing import Timing
+from tests.reward_service.builders import call_step, trajectory, version_of
+from tests.reward_service.kept import KEYS, client_of, finished, kept_in, replica
+from tool_sandbox.http.keys import ApiKeys
+
+NOWHERE = [call_step(0) | {"progress": None}, {"index": 1, "answer": "42"}]
+
+
+def batch(count: int, **changes) -> dict:
+    return {"trajectories": [trajectory(f"t-{i}") for i in range(count)], **changes}
+
+
+async def test_a_batch_is_accepted_at_once_and_read_in_order_when_it_is_done(tmp_path):
+    async with replica(kept_in(tmp_path)) as http:
+        body = batch(35)
+        body["trajectories"][20] = trajectory("nowhere", steps=NOWHERE)
+        accepted = await http.post("/v1/score/batches", json=body)
+        assert accepted.status_code == 202
+        status = accepted.json()
+        # 16 + 16 + 3.
+        assert (status["chunks"], status["expires_at"] - status["created_at"]) == (3, pytest.approx(24 * 3600))
+        assert accepted.headers["location"] == f"/v1/score/batches/{status['id']}"
+        assert (await finished(http, status["id"]))["finished_chunks"] == 3
+        answer = (await http.get(f"/v1/score/batches/{status['id']}/results")).json()
+        single = (await http.post("/v1/score", json=body)).json()
+    assert answer["status"] == "done"
+    assert answer["reward_version"] == single["reward_version"]
+    assert answer["results"] == single["results"]
+    assert answer["results"][20]["error"]["kind"] == "data"
+
+
+async def test_a_running_batch_says_when_to_ask_again_and_what_is_finished_of_it(tmp_path):
+    service = RewardService(Recipe(RewardConfig()))
+    store_config = SqliteStore(path=tmp_path / "rewards.db")
+    # No worker runs beside this application.
+    async with await open_store(store_config) as store, client_of(build_app(service, KEYS, store=store)) as http:
+        found = (await http.post("/v1/score/batches", json=batch(2))).json()
+        response = await http.get(f"/v1/score/batches/{found['id']}")
+        assert response.headers["retry-after"] == "1"
+        assert (response.json()["status"], response.json()["finished_chunks"]) == ("running", 0)
+        results = (await http.get(f"/v1/score/batches/{found['id']}/results")).json()
+        assert (results["status"], results["reward_version"], results["results"]) == ("running", None, [])
+
+
+async def test_a_batch_goes_on_after_a_restart_of_the_service(tmp_path):
+    config = kept_in(tmp_path)
+    service = RewardService(Recipe(config))
+    async with await open_store(config.store) as store, client_of(build_app(service, KEYS, store=store)) as http:
+        found = (await http.post("/v1/score/batches", json=batch(40))).json()
+    async with replica(config) as http:
+        assert (await finished(http, found["id"]))["status"] == "done"
+        results = (await http.get(f"/v1/score/batches/{found['id']}/results")).json()["results"]
+    assert [result["id"] for result in results] == [f"t-{i}" for i in range(40)]
+    # One useful call: 0.6 − 0.1; then the right answer: 1.
+    assert {(result["total"], result["solved"]) for result in results} == {(1.5, 1.0)}
+
+
+async def test_what_is_open_of_a_cancelled_batch_is_never_scored(tmp_path):
+    config = kept_in(tmp_path)
+    service = RewardService(Recipe(config))
+    async with await open_store(config.store) as store, client_of(build_app(service, KEYS, store=store)) as http:
+        found = (await http.post("/v1/score/batches", json=batch(3))).json()
+        cancelled = await http.post(f"/v1/score/batches/{found['id']}/cancel")
+        assert (cancelled.status_code, cancelled.json()["status"]) == (200, "cancelled")
+    async with replica(config) as http:
+        other = (await http.post("/v1/score/batches", json=batch(1))).json()
+        await finished(http, other["id"])
+        assert (await http.get(f"/v1/score/batches/{found['id']}/results")).json()["results"] == []
+
+
+async def test_a_batch_is_known_to_the_key_that_sent_it_alone(tmp_path):
+    async with replica(kept_in(tmp_path)) as http:
+        found = (await http.post("/v1/score/batches", json=batch(1))).json()
+        for method, path in (("GET", ""), ("GET", "/results"), ("POST", "/cancel")):
+            url = f"/v1/score/batches/{found['id']}{path}"
+            response = await http.request(method, url, auth=("bert", "quiet"))
+            assert (response.status_code, response.headers["content-type"]) == (404, "application/problem+json")
+            assert found["id"] in response.json()["detail"]
+
+
+async def test_a_batch_for_another_version_is_refused_at_once(tmp_path):
+    async with replica(kept_in(tmp_path)) as http:
+        response = await http.post("/v1/score/batches", json=batch(1, reward_version="another"))
+        assert (response.status_code, response.json()["expected"]) == (409, "another")
+
+
+async def test_a_batch_of_the_version_before_is_answered_with_errors_and_never_by_the_new_one(tmp_path):
+    config = kept_in(tmp_path)
+    async with await open_store(config.store) as store:
+        assert store.batches is not None
+        request = BatchRequest.model_validate(batch(1))
+        batch_id = await accept(store.batches, RewardService(Recipe(config)), "anna", request)
+    async with replica(kept_in(tmp_path, shaping={"kind": "outcome_only"})) as http:
+        await finished(http, batch_id)
+        answer = (await http.get(f"/v1/score/batches/{batch_id}/results")).json()
+    assert answer["reward_version"] == Recipe(config).version != version_of(OutcomeShaping())
+    assert answer["results"][0]["error"]["kind"] == "infrastructure"
+    assert "another version since the batch was accepted" in answer["results"][0]["error"]["message"]
+
+
+async def test_a_chunk_that_ends_its_worker_each_time_is_answered_with_errors_in_the_end(tmp_path):
+    config = kept_in(tmp_path)
+    service = RewardService(Recipe(config))
+    async with await open_store(config.store, timing=Timing(lease_seconds=0.0)) as store:
+        assert store.batches is not None
+        batch_id = await accept(store.batches, service, "anna", BatchRequest.model_validate(batch(1)))
+        for _ in range(MAX_ATTEMPTS):
+            await _die_at_work(config)
+        async with working(store.batches, service, Stats()), client_of(build_app(service, KEYS, store=store)) as http:
+            await finished(http, batch_id)
+            answer = (await http.get(f"/v1/score/batches/{batch_id}/results")).json()
+    assert "given up after 3 tries" in answer["results"][0]["error"]["message"]
+
+
+DYING = """
+import asyncio, os, sys
+from reward_service.config import RewardConfig
+from reward_service.store.opening import open_store
+from reward_service.store.timing import Timing
+
+async def main():
+    store = await open_store(RewardConfig.model_validate_json(sys.argv[1]).store, timing=Timing(lease_seconds=0.01))
+    async def die(chunk):
+        os._exit(9)
+    await store.batches.work(die, 60.0)
+
+asyncio.run(main())
+"""
+
+
+async def _die_at_work(config: RewardConfig) -> None:
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", DYING, config.model_dump_json())
+    assert await asyncio.wait_for(process.wait(), 60) == 9
+
+
+async def test_two_replicas_share_the_chunks_and_score_each_of_them_once(tmp_path):
+    config = kept_in(tmp_path)
+    async with replica(config) as one, replica(config) as other:
+        found = (await one.post("/v1/score/batches", json=batch(160))).json()
+        await finished(other, found["id"])
+        scored = [sum((await http.get("/v1/stats")).json()["total"]["trajectories"].values()) for http in (one, other)]
+    assert sum(scored) == 160
+
+
+async def test_a_service_that_keeps_nothing_says_what_to_configure():
+    app = build_app(RewardService(Recipe(RewardConfig())), ApiKeys.nobody_asked())
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://rewards") as http:
+        response = await http.post("/v1/score/batches", json=batch(1))
+        assert response.status_code == 501
+        assert "configure `store: {kind: sqlite" in response.json()["detail"]
+
+
+@pytest.mark.parametrize("count", [0, MAX_BATCH_TRAJECTORIES + 1])
+async def test_a_batch_beyond_its_limits_is_refused_with_the_place(tmp_path, count):
+    async with replica(kept_in(tmp_path)) as http:
+        body = {"trajectories": [trajectory(f"t-{i}", steps=[], stop="step_budget") for i in range(count)]}
+        response = await http.post("/v1/score/batches", json=body)
+        assert response.status_code == 422
+        assert response.json()["errors"][0]["pointer"] == "/trajectories"

@@ -1,0 +1,85 @@
+"""Refusals of Serve's proxy as problem documents."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+
+from cluster.environment import process_defaults
+from reward_service.serve_proxy import ProblemDocuments
+from tests.reward_service.problems import assert_problem
+
+
+def _sends(*messages: dict[str, Any]) -> Any:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        for message in messages:
+            await send(message)
+
+    return application
+
+
+def _answer(*messages: dict[str, Any]) -> httpx.Response:
+    async def asked() -> httpx.Response:
+        transport = httpx.ASGITransport(ProblemDocuments(_sends(*messages)))
+        async with httpx.AsyncClient(transport=transport, base_url="http://proxy") as http:
+            return await http.get("/", headers={"X-Request-Id": "mine"})
+
+    return asyncio.run(asked())
+
+
+def start(status: int, *headers: tuple[str, str]) -> dict[str, Any]:
+    raw = [(name.encode(), value.encode()) for name, value in headers]
+    return {"type": "http.response.start", "status": status, "headers": raw}
+
+
+def text(content: str) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": content.encode()}
+
+
+PLAIN = ("content-type", "text/plain; charset=utf-8")
+NAMED = ("x-request-id", "mine")
+
+
+@pytest.mark.parametrize(("status", "retry"), [(404, None), (408, None), (429, "1"), (503, "1")])
+def test_what_the_proxy_refuses_in_plain_text_becomes_a_problem(status, retry):
+    response = _answer(start(status, PLAIN, NAMED), text("queue_len 7 at 10.0.0.1"))
+    assert_problem(response, status)
+    assert response.headers.get("retry-after") == retry
+    assert response.headers["x-request-id"] == "mine"
+    assert "10.0.0.1" not in response.text
+
+
+def test_the_proxys_own_time_to_wait_is_kept():
+    assert _answer(start(429, PLAIN, ("retry-after", "7"), NAMED), text("busy")).headers.get_list("retry-after") == [
+        "7"
+    ]
+
+
+def test_a_request_that_was_lost_with_its_replica_is_told_to_come_again():
+    response = _answer()
+    assert_problem(response, 503)
+    assert response.headers["retry-after"] == "1"
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        start(200, PLAIN, NAMED),
+        start(404, PLAIN, ("content-length", "5"), NAMED),
+        start(404, ("content-type", "application/json"), NAMED),
+        start(418, PLAIN, NAMED),
+    ],
+)
+def test_what_an_application_answers_passes_as_it_is(begin):
+    response = _answer(begin, text("as it"))
+    assert (response.status_code, response.text) == (begin["status"], "as it")
+
+
+def test_serve_is_told_where_to_find_them():
+    from ray.serve._private.utils import call_function_from_import_path
+
+    named = process_defaults()["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"]
+    assert [one.cls for one in call_function_from_import_path(named)] == [ProblemDocuments]
