@@ -108,7 +108,7 @@ async def test_votes_in_flight_outlive_the_replica_that_asked_for_them(http, way
 
 async def test_votes_that_came_after_the_deadline_of_their_asker_serve_the_next(http, way):
     fake = asked_of(way, answers=0)
-    (late,) = (await http.post("/v1/score", json=body("3", deadline_ms=1000))).json()["results"]
+    (late,) = (await http.post("/v1/score", json=body("3", deadline_ms=3000))).json()["results"]
     assert late["error"]["kind"] == "infrastructure"
     assert fake.arrived == VOTES
     fake.answers = math.inf
