@@ -24,7 +24,7 @@ from cluster.launch import ray_session
 from cluster.serve_replicas import kill_replica, resident_mib
 from reward_service.config import RewardConfig
 from reward_service.scoring import Recipe
-from reward_service.serve_app import RewardEndpoint, start_rewards, stop_rewards
+from reward_service.serve_app import RewardEndpoint, RewardReplica, start_rewards, stop_rewards
 from reward_service.service import RewardService
 from reward_service.wire import ScoreRequest
 from tool_sandbox.http.keys import ApiKeys
@@ -136,7 +136,7 @@ async def _killed(score: Target, rate: float) -> Answers:
     """Half of what the service can do, while one of its two replicas is killed."""
     load = asyncio.create_task(open_loop(score, 0.4 * rate, 15.0, CONNECTIONS * 8))
     await asyncio.sleep(3.0)
-    await asyncio.to_thread(kill_replica, _REWARDS)
+    await asyncio.to_thread(kill_replica, _REWARDS, RewardReplica.name)
     return await load
 
 
