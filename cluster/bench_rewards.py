@@ -68,7 +68,7 @@ async def _measured(rewards: RewardEndpoint, secret: str, overload_seconds: floa
     body = example()
     headers = {"Authorization": f"Bearer {secret}"}
     score = Target.post(f"{rewards.url}/v1/score", body, headers)
-    echo = Target.post(rewards.url.removesuffix(_REWARDS) + _ECHO, body, headers)
+    echo = Target.post(f"{rewards.url.removesuffix(_REWARDS)}{_ECHO}/", body, headers)
     ratio, rate = await _throughput(score, echo, console)
     console.print(f"steady load: {STEADY_SHARE:.0%} of {rate:.0f} requests a second")
     steady = await open_loop(score, STEADY_SHARE * rate, STEADY_SECONDS, CONNECTIONS * 8)
