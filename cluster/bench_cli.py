@@ -45,7 +45,7 @@ def bench_sandbox(
 @bench.command("rewards")
 def bench_rewards(
     overload_seconds: Annotated[
-        float, typer.Option(help="How long to offer the service five times what it can do.", min=1)
+        float, typer.Option(help="How long callers who never pause offer several times what it can do.", min=1)
     ] = 60.0,
     items: Annotated[
         int,

@@ -40,7 +40,9 @@ from tool_sandbox.http.keys import ApiKeys, is_loopback, refuse_open_door
 
 _ONGOING_REQUESTS = 32
 """Per replica. Serve's default of 5 would queue a training job behind itself."""
-_QUEUED_REQUESTS = 256
+_QUEUED_REQUESTS = 32
+"""Serve's proxy asks replicas again and again for each that waits: with 256 it spent itself on that, and under overload
+gave half the answers and a third of the refusals (docs/measurements.md)."""
 _RETRY_AFTER_SECONDS = 1
 _POLL_SECONDS = 0.1
 _REQUEST_SECONDS = 60.0
