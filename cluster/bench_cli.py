@@ -45,7 +45,7 @@ def bench_sandbox(
 @bench.command("rewards")
 def bench_rewards(
     overload_seconds: Annotated[
-        float, typer.Option(help="How long to offer the service five times what it can do.", min=1)
+        float, typer.Option(help="How long callers who never pause offer several times what it can do.", min=1)
     ] = 60.0,
     items: Annotated[
         int,
@@ -59,8 +59,8 @@ def bench_rewards(
     [bold]overload_lost[/] and [bold]kill_lost[/] are 0 in a good run; what was refused got 429.
 
     [bold]duplicate_judge_calls[/] are those beyond one for each vote of each different trajectory.
-    [bold]judge_calls_cut_off[/] tells how many calls had no asker any more when they were answered, since its replica
-    was killed: they had to be made again.
+    [bold]judge_calls_cut_off[/] tells how many calls had no asker any more when they were answered. The killed replicas
+    are the service's own; votes are asked for in the judge's deployment.
     """
     from cluster.bench_rewards import bench_rewards
 

@@ -24,7 +24,7 @@ from cluster.launch import ray_session
 from cluster.serve_replicas import kill_replica, resident_mib
 from reward_service.config import RewardConfig
 from reward_service.scoring import Recipe
-from reward_service.serve_app import RewardEndpoint, start_rewards, stop_rewards
+from reward_service.serve_app import RewardEndpoint, RewardReplica, start_rewards, stop_rewards
 from reward_service.service import RewardService
 from reward_service.wire import ScoreRequest
 from tool_sandbox.http.keys import ApiKeys
@@ -35,8 +35,8 @@ BLOCK_SECONDS = 3.0
 CONNECTIONS = 8
 STEADY_SECONDS = 20.0
 STEADY_SHARE = 0.8
-OVERLOAD = 5.0
-OVERLOAD_CONNECTIONS = 512
+OVERLOAD_CALLERS = 320
+"""Ten times what both replicas work on at once. They ask again at once, whatever `Retry-After` says."""
 REPLICAS = 2
 REPEATS = 200
 _ECHO = "echo"
@@ -46,7 +46,7 @@ _REWARDS = "rewards"
 def bench_rewards(overload_seconds: float, vote_items: int) -> Mapping[str, Any]:
     """Measure the service.
 
-    `overload_seconds`: how long to offer five times what it can do; `vote_items`: trajectories for the judge.
+    `overload_seconds`: how long callers who never pause ask; `vote_items`: trajectories for the judge.
     """
     console = Console(stderr=True)
     with ray_session():
@@ -68,13 +68,13 @@ async def _measured(rewards: RewardEndpoint, secret: str, overload_seconds: floa
     body = example()
     headers = {"Authorization": f"Bearer {secret}"}
     score = Target.post(f"{rewards.url}/v1/score", body, headers)
-    echo = Target.post(rewards.url.removesuffix(_REWARDS) + _ECHO, body, headers)
+    echo = Target.post(f"{rewards.url.removesuffix(_REWARDS)}{_ECHO}/", body, headers)
     ratio, rate = await _throughput(score, echo, console)
     console.print(f"steady load: {STEADY_SHARE:.0%} of {rate:.0f} requests a second")
     steady = await open_loop(score, STEADY_SHARE * rate, STEADY_SECONDS, CONNECTIONS * 8)
-    console.print(f"overload: {OVERLOAD:g} times as much for {overload_seconds:g} s")
+    console.print(f"overload: {OVERLOAD_CALLERS} callers who never pause, for {overload_seconds:g} s")
     before = resident_mib(_REWARDS)
-    flood = await open_loop(score, OVERLOAD * rate, overload_seconds, OVERLOAD_CONNECTIONS)
+    flood = await closed_loop(score, OVERLOAD_CALLERS, overload_seconds)
     grown = resident_mib(_REWARDS) - before
     console.print("a replica is killed under load")
     killed = await _killed(score, rate)
@@ -86,6 +86,7 @@ async def _measured(rewards: RewardEndpoint, secret: str, overload_seconds: floa
         "p50_ms": steady.quantile_ms(0.5),
         "p99_ms": steady.quantile_ms(0.99),
         "steady_statuses": _statuses(steady),
+        "overload_times_capacity": round(flood.statuses.total() / overload_seconds / rate, 1),
         "overload_statuses": _statuses(flood),
         "overload_5xx": flood.server_errors,
         "overload_lost": flood.statuses[LOST],
@@ -136,7 +137,7 @@ async def _killed(score: Target, rate: float) -> Answers:
     """Half of what the service can do, while one of its two replicas is killed."""
     load = asyncio.create_task(open_loop(score, 0.4 * rate, 15.0, CONNECTIONS * 8))
     await asyncio.sleep(3.0)
-    await asyncio.to_thread(kill_replica, _REWARDS)
+    await asyncio.to_thread(kill_replica, _REWARDS, RewardReplica.name)
     return await load
 
 

@@ -1,8 +1,8 @@
 """Whether every vote is cast once: the part of `steptool bench rewards` that has a judge.
 
-Several clients ask a judged service on Ray Serve about many trajectories, some of which read alike, while replicas are
-killed. The judge is a stub that counts. What it was asked beyond one call for each vote of each trajectory is told, and
-beside it how many of its calls were cut off: a call whose asker was killed before the answer came has to be made again.
+Several clients ask a judged service on Ray Serve about many trajectories, some of which read alike, while replicas of
+the service are killed. The judge is a stub that counts. What it was asked beyond one call for each vote of each
+trajectory is told, and beside it how many of its calls had no asker any more when they were answered.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cluster.stub_judge import StubJudge
 from reward_service.client import RewardClient
 from reward_service.config import JudgeSignal, RewardConfig, SignalsConfig
 from reward_service.errors import RewardCircuitOpen, RewardRejected, RewardUnavailable
-from reward_service.serve_app import RewardEndpoint, start_rewards, stop_rewards
+from reward_service.serve_app import RewardEndpoint, RewardReplica, start_rewards, stop_rewards
 from reward_service.store.config import SqliteStore
 from reward_service.wire import ScoredItem, ScoreRequest, TrajectoryItem
 from tool_sandbox.http.keys import ApiKeys
@@ -61,7 +61,7 @@ class _Tally:
             self.answers[name] = self.answers.get(name, 0) + 1
         if self.kills and len(self.answers) >= self.kills[0]:
             self.kills.pop(0)
-            await asyncio.to_thread(kill_replica, APPLICATION)
+            await asyncio.to_thread(kill_replica, APPLICATION, RewardReplica.name)
 
 
 def bench_votes(items: int, console: Console) -> Mapping[str, Any]:

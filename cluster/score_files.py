@@ -130,4 +130,4 @@ async def _scorer(out: Path, asked: Asked) -> AsyncIterator[tuple[RewardSource, 
             yield client, None
     else:
         async with opened_service(configuration(out, asked)) as assembly:
-            yield assembly.service, assembly.judge
+            yield assembly.service, assembly.local_judge

@@ -12,12 +12,13 @@ _SERVE_NAMESPACE = "serve"
 _MOST_ACTORS = 1000
 
 
-def replicas(application: str) -> list[Any]:
-    """Those that are alive. Serve names their actors after application, deployment and a number."""
+def replicas(application: str, deployment: str | None = None) -> list[Any]:
+    """Those that are alive, of one deployment or of all. Serve names their actors after both and a number."""
     # Another Ray may run on this machine.
     address = ray.get_runtime_context().gcs_address
     alive: list[Any] = list_actors(address, filters=[("state", "=", "ALIVE")], limit=_MOST_ACTORS)
-    return [one for one in alive if (one.name or "").startswith(f"SERVE_REPLICA::{application}#")]
+    prefix = f"SERVE_REPLICA::{application}#" + ("" if deployment is None else f"{deployment}#")
+    return [one for one in alive if (one.name or "").startswith(prefix)]
 
 
 def resident_mib(application: str) -> float:
@@ -25,15 +26,17 @@ def resident_mib(application: str) -> float:
     return sum(_resident_mib(one.pid) for one in replicas(application) if one.pid)
 
 
-def kill_replica(application: str) -> None:
+def kill_replica(application: str, deployment: str) -> None:
     """End one replica without a word, as a lost machine does; Serve starts another.
 
     Raises:
         RuntimeError: none is alive.
     """
-    alive = replicas(application)
+    alive = replicas(application, deployment)
     if not alive or alive[0].name is None:
-        raise RuntimeError(f"benchmark: no replica of the application {application!r} is alive to be killed")
+        raise RuntimeError(
+            f"benchmark: no replica {application}#{deployment} is alive to be killed; see `serve status`"
+        )
     ray.kill(ray.get_actor(alive[0].name, namespace=_SERVE_NAMESPACE), no_restart=True)
 
 

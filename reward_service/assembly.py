@@ -22,7 +22,7 @@ from reward_service.judged import JudgeSignals
 from reward_service.learned.local import LocalStepModel
 from reward_service.learned.model import StepModel
 from reward_service.learned.signals import StepModelSignals
-from reward_service.measuring import ModelOfSteps
+from reward_service.measuring import JudgeOfSteps, ModelOfSteps
 from reward_service.scoring import Recipe
 from reward_service.service import RewardService
 from reward_service.stats import Stats
@@ -36,7 +36,9 @@ class Assembly:
 
     service: RewardService
     store: Store
-    judge: JudgeSignals | None
+    judge: JudgeOfSteps | None
+    local_judge: JudgeSignals | None
+    """The same, where it runs in this process: what it keeps can be looked at."""
     step_model: ModelOfSteps | None
     stats: Stats
 
@@ -59,8 +61,12 @@ class Assembly:
 
 
 @asynccontextmanager
-async def assembled(config: RewardConfig, step_model: StepModel | None = None) -> AsyncIterator[Assembly]:
-    """The service of `config`, for one event loop; `step_model` is the one to ask, None loads it into this process.
+async def assembled(
+    config: RewardConfig, step_model: StepModel | None = None, judge: JudgeOfSteps | None = None
+) -> AsyncIterator[Assembly]:
+    """The service of `config`, for one event loop.
+
+    `step_model` and `judge` are those to ask; None has them in this process, where the configuration wants them.
 
     Raises:
         SignalNotFound: a signal of somebody else is not installed.
@@ -70,18 +76,19 @@ async def assembled(config: RewardConfig, step_model: StepModel | None = None) -
     """
     async with AsyncExitStack() as stack:
         endpoint = None
-        if config.judge is not None:
+        if config.judge is not None and judge is None:
             endpoint = Judge(config.judge)
             stack.push_async_callback(endpoint.aclose)
         # Opened last, so that it is closed first: votes that are still being cast end before their endpoint does.
         store = await stack.enter_async_context(await open_store(config.store))
-        judge = None if endpoint is None else JudgeSignals(endpoint, store.once)
+        local = None if endpoint is None else JudgeSignals(endpoint, store.once)
+        asked = judge or local
         learned = await _connected(config, step_model)
         rewards = ComputedRewards() if config.store.kind == "none" else KeptRewards(store.once)
-        service = RewardService(Recipe(config, judge, learned), config.score_seconds, rewards)
+        service = RewardService(Recipe(config, asked, learned), config.score_seconds, rewards)
         stats = Stats()
         await stack.enter_async_context(working(store.batches, service, stats))
-        yield Assembly(service, store, judge, learned, stats)
+        yield Assembly(service, store, asked, local, learned, stats)
 
 
 async def _connected(config: RewardConfig, model: StepModel | None) -> StepModelSignals | None:

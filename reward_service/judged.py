@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from reward_service.errors import ScorerUnavailable
 from reward_service.judge.agreement import Agreement
+from reward_service.judge.config import JudgeConfig
 from reward_service.judge.judge import Case, Judge
 from reward_service.judge.judgement import Judgement, Spread, Vote
 from reward_service.judge.votes import vote_bytes, vote_of
@@ -24,6 +25,11 @@ from reward_service.wire import TrajectoryItem
 _TRIES = 2
 """Deadlines that a vote may take: of another replica that is lost while it asks, and of this one."""
 _LOOK_SECONDS = 5.0
+
+
+def telling_seconds(config: JudgeConfig) -> float:
+    """Deadline of the votes on one trajectory."""
+    return _TRIES * config.vote_seconds
 
 
 class JudgeSignals:
@@ -87,7 +93,7 @@ class JudgeSignals:
                 return [Failure(error)]
 
         try:
-            (outcome,) = await self._once.results([key], cast, _TRIES * self._judge.config.vote_seconds)
+            (outcome,) = await self._once.results([key], cast, telling_seconds(self._judge.config))
         except (ResultsLate, StoreUnavailable) as error:
             raise ScorerUnavailable(f"judge: {error}") from error
         if isinstance(outcome, Failure):

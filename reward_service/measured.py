@@ -7,6 +7,7 @@ refusals count as well.
 from __future__ import annotations
 
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
 from reward_service.stats import Stats
@@ -31,6 +32,10 @@ def measured(route: type[APIRoute], stats: Stats) -> type[APIRoute]:
 
             try:
                 await super().handle(scope, receive, noting)
+            except HTTPException as error:
+                # What is refused before the route's own handling, as a wrong method, becomes an answer further out.
+                status = error.status_code
+                raise
             finally:
                 stats.answered(status, stats.now() - began)
 

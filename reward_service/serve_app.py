@@ -1,5 +1,5 @@
-"""The reward service on Ray Serve: one HTTP application, any number of replicas without a GPU, and behind them the step
-model, where a recipe asks for one, in a deployment of its own.
+"""The reward service on Ray Serve: one HTTP application, any number of replicas without a GPU, and behind them judge
+and step model, where a recipe asks for them, each in a deployment of its own.
 
 Consumes a `RewardConfig` and the keys; produces a Serve application. `build` is what a Serve YAML imports,
 `start_rewards` is what a training job calls on the Ray that it already has. Loads Ray, as `learned.deployment` does.
@@ -31,6 +31,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from reward_service.assembly import assembled
 from reward_service.config import KEYS_VARIABLE, RewardConfig
 from reward_service.errors import ServiceNotStarted, UnchangeableSetting
+from reward_service.judge_deployment import RemoteJudge, judge_application
 from reward_service.learned.deployment import RemoteStepModel, step_model_application
 from reward_service.scaling import shutdown_options
 from reward_service.scoring import Recipe
@@ -39,7 +40,9 @@ from tool_sandbox.http.keys import ApiKeys, is_loopback, refuse_open_door
 
 _ONGOING_REQUESTS = 32
 """Per replica. Serve's default of 5 would queue a training job behind itself."""
-_QUEUED_REQUESTS = 256
+_QUEUED_REQUESTS = 32
+"""Serve's proxy asks replicas again and again for each that waits: with 256 it spent itself on that, and under overload
+gave half the answers and a third of the refusals (docs/measurements.md)."""
 _RETRY_AFTER_SECONDS = 1
 _POLL_SECONDS = 0.1
 _REQUEST_SECONDS = 60.0
@@ -61,14 +64,22 @@ class RewardReplica:
     """One replica: a shell around `build_app`. Its `user_config` replaces fields of the configuration while it runs."""
 
     async def __init__(
-        self, config: Mapping[str, Any], keys: ApiKeys, step_model: DeploymentHandle | None = None
+        self,
+        config: Mapping[str, Any],
+        keys: ApiKeys,
+        step_model: DeploymentHandle | None = None,
+        judge: DeploymentHandle | None = None,
     ) -> None:
         self._config = config
         self._keys = keys
         self._stack = AsyncExitStack()
         rewards = RewardConfig.model_validate(config)
-        model = None if step_model is None else await RemoteStepModel.connected(step_model, rewards.start_seconds)
-        self._assembly = await self._stack.enter_async_context(assembled(rewards, model))
+        seconds = rewards.start_seconds
+        model = None if step_model is None else await RemoteStepModel.connected(step_model, seconds)
+        asked = None
+        if judge is not None and rewards.judge is not None:
+            asked = await RemoteJudge.connected(judge, rewards.judge, seconds)
+        self._assembly = await self._stack.enter_async_context(assembled(rewards, model, asked))
 
     async def __del__(self) -> None:
         """Called by Serve when the replica has answered what it accepted."""
@@ -223,8 +234,9 @@ def _application(config: RewardConfig, keys: ApiKeys) -> serve.Application:
     deployment = RewardReplica.options(
         **config.replica_options, ray_actor_options={"num_cpus": config.cpus_per_replica, "num_gpus": 0}
     )
-    step_model = () if config.step_model is None else (step_model_application(config.step_model),)
-    return deployment.bind(config.model_dump(mode="json"), keys, *step_model)
+    step_model = None if config.step_model is None else step_model_application(config.step_model)
+    judge = None if config.judge is None else judge_application(config.judge, config.store, _SHUTDOWN_SECONDS)
+    return deployment.bind(config.model_dump(mode="json"), keys, step_model, judge)
 
 
 def _url(address: _Address, application: str) -> str:
@@ -298,11 +310,13 @@ def _await_ready(endpoint: RewardEndpoint, config: RewardConfig) -> None:
 
 
 def _needed(config: RewardConfig) -> str:
-    own, model = f"{config.replicas} x {config.cpus_per_replica:g} CPUs of Ray", config.step_model
-    if model is None:
-        return own
-    each = f"{model.cpus_per_replica:g} CPUs and {model.gpus_per_replica:g} GPUs"
-    return f"{own}, and {model.replicas} x {each} for the step model"
+    needed = [f"{config.replicas} x {config.cpus_per_replica:g} CPUs of Ray"]
+    if (judge := config.judge) is not None:
+        needed.append(f"{judge.replicas} x {judge.cpus_per_replica:g} CPUs for the judge")
+    if (model := config.step_model) is not None:
+        each = f"{model.cpus_per_replica:g} CPUs and {model.gpus_per_replica:g} GPUs"
+        needed.append(f"{model.replicas} x {each} for the step model")
+    return ", and ".join(needed)
 
 
 def _served_version(url: str) -> str:

@@ -27,7 +27,7 @@ from reward_service.wire import (
 from tool_sandbox.tasks import StopReason
 
 _ANSWERS: Mapping[float | None, str] = {1.0: "the answer is right", 0.0: "the answer is wrong"}
-_PROBE = TrajectoryItem(
+PROBE = TrajectoryItem(
     id="readiness",
     steps=(StepItem(index=0, parse_error="a probe"),),
     task=TaskItem(id="readiness", level="readiness"),
@@ -88,7 +88,7 @@ class RewardService:
         Raises:
             ScorerUnavailable: the scorer cannot score now.
         """
-        await self._scorer.score(_PROBE)
+        await self._scorer.score(PROBE)
 
     def card(self) -> ModelCard:
         """What a caller may want to know of the scorer."""

@@ -1,6 +1,6 @@
 """Settings of the judge: where it is, what is asked of it, what it may cost, and which defences stand.
 
-Imports nothing of the house, so that the settings of the service can hold these.
+Imports nothing of the house but `scaling`, so that the settings of the service can hold these.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from reward_service.scaling import Scaled
 
 
 class Defence(StrEnum):
@@ -60,7 +62,7 @@ class BreakerConfig(_Settings):
     """Time until one request may try again."""
 
 
-class JudgeConfig(_Settings):
+class JudgeConfig(Scaled):
     """One judge. What `judge.fingerprint` takes of it decides the grades and is part of the reward version."""
 
     url: Annotated[str, Field(max_length=2048), AfterValidator(_address)]
@@ -92,6 +94,9 @@ class JudgeConfig(_Settings):
     vote_seconds: PositiveFloat = 300.0
     """Deadline of one vote: all its requests, pauses, retries, and waiting for its turn."""
     requests_in_flight: PositiveInt = 16
+    """Of one process that asks; on Serve, of each replica of the judge's deployment."""
     breaker: BreakerConfig = BreakerConfig()
     prices: Prices | None = None
     """None: the endpoint has no price, and judgements no cost."""
+    cpus_per_replica: PositiveFloat = 0.1
+    """Cores that Ray reserves for one replica on Serve, which mostly waits for the endpoint."""

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ray import serve
-from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from reward_service.errors import ScorerUnavailable
@@ -21,8 +20,9 @@ from reward_service.learned.config import StepModelConfig
 from reward_service.learned.local import load_classifier
 from reward_service.learned.model import ModelFacts, Row
 from reward_service.scaling import shutdown_options
-from tool_sandbox.ray_failures import ACTOR_LOST
+from reward_service.serve_handles import answer, first_answer
 
+_SCORER = "step model"
 _ONGOING_TRAJECTORIES = 32
 """Per replica; their texts wait for a batch inside of it."""
 _CALLS_IN_FLIGHT = 128
@@ -108,13 +108,7 @@ class RemoteStepModel:
         Raises:
             ScorerUnavailable: none came up.
         """
-        try:
-            async with asyncio.timeout(seconds):
-                return cls(handle, await _answer(handle.facts.remote()))
-        except TimeoutError as error:
-            raise ScorerUnavailable(
-                f"step model: no replica answered within {seconds:g} s; see `serve status`"
-            ) from error
+        return cls(handle, await first_answer(handle.facts.remote(), _SCORER, seconds))
 
     async def scores(self, texts: Sequence[str]) -> Sequence[Row]:
         """One row for each text, in order.
@@ -123,21 +117,10 @@ class RemoteStepModel:
             ScorerUnavailable: the deployment was lost, or runs another model by now.
         """
         async with self._places:
-            found = await _answer(self._handle.scores.remote(list(texts)))
+            found = await answer(self._handle.scores.remote(list(texts)), _SCORER)
         if found.digest != self.facts.digest:
             raise ScorerUnavailable(
                 f"step model: its files changed from {self.facts.digest[:12]} to {found.digest[:12]} while the service "
                 "runs; deploy the service again, so that its reward version changes with them"
             )
         return found.rows
-
-
-async def _answer(response: Any) -> Any:
-    try:
-        return await response
-    except (*ACTOR_LOST, RayServeException) as error:
-        raise ScorerUnavailable(f"step model: its deployment gave no scores ({type(error).__name__})") from error
-    except asyncio.CancelledError:
-        # Nobody waits any more; let the replica spend its time on others.
-        response.cancel()
-        raise

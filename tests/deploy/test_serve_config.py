@@ -47,11 +47,12 @@ def test_the_import_path_leads_to_a_callable_that_takes_these_arguments(config: 
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_a_deployment_override_names_a_deployment_of_the_application(config: dict[str, Any]) -> None:
+    from reward_service.judge_deployment import JudgeReplica
     from reward_service.learned.deployment import StepModelReplica
     from reward_service.serve_app import RewardReplica
 
     (application,) = config["applications"]
-    known = {RewardReplica.name, StepModelReplica.name}
+    known = {RewardReplica.name, JudgeReplica.name, StepModelReplica.name}
     assert {deployment["name"] for deployment in application.get("deployments", [])} <= known
 
 

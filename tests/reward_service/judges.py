@@ -102,9 +102,12 @@ class FakeJudge:
         self.models = list(models)
         self.asked: list[Asked] = []
         self.answers = answers
+        self.arrived = 0
+        """Requests, answered or not."""
 
     async def turn(self, request: Request) -> bool:
         """Wait for an answer's turn; False where the asker has gone."""
+        self.arrived += 1
         while len(self.asked) >= self.answers:
             await asyncio.sleep(HELD_SECONDS)
             if await request.is_disconnected():

@@ -116,6 +116,11 @@ async def test_the_figures_count_what_was_scored_and_what_was_refused(http):
     assert sum(snapshot.total.latency_counts) == 3
 
 
+async def test_a_wrong_method_counts_as_the_refusal_that_the_caller_got(http):
+    assert (await http.delete("/v1/score", headers=KEY)).status_code == 405
+    assert (await http.get("/v1/stats", headers=KEY)).json()["total"]["requests"] == {"405": 1}
+
+
 async def test_prometheus_can_scrape_the_service(http):
     await http.post("/v1/score", json={"trajectories": [trajectory()]}, headers=KEY)
     response = await http.get("/metrics")
