@@ -160,7 +160,8 @@ async def test_without_a_store_the_judge_is_asked_each_time_and_its_errors_keep_
 
 
 async def test_more_than_the_queue_holds_is_infrastructure_and_the_rest_is_answered(way):
-    # Two trajectories at work and eight that wait, for two askers of eight each.
+    # Eight may wait, for two askers of eight each. Serve refuses as they come in, so that whether the two that go to
+    # work have left the queue by then is a matter of time.
     settings = config(url=way.url, requests_in_flight=1)
     with alone(settings) as handle:
         judges = [await RemoteJudge.connected(handle, settings, DEADLINE) for _ in range(2)]
@@ -172,7 +173,7 @@ async def test_more_than_the_queue_holds_is_infrastructure_and_the_rest_is_answe
     lost = [one for one in ends if isinstance(one, BaseException)]
     assert {type(one) for one in lost} == {ScorerUnavailable}
     assert "judge: its deployment gave no scores (BackPressureError)" in str(lost[0])
-    assert len(ends) - len(lost) >= 10
+    assert len(ends) - len(lost) >= 8
     assert fake.arrived == len(ends) - len(lost)
 
 

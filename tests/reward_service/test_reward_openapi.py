@@ -22,6 +22,8 @@ from tool_sandbox.http.keys import ApiKeys
 
 APP = build_app(RewardService(Recipe(RewardConfig())), ApiKeys.nobody_asked())
 FILE = Path(__file__).parents[2] / "docs" / "api" / "rewards.json"
+# On a busy machine inputs are slow to make; where few fit a schema, many are thrown away. Neither is a failure.
+SLOW_OR_SPARSE = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
 RULES = SchemathesisConfig.from_path(Path(__file__).with_name("schemathesis.toml"))
 
 SCHEMA = schemathesis.openapi.from_dict(APP.openapi(), config=RULES)
@@ -60,7 +62,7 @@ def test_names_of_operations_are_stable_and_tell_their_route():
 
 
 @SCHEMA.parametrize()
-@hypothesis.settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@hypothesis.settings(max_examples=30, derandomize=True, deadline=None, suppress_health_check=SLOW_OR_SPARSE)
 def test_whatever_the_description_allows_is_answered_as_it_says(case, url):
     case.call_and_validate(base_url=url, headers={"Authorization": "Bearer hush"})
 
