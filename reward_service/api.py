@@ -17,7 +17,6 @@ from reward_service.batch_routes import batch_router
 from reward_service.batch_wire import MAX_BATCH_BYTES
 from reward_service.compat.routes import Score, compat_router
 from reward_service.idempotent import Answer, Answers, KeyHeader
-from reward_service.measured import measured
 from reward_service.model_card import ModelList
 from reward_service.page.routes import page_router
 from reward_service.service import RewardService
@@ -25,7 +24,7 @@ from reward_service.stats import Stats
 from reward_service.store.opening import Store
 from reward_service.wire import MAX_BODY_BYTES, FailedItem, ScoreRequest, ScoreResponse
 from tool_sandbox.http.door import Door
-from tool_sandbox.http.guard import charge, guarded_by
+from tool_sandbox.http.guard import Observer, charge, guarded_by
 from tool_sandbox.http.keys import ApiKeys, Scope
 
 
@@ -48,7 +47,7 @@ def build_app(
     door = Door(keys)
     stats = stats or Stats()
     answers = Answers(store.idempotency if store else None)
-    scoring = measured(_guarded(door, Scope.SCORE), stats)
+    scoring = _guarded(door, Scope.SCORE, lambda _path, status, seconds, _name: stats.answered(status, seconds))
     score = _charged(service, stats)
     app.include_router(_score_router(score, answers, scoring))
     app.include_router(batch_router(service, store, answers, _batches(door)))
@@ -109,8 +108,8 @@ def _models_router(service: RewardService, route: type[APIRoute]) -> APIRouter:
     return router
 
 
-def _guarded(door: Door, needs: Scope) -> type[APIRoute]:
-    return guarded_by(door, needs, MAX_BODY_BYTES, "send fewer trajectories in one request, or a batch")
+def _guarded(door: Door, needs: Scope, observe: Observer | None = None) -> type[APIRoute]:
+    return guarded_by(door, needs, MAX_BODY_BYTES, "send fewer trajectories in one request, or a batch", observe)
 
 
 def _batches(door: Door) -> type[APIRoute]:
