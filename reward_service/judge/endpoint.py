@@ -11,12 +11,13 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import httpx
 from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
 
+from reward_service.client.retries import asked_seconds
 from reward_service.errors import JudgeUnavailable
 from reward_service.judge.breaker import CircuitBreaker, CircuitOpen
 from reward_service.judge.config import JudgeConfig
@@ -183,17 +184,6 @@ class ChatEndpoint:
         return _read(response)
 
 
-def retry_after_seconds(headers: Mapping[str, str], now: float) -> float | None:
-    """What a `Retry-After` header asks for, in seconds or as a date; None without one. `now`: seconds since 1970."""
-    asked = headers.get("retry-after", "").strip()
-    if asked.isascii() and asked.isdigit():
-        return float(asked)
-    try:
-        return max(0.0, parsedate_to_datetime(asked).timestamp() - now)
-    except (ValueError, OverflowError):
-        return None
-
-
 def _backoff(failures: int) -> float:
     """Seconds before the next try: doubling, with jitter so that many callers do not come back at once."""
     longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** (failures - 1))
@@ -203,7 +193,7 @@ def _backoff(failures: int) -> float:
 def _read(response: httpx.Response) -> Reply | _Lost:
     if not response.is_success:
         again = response.status_code in _RETRIED_STATUSES
-        return _Lost(_refusal(response), again, retry_after_seconds(response.headers, time.time()))
+        return _Lost(_refusal(response), again, asked_seconds(response.headers, datetime.now(UTC)))
     try:
         completion = _Completion.model_validate_json(response.content)
     except ValidationError:

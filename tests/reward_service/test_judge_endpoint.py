@@ -11,7 +11,7 @@ import pytest
 
 from reward_service.errors import JudgeUnavailable, ScorerUnavailable
 from reward_service.judge.breaker import CircuitState
-from reward_service.judge.endpoint import ChatEndpoint, Reply, retry_after_seconds
+from reward_service.judge.endpoint import ChatEndpoint, Reply
 from reward_service.judge.judgement import Usage
 from tests.reward_service.judges import config
 
@@ -117,22 +117,6 @@ async def test_a_server_that_says_when_to_come_back_is_taken_at_its_word():
     server = Server(busy, OK)
     await ask(server.endpoint())
     assert server.pauses == [7.0]
-
-
-@pytest.mark.parametrize(
-    ("header", "expected"),
-    [
-        ("3", 3.0),
-        ("0", 0.0),
-        ("Thu, 01 Jan 1970 00:16:50 GMT", 10.0),
-        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
-        ("soon", None),
-        ("-3", None),
-        ("", None),
-    ],
-)
-def test_retry_after_is_read_as_seconds_or_as_a_date(header, expected):
-    assert retry_after_seconds({"retry-after": header}, now=1000.0) == expected
 
 
 async def test_a_pause_beyond_the_deadline_is_not_waited_for():
