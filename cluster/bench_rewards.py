@@ -21,7 +21,7 @@ from rich.console import Console
 from cluster.bench_votes import bench_votes
 from cluster.http_load import LOST, Answers, Target, closed_loop, open_loop
 from cluster.launch import ray_session
-from cluster.serve_replicas import kill_replica, resident_mib
+from cluster.serve_replicas import kill_replica, replicas, resident_mib
 from reward_service.config import RewardConfig
 from reward_service.scoring import Recipe
 from reward_service.serve_app import RewardEndpoint, RewardReplica, start_rewards, stop_rewards
@@ -37,6 +37,8 @@ STEADY_SECONDS = 20.0
 STEADY_SHARE = 0.8
 OVERLOAD_CALLERS = 320
 """Ten times what both replicas work on at once. They ask again at once, whatever `Retry-After` says."""
+LOOKS = 6
+"""At the memory of the replicas, while they are overloaded."""
 REPLICAS = 2
 REPEATS = 200
 _ECHO = "echo"
@@ -73,9 +75,7 @@ async def _measured(rewards: RewardEndpoint, secret: str, overload_seconds: floa
     console.print(f"steady load: {STEADY_SHARE:.0%} of {rate:.0f} requests a second")
     steady = await open_loop(score, STEADY_SHARE * rate, STEADY_SECONDS, CONNECTIONS * 8)
     console.print(f"overload: {OVERLOAD_CALLERS} callers who never pause, for {overload_seconds:g} s")
-    before = resident_mib(_REWARDS)
-    flood = await closed_loop(score, OVERLOAD_CALLERS, overload_seconds)
-    grown = resident_mib(_REWARDS) - before
+    flood, grown = await _overloaded(score, overload_seconds)
     console.print("a replica is killed under load")
     killed = await _killed(score, rate)
     return {
@@ -92,7 +92,7 @@ async def _measured(rewards: RewardEndpoint, secret: str, overload_seconds: floa
         "overload_lost": flood.statuses[LOST],
         "overload_p99_ms": flood.quantile_ms(0.99),
         "overload_429_without_retry_after": flood.statuses[429] - flood.retry_after,
-        "overload_replica_growth_mib": round(grown, 1),
+        "overload_growth_mib": grown,
         "kill_statuses": _statuses(killed),
         "kill_lost": killed.statuses[LOST],
         "share_of_own_work": await _shares(body),
@@ -131,6 +131,21 @@ async def _throughput(score: Target, echo: Target, console: Console) -> tuple[di
     ratios = [a / b for a, b in zip(rates["score"], rates["echo"], strict=True)]
     spread = {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
     return {name: round(value, 3) for name, value in spread.items()}, own
+
+
+async def _overloaded(score: Target, seconds: float) -> tuple[Answers, list[float]]:
+    """What came back, and the growth of all replicas together after each of `LOOKS` equal parts of the time, in MiB.
+
+    Memory that is flat grows at first, while buffers and caches fill, and then no more.
+    """
+    pids = [one.pid for one in replicas(_REWARDS) if one.pid]
+    before = resident_mib(pids)
+    grown: list[float] = []
+    flood = asyncio.create_task(closed_loop(score, OVERLOAD_CALLERS, seconds))
+    for _ in range(LOOKS):
+        await asyncio.sleep(seconds / LOOKS)
+        grown.append(round(resident_mib(pids) - before, 1))
+    return await flood, grown
 
 
 async def _killed(score: Target, rate: float) -> Answers:

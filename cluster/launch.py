@@ -57,7 +57,7 @@ def launch_training(config: RunConfig, run_dir: Path | None, *, resume: bool) ->
         ray_session(),
         stop_on_signals() as stop,
         _display(console) as display,
-        start_parts(config, display.note) as parts,
+        start_parts(directory.keeping_votes(config), display.note) as parts,
     ):
         directory.write_reward_access(parts.acting.rewards.url, parts.acting.reward_key)
         setup_seconds = time.monotonic() - began

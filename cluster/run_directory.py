@@ -9,6 +9,7 @@ runs/quickstart-1f0c9a2b/      one run: preset name and hash of its configuratio
   checkpoints/00005/           complete or absent; see `checkpoint`
   tensorboard/
   rewards.json                 address and key of the reward service, while it runs
+  votes.sqlite                 every vote of a judge that has no store of its own
   summary.json                 written when the run is finished
 runs/latest                    link to the newest run
 ```
@@ -64,6 +65,12 @@ class RunDirectory:
     @property
     def tensorboard(self) -> Path:
         return self.path / "tensorboard"
+
+    def keeping_votes(self, config: RunConfig) -> RunConfig:
+        """The same run, whose judge, if it has no store of its own, keeps its votes here: a resumed run asks for none
+        of them again."""
+        rewards = config.rewards.votes_kept_in(self.path / "votes.sqlite")
+        return config.model_copy(update={"rewards": rewards})
 
     def create(self, config: RunConfig) -> None:
         """Make the directory and record the configuration.

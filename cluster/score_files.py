@@ -25,7 +25,6 @@ from reward_service.errors import RewardRequestError, RewardUnavailable, ScorerU
 from reward_service.judge.config import JudgeConfig
 from reward_service.judged import JudgeSignals
 from reward_service.offline import Annotation, InvalidFile, annotate, conversations_read, read_trajectories
-from reward_service.store.config import SqliteStore
 from reward_service.wire import ConversationItem, TrajectoryItem
 
 KEY_VARIABLE = "STEPTOOL_REWARD_KEY"
@@ -86,9 +85,7 @@ def configuration(out: Path, asked: Asked) -> RewardConfig:
     config = read_rewards(asked.reward) if asked.reward else RewardConfig()
     if asked.judge is not None:
         config = _judged_by(asked)
-    if config.judge is None or "store" in config.model_fields_set:
-        return config
-    return config.model_copy(update={"store": SqliteStore(path=out.with_name(out.name + STORE_SUFFIX))})
+    return config.votes_kept_in(out.with_name(out.name + STORE_SUFFIX))
 
 
 def _judged_by(asked: Asked) -> RewardConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ def replicas(application: str, deployment: str | None = None) -> list[Any]:
     return [one for one in alive if (one.name or "").startswith(prefix)]
 
 
-def resident_mib(application: str) -> float:
-    """Memory of all replicas together."""
-    return sum(_resident_mib(one.pid) for one in replicas(application) if one.pid)
+def resident_mib(pids: Iterable[int]) -> float:
+    """Memory of these processes together."""
+    return sum(map(_resident_mib, pids))
 
 
 def kill_replica(application: str, deployment: str) -> None:

@@ -5,6 +5,7 @@ Owns the shaping variants; each is a complete, named recipe, chosen by `kind`. T
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveFloat, model_validator
@@ -13,7 +14,7 @@ from reward_service.answers import NORMALISED, AnswerMatch
 from reward_service.judge.config import JudgeConfig
 from reward_service.learned.config import LearnedSignal, StepModelConfig
 from reward_service.scaling import Scaled
-from reward_service.store.config import NoStore, StoreConfig
+from reward_service.store.config import NoStore, SqliteStore, StoreConfig
 
 KEYS_VARIABLE = "STEPTOOL_REWARD_KEYS"
 KEYS_FILE_VARIABLE = f"{KEYS_VARIABLE}_FILE"
@@ -269,6 +270,12 @@ class RewardConfig(Scaled):
                 "describe one in `step_model` where a signal asks it, and only there"
             )
         return self
+
+    def votes_kept_in(self, path: Path) -> RewardConfig:
+        """The same, where a judge without a store of its own keeps its votes in the SQLite file `path`."""
+        if self.judge is None or "store" in self.model_fields_set:
+            return self
+        return self.model_copy(update={"store": SqliteStore(path=path)})
 
     @property
     def needs_distance(self) -> bool:

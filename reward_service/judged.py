@@ -17,6 +17,7 @@ from reward_service.judge.judge import Case, Judge
 from reward_service.judge.judgement import Judgement, Spread, Vote
 from reward_service.judge.votes import vote_bytes, vote_of
 from reward_service.measuring import Told
+from reward_service.rewards import Votes
 from reward_service.store.errors import ResultsLate, StoreUnavailable
 from reward_service.store.keys import Key, digest_of
 from reward_service.store.once import Failure, Once, Outcome
@@ -47,13 +48,14 @@ class JudgeSignals:
         """
         judgement = await self._judgement(item)
         last = len(judgement.steps) - 1
-        solved = [_mean(judgement.solved) if i == last else None for i in range(len(judgement.steps))]
-        columns = {
-            "success": [_mean(step.success) for step in judgement.steps],
-            "contribution": [_mean(step.contribution) for step in judgement.steps],
-            "solved": solved,
+        spreads = {
+            "success": [step.success for step in judgement.steps],
+            "contribution": [step.contribution for step in judgement.steps],
+            "solved": [judgement.solved if i == last else None for i in range(last + 1)],
         }
-        return Told(columns, _reasons(judgement))
+        columns = {name: [_mean(spread) for spread in column] for name, column in spreads.items()}
+        votes = {name: [_votes(spread) for spread in column] for name, column in spreads.items()}
+        return Told(columns, _reasons(judgement), votes)
 
     async def agreement(self, items: Iterable[TrajectoryItem]) -> Agreement:
         """How far the kept votes on `items` agree; asks nobody. Trajectories that read alike count once.
@@ -127,6 +129,10 @@ def _digest(item: TrajectoryItem) -> str:
 
 def _mean(spread: Spread | None) -> float | None:
     return None if spread is None else spread.mean
+
+
+def _votes(spread: Spread | None) -> Votes | None:
+    return None if spread is None else Votes(spread.votes, spread.variance)
 
 
 def _reasons(judgement: Judgement) -> list[str | None]:

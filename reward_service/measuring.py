@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import entry_points
 from typing import Protocol
@@ -23,6 +23,7 @@ from reward_service.learned.config import LearnedSignal
 from reward_service.learned.files import fingerprint as step_model_fingerprint
 from reward_service.overlap import contributed
 from reward_service.replay.signal import REPLAY_VERSION, replays_of
+from reward_service.rewards import Votes
 from reward_service.signals import Answered, Called, Episode, Signals, Turn, contribution, solved, success
 from reward_service.wire import StepItem, TrajectoryItem
 from tool_sandbox.tools import CallStatus
@@ -42,6 +43,22 @@ class Told:
     """By signal."""
     why: Sequence[str | None]
     """In words, for each step."""
+    votes: Mapping[str, Sequence[Votes | None]] = field(default_factory=dict[str, Sequence[Votes | None]])
+    """By signal, of those that were voted on; None where the signal is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The signals of one trajectory and what stands behind them; one of each for each step."""
+
+    signals: Sequence[Signals]
+    why: Sequence[str | None]
+    votes: Sequence[Mapping[str, Votes]]
+
+    @classmethod
+    def plainly(cls, signals: Sequence[Signals]) -> Measured:
+        """By rules, which give no words and cast no votes."""
+        return cls(signals, [None] * len(signals), [{}] * len(signals))
 
 
 class JudgeOfSteps(Protocol):
@@ -157,8 +174,8 @@ class Measurer:
         learned = {name: signal.output.range for name, signal in self._config.learned.items()}
         return {**RULE_RANGES, **{name: signal.range for name, signal in self._asked.items()}, **learned}
 
-    async def measure(self, item: TrajectoryItem, episode: Episode) -> tuple[Sequence[Signals], Sequence[str | None]]:
-        """The signals of every step, and why; IsSolved stands at the last one.
+    async def measure(self, item: TrajectoryItem, episode: Episode) -> Measured:
+        """The signals of every step, with reasons and votes; IsSolved stands at the last one.
 
         Raises:
             UnscorableTrajectory: its calls cannot be replayed, and contribution is measured so.
@@ -170,7 +187,9 @@ class Measurer:
         )
         judged = {name: told.columns[name] for name in self._config.judged}
         signals = self.measured(item, episode, {**judged, **replayed.columns, **learned, **plugged})
-        return signals, [_both(*why) for why in zip(told.why, replayed.why, strict=True)]
+        why = [_both(*reasons) for reasons in zip(told.why, replayed.why, strict=True)]
+        voted = {name: told.votes[name] for name in self._config.judged if name in told.votes}
+        return Measured(signals, why, [_votes_on(i, voted) for i in range(len(signals))])
 
     async def _plugged(self, item: TrajectoryItem) -> Mapping[str, Column]:
         columns = await asyncio.gather(*(_ask(name, signal, item) for name, signal in self._asked.items()))
@@ -229,6 +248,11 @@ class Measurer:
         if turn.status is not CallStatus.OK:
             return 0.0
         return contributed(step.observation or "", episode.answer, rule.threshold)
+
+
+def _votes_on(position: int, voted: Mapping[str, Sequence[Votes | None]]) -> dict[str, Votes]:
+    """The votes on one step."""
+    return {name: votes for name, column in voted.items() if (votes := column[position]) is not None}
 
 
 def _both(one: str | None, other: str | None) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,16 @@ class Component:
 
 
 @dataclass(frozen=True, slots=True)
+class Votes:
+    """How far the votes behind one number agree."""
+
+    count: int
+    """0 where the number is a fact that nobody was asked about."""
+    variance: float
+    """Of the votes around their mean, divided by their number: 0 where all agree."""
+
+
+@dataclass(frozen=True, slots=True)
 class StepReward:
     """The reward of one step and the signals that it was made from."""
 
@@ -33,6 +43,8 @@ class StepReward:
     """What `value` is the sum of, where the scorer is near enough to know."""
     why: str | None = None
     """In words, where a scorer gave any."""
+    votes: Mapping[str, Votes] = field(default_factory=dict[str, Votes])
+    """By signal, of those that were voted on."""
 
     @property
     def abstained(self) -> bool:

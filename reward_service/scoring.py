@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,8 +10,8 @@ from pydantic import JsonValue
 
 from reward_service.config import RewardConfig, Shaping
 from reward_service.errors import UnscorableTrajectory
-from reward_service.measuring import JudgeOfSteps, Measurer, ModelOfSteps
-from reward_service.rewards import Component, StepReward, TrajectoryReward
+from reward_service.measuring import JudgeOfSteps, Measured, Measurer, ModelOfSteps
+from reward_service.rewards import Component, StepReward, TrajectoryReward, Votes
 from reward_service.shaping import MissingSignal, recipe_version, step_components
 from reward_service.signals import Episode, Signals
 from reward_service.wire import TrajectoryItem
@@ -75,26 +75,27 @@ class Recipe:
         """
         episode = _episode(item)
         if self._measurer.by_rules:
-            return self._shaped(item, episode, self._measurer.measured(item, episode), [None] * len(item.steps))
-        return self._shaped(item, episode, *await self._measurer.measure(item, episode))
+            return self._shaped(item, episode, Measured.plainly(self._measurer.measured(item, episode)))
+        return self._shaped(item, episode, await self._measurer.measure(item, episode))
 
-    def _shaped(
-        self, item: TrajectoryItem, episode: Episode, signals: Sequence[Signals], why: Sequence[str | None]
-    ) -> TrajectoryReward:
+    def _shaped(self, item: TrajectoryItem, episode: Episode, found: Measured) -> TrajectoryReward:
+        signals = found.signals
         try:
             parts = step_components(episode, signals, self._shaping)
         except MissingSignal as error:
             raise UnscorableTrajectory(item.id, str(error)) from error
-        steps = (_step(*one) for one in zip(parts, signals, why, strict=True))
+        steps = (_step(*one) for one in zip(parts, signals, found.why, found.votes, strict=True))
         # An episode that ended before its first step has no signals, and all the same an outcome.
         outcome = signals[-1].solved if signals else self._measurer.outcome(episode)
         return TrajectoryReward(item.id, tuple(steps), outcome, self.version)
 
 
-def _step(parts: tuple[Component, ...] | None, signals: Signals, why: str | None) -> StepReward:
+def _step(
+    parts: tuple[Component, ...] | None, signals: Signals, why: str | None, votes: Mapping[str, Votes]
+) -> StepReward:
     if parts is None:
-        return StepReward(None, signals.by_name(), why=why)
-    return StepReward(sum((part.value for part in parts), 0.0), signals.by_name(), parts, why)
+        return StepReward(None, signals.by_name(), why=why, votes=votes)
+    return StepReward(sum((part.value for part in parts), 0.0), signals.by_name(), parts, why, votes)
 
 
 def _episode(item: TrajectoryItem) -> Episode:

@@ -23,6 +23,7 @@ from reward_service.wire import (
     StepScore,
     TaskItem,
     TrajectoryItem,
+    VotesItem,
 )
 from tool_sandbox.tasks import StopReason
 
@@ -131,6 +132,7 @@ def _step_score(step: StepItem, reward: StepReward, options: ScoreOptions) -> St
         signals=dict(reward.signals),
         components=tuple(map(_component, reward.components)),
         why=reward.why or _why(step, reward) if options.explain else None,
+        votes={name: VotesItem(count=one.count, variance=one.variance) for name, one in reward.votes.items()},
     )
 
 

@@ -305,6 +305,15 @@ class ComponentItem(Message):
     """raw × weight. The values of a step's components add up to its reward."""
 
 
+class VotesItem(Message):
+    """How far the votes behind one signal of a step agree."""
+
+    count: NonNegativeInt
+    """0: a fact that nobody was asked about."""
+    variance: Annotated[FiniteFloat, Field(ge=0)]
+    """Of the votes around their mean, divided by their number: 0 where all agree."""
+
+
 class StepScore(Message):
     """The reward of one step."""
 
@@ -318,6 +327,8 @@ class StepScore(Message):
     """What the reward is made of; none where the step abstains."""
     why: str | None = None
     """With `options.explain`."""
+    votes: dict[str, VotesItem] = {}
+    """By signal, of those that a judge voted on."""
 
 
 class ScoredItem(Message):

@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
-from reward_service.client.breaker import CircuitBreaker
+from reward_service.breaker import CircuitBreaker
 from reward_service.client.exchange import Exchange, Flow, Pause, Send
 from reward_service.client.outgoing import conversation_request
 from reward_service.client.retries import Reply

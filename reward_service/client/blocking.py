@@ -10,8 +10,8 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
+from reward_service.breaker import CircuitBreaker
 from reward_service.client.aio import bearer
-from reward_service.client.breaker import CircuitBreaker
 from reward_service.client.exchange import Exchange, Flow, Send
 from reward_service.client.outgoing import conversation_request
 from reward_service.client.retries import Reply

@@ -16,8 +16,8 @@ from typing import TypeVar
 
 import httpx
 
+from reward_service.breaker import CircuitBreaker, CircuitOpen
 from reward_service.client import answers
-from reward_service.client.breaker import CircuitBreaker
 from reward_service.client.outgoing import MODELS, READY, Call, parts, score_call
 from reward_service.client.retries import TOO_MANY_REQUESTS, Reply, passes_by_itself, pause_seconds, told
 from reward_service.errors import (
@@ -128,9 +128,10 @@ class Exchange:
     @contextmanager
     def _through_breaker(self, tries: _Tries) -> Iterator[None]:
         """A service that says that it is busy is well; one that says nothing, or only its proxy does, has failed."""
-        seconds = self._breaker.admit()
-        if seconds is not None:
-            raise RewardCircuitOpen(self.url, seconds)
+        try:
+            era = self._breaker.admit()
+        except CircuitOpen as refused:
+            raise RewardCircuitOpen(self.url, refused.seconds) from refused
         end = self._breaker.abandoned
         try:
             yield
@@ -139,7 +140,7 @@ class Exchange:
             end = self._breaker.abandoned if tries.was_refused_for_load else self._breaker.failed
             raise
         finally:
-            end()
+            end(era)
 
     def _pinned(self, wanted: str | None, found: str) -> str:
         with self._pinning:

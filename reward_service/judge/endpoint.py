@@ -17,9 +17,9 @@ from typing import Annotated, Any
 import httpx
 from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
 
+from reward_service.breaker import CircuitBreaker, CircuitOpen
 from reward_service.client.retries import asked_seconds
 from reward_service.errors import JudgeUnavailable
-from reward_service.judge.breaker import CircuitBreaker, CircuitOpen
 from reward_service.judge.config import JudgeConfig
 from reward_service.judge.judgement import Usage
 

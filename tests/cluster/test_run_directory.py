@@ -4,6 +4,7 @@ import json
 import stat
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,11 @@ from cluster.errors import BadConfiguration
 from cluster.evaluation import Evaluation
 from cluster.presets import load_config
 from cluster.run_directory import RunDirectory, choose_run_directory
+from reward_service.config import RewardConfig
+from reward_service.store.config import SqliteStore
 
+JUDGE = {"url": "http://127.0.0.1:8000", "model": "small"}
+JUDGED = {"solved": {"kind": "judge"}}
 EVALUATION = Evaluation(10, 0.8, (0.49, 0.943), {"L0": 0.8}, 2.0, 0.5, {"L0": 2.0})
 
 
@@ -69,6 +74,24 @@ def test_a_record_that_a_crash_cut_short_does_not_hinder_a_resume(directory: Run
 def test_metrics_refuse_what_json_does_not_know(directory: RunDirectory) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         directory.append_metrics({"iteration": 1, "loss": float("nan")})
+
+
+@pytest.mark.parametrize(
+    ("rewards", "kept"),
+    [
+        ({}, None),
+        ({"judge": JUDGE, "signals": JUDGED}, "votes.sqlite"),
+        ({"judge": JUDGE, "signals": JUDGED, "store": {"kind": "none"}}, None),
+        ({"judge": JUDGE, "signals": JUDGED, "store": {"kind": "sqlite", "path": "of-all-runs.db"}}, "of-all-runs.db"),
+    ],
+    ids=["rules", "judge", "judge that keeps nothing", "judge with a store"],
+)
+def test_votes_are_kept_in_the_run_unless_the_recipe_says_where(
+    directory: RunDirectory, config: RunConfig, rewards: dict[str, Any], kept: str | None
+) -> None:
+    asked = config.model_copy(update={"rewards": RewardConfig.model_validate(rewards)})
+    store = directory.keeping_votes(asked).rewards.store
+    assert (store.path.name if isinstance(store, SqliteStore) else None) == kept
 
 
 def test_the_newest_evaluation_of_a_label_counts(directory: RunDirectory) -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
-from reward_service.client.breaker import Circuit, CircuitBreaker
+from reward_service.breaker import CircuitBreaker
 from reward_service.client.exchange import Exchange, Pause, Send
 from reward_service.client.retries import asked_seconds, pause_seconds
 from reward_service.errors import RewardUnavailable
@@ -90,30 +90,3 @@ def test_one_deadline_holds_for_all_tries():
 
     with pytest.raises(RewardUnavailable, match=r"after 4 attempts \(deadline of 10 s; last: ReadTimeout: slow\)"):
         play()
-
-
-def test_a_breaker_opens_after_failures_in_a_row_and_lets_one_trial_through():
-    clock = Clock()
-    breaker = CircuitBreaker(failures=2, open_seconds=30, clock=clock)
-    for ended in (breaker.failed, breaker.succeeded, breaker.failed, breaker.failed):
-        assert breaker.circuit is Circuit.CLOSED
-        assert breaker.admit() is None
-        ended()
-    assert (breaker.circuit, breaker.admit()) == (Circuit.OPEN, 30.0)
-    clock.now += 30
-    assert breaker.circuit is Circuit.HALF_OPEN
-    assert [breaker.admit(), breaker.admit()] == [None, 0.0]
-    breaker.failed()
-    assert (breaker.circuit, breaker.admit()) == (Circuit.OPEN, 30.0)
-    clock.now += 30
-    assert breaker.admit() is None
-    breaker.abandoned()
-    assert breaker.admit() is None
-    breaker.succeeded()
-    assert breaker.circuit is Circuit.CLOSED
-
-
-@pytest.mark.parametrize("settings", [{"failures": 0}, {"open_seconds": 0}])
-def test_a_breaker_that_could_never_work_is_refused(settings):
-    with pytest.raises(ValueError, match="circuit breaker: found"):
-        CircuitBreaker(**settings)

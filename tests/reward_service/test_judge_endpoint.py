@@ -9,8 +9,8 @@ import pickle
 import httpx
 import pytest
 
+from reward_service.breaker import CircuitState
 from reward_service.errors import JudgeUnavailable, ScorerUnavailable
-from reward_service.judge.breaker import CircuitState
 from reward_service.judge.endpoint import ChatEndpoint, Reply
 from reward_service.judge.judgement import Usage
 from tests.reward_service.judges import config

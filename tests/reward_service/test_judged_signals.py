@@ -62,6 +62,14 @@ async def test_the_means_of_the_votes_are_the_signals_and_the_outcome_stands_at_
     # 0.2 x 2/3 + 0.6 x 0.8 - 0.1, then the outcome alone.
     assert [call.reward, answer.reward] == pytest.approx([0.2 * 2 / 3 + 0.38, 2.5 / 3])
     assert (call.why, answer.why) == ("Graded 4.", "It is Solved.")
+    # Of 1, 1, 0 around 2/3; of 1, 0.8, 0.6 around 0.8; of 1, 1, 0.5 around 5/6.
+    variances = {name: (votes.count, votes.variance) for name, votes in (*call.votes.items(), *answer.votes.items())}
+    assert variances == {
+        "success": (3, pytest.approx(2 / 9)),
+        "contribution": (3, pytest.approx(0.08 / 3)),
+        "solved": (3, pytest.approx(0.5 / 9)),
+    }
+    assert (set(call.votes), set(answer.votes)) == ({"success", "contribution"}, {"solved"})
 
 
 async def test_equal_trajectories_share_their_votes_whatever_their_names_and_whenever_they_come(judged):
@@ -94,6 +102,7 @@ async def test_a_turn_that_ran_nothing_failed_without_being_asked_about(judged):
     async with judged(fake) as (_, service):
         (result,) = (await service.score(request(trajectory(steps=steps, stop="infrastructure")))).results
     assert (result.steps[0].signals["success"], result.steps[0].reward) == (0.0, None)
+    assert result.steps[0].votes["success"].count == 0
     assert fake.asked == []
 
 

@@ -19,8 +19,8 @@ import httpx
 import pytest
 
 from reward_service import errors
+from reward_service.breaker import CircuitBreaker
 from reward_service.client import RewardClient, SyncRewardClient
-from reward_service.client.breaker import CircuitBreaker
 from reward_service.client.outgoing import chunks
 from reward_service.errors import (
     RewardCircuitOpen,

@@ -76,9 +76,14 @@ function happened(turn) {
 
 function because(step) {
   const known = Object.entries(step.signals).filter(([, value]) => value !== null);
-  const measured = known.map(([name, value]) => `${spaced(name)} ${factor(value)}`).join(" · ");
+  const measured = known.map(([name, value]) => `${spaced(name)} ${factor(value)}${voted(step.votes[name])}`).join(" · ");
   const why = step.why === null ? null : make("p", { class: "why" }, make("b", {}, "Why "), quoted(step.why));
   return [note(`Measured: ${measured || "nothing"}`), why];
+}
+
+/** How far the votes behind a signal agree; nothing where one or none was cast. */
+function voted(votes) {
+  return votes && votes.count > 1 ? ` (${votes.count} votes, variance ${factor(votes.variance)})` : "";
 }
 
 function madeOf(step, scale) {

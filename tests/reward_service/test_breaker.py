@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reward_service.judge.breaker import CircuitBreaker, CircuitOpen, CircuitState
+from reward_service.breaker import CircuitBreaker, CircuitOpen, CircuitState
 
 
 class Clock:
@@ -92,3 +92,9 @@ def test_requests_from_before_the_circuit_opened_decide_nothing_afterwards(break
         breaker.admit()
     breaker.succeeded(trial)
     assert breaker.state is CircuitState.CLOSED
+
+
+@pytest.mark.parametrize("settings", [{"failures": 0}, {"open_seconds": 0}])
+def test_a_breaker_that_could_never_work_is_refused(settings):
+    with pytest.raises(ValueError, match="circuit breaker: found"):
+        CircuitBreaker(**settings)

@@ -1,10 +1,12 @@
-"""The circuit breaker: stops asking an endpoint that fails, and finds out carefully whether it is back.
+"""The circuit breaker: stops asking a server that fails, and finds out carefully whether it is back.
 
-Owns `CircuitBreaker`. Pure but for its own state: the clock is given, nothing waits. For one thread.
+Owns `CircuitBreaker`, which the client of the reward service and the judge's way to its model use. What a failure is,
+its caller decides. Pure but for a lock; the clock is given, nothing waits.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from enum import StrEnum
@@ -37,10 +39,19 @@ class CircuitBreaker:
     """Closed until `failures` in a row; then open for `open_seconds`; then one request decides.
 
     A request asks `admit` and tells its end to `succeeded`, `failed` or `abandoned`, with the number that it got. Ends
-    of requests that were admitted before the circuit last changed decide nothing.
+    of requests that were admitted before the circuit last changed decide nothing. Threads and tasks may share it.
     """
 
-    def __init__(self, failures: int, open_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, failures: int = 3, open_seconds: float = 30.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Raises ValueError for settings with which it could never work."""
+        if failures < 1 or open_seconds <= 0:
+            raise ValueError(
+                f"circuit breaker: found failures={failures} and open_seconds={open_seconds:g}; expected at least one "
+                "failure and a time above 0"
+            )
+        self._lock = threading.Lock()
         self._limit = failures
         self._open_seconds = open_seconds
         self._clock = clock
@@ -62,31 +73,35 @@ class CircuitBreaker:
         Raises:
             CircuitOpen: it may not be sent.
         """
-        if self._opened is not None and (self._trying or self.state is CircuitState.OPEN):
-            raise CircuitOpen(self._seconds_left(self._opened))
-        self._trying = self._opened is not None
-        return self._era
+        with self._lock:
+            if self._opened is not None and (self._trying or self.state is CircuitState.OPEN):
+                raise CircuitOpen(self._seconds_left(self._opened))
+            self._trying = self._opened is not None
+            return self._era
 
     def succeeded(self, era: int) -> None:
-        """The endpoint answered."""
-        if era != self._era:
-            return
-        self._in_a_row = 0
-        if self._trying:
-            self._change(None)
+        """The server answered."""
+        with self._lock:
+            if era != self._era:
+                return
+            self._in_a_row = 0
+            if self._trying:
+                self._change(None)
 
     def failed(self, era: int) -> None:
         """It did not."""
-        if era != self._era:
-            return
-        self._in_a_row += 1
-        if self._trying or self._in_a_row >= self._limit:
-            self._change(self._clock())
+        with self._lock:
+            if era != self._era:
+                return
+            self._in_a_row += 1
+            if self._trying or self._in_a_row >= self._limit:
+                self._change(self._clock())
 
     def abandoned(self, era: int) -> None:
-        """The request ended without a word about the endpoint, or its end was told already."""
-        if era == self._era:
-            self._trying = False
+        """The request ended without a word about the server, or its end was told already."""
+        with self._lock:
+            if era == self._era:
+                self._trying = False
 
     def _change(self, opened: float | None) -> None:
         self._opened = opened
