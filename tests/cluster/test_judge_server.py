@@ -35,11 +35,14 @@ async def test_a_real_model_answers_in_the_asked_form_and_every_token_is_counted
         await judge.aclose()
     assert [vote.misfits for vote in judgement.votes] == [(), ()]
     graded, answered = judgement.steps
-    assert graded.success is not None and graded.contribution is not None
+    assert graded.success is not None
+    assert graded.contribution is not None
     assert graded.success.votes == graded.contribution.votes == 2
-    assert 0 <= graded.success.mean <= 1 and 0 <= graded.contribution.mean <= 1
+    assert 0 <= graded.success.mean <= 1
+    assert 0 <= graded.contribution.mean <= 1
     assert (answered.success, answered.contribution) == (None, None)
-    assert judgement.solved is not None and judgement.solved.mean in (0, 0.25, 0.5, 0.75, 1)
+    assert judgement.solved is not None
+    assert judgement.solved.mean in (0, 0.25, 0.5, 0.75, 1)
     assert judgement.usage.requests == 2
     assert judgement.usage.unreported == 0
     assert judgement.usage.prompt_tokens > 200
