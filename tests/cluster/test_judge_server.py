@@ -19,7 +19,7 @@ SAYING_BACK = {Defence.ECHO, Defence.CONTROL}
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    model = find_model("smollm2-135m")
+    model = find_model(".models/smollm2-135m")
     assert isinstance(model, Path), "set-up puts the embedded model there"
     with judge_server(model) as url:
         yield url
