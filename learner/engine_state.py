@@ -126,9 +126,9 @@ def _mapped_place(optimiser: torch.optim.Optimizer, mapping: Any) -> _Place | No
 
 def _master_copies(engine: Any) -> dict[Any, Tensor]:
     """Stage 0 in bfloat16: parameter → its master copy; empty in float32, where a parameter is its own."""
-    trained = getattr(engine.optimizer, "fp16_groups", [])
-    masters = getattr(engine.optimizer, "fp32_groups", [])
-    pairs = zip(trained, masters, strict=True)
+    if not hasattr(engine.optimizer, "fp32_groups"):
+        return {}
+    pairs = zip(engine.optimizer.fp16_groups, engine.optimizer.fp32_groups, strict=True)
     return {p: master for group, copies in pairs for p, master in zip(group, copies, strict=True)}
 
 

@@ -322,7 +322,7 @@ def test_a_checkpoint_without_one_of_its_shards_is_refused(path: str, tmp_path: 
 
 def test_what_went_wrong_while_writing_is_told_to_who_waits(path: str, tmp_path: Path) -> None:
     learner = rank(path)
-    (tmp_path / "model").write_text("in the way")
+    (tmp_path / "state-00000-of-00001.safetensors").mkdir()
     learner.save(str(tmp_path))
-    with pytest.raises(FileExistsError):
+    with pytest.raises(IsADirectoryError):
         PendingSave(lambda: [learner.saved()], 60.0).wait()
