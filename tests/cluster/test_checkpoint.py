@@ -176,7 +176,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_warning_names_file_and_both
     assert newest_sound(tmp_path, warnings.append) == (tmp_path / "00005", state(5))
     [warning] = warnings
     written = json.loads((tmp_path / "00005" / "manifest.json").read_text())["learner/model/model.safetensors"]
-    assert f"model.safetensors has digest" in warning
+    assert "model.safetensors has digest" in warning
     assert f"expected {written[:12]}…" in warning
     assert warning.endswith("using the one before it")
 

@@ -10,8 +10,8 @@ from typer.testing import CliRunner, Result
 
 from actors.errors import RolloutsLost
 from cluster.checkpoint import RunState, begin_checkpoint
-from cluster.config import KeepNewest
 from cluster.cli import app
+from cluster.config import KeepNewest
 from cluster.errors import CheckpointError, NotEnoughResources, Stopped
 from cluster.launch import ray_session
 from cluster.run_directory import RunDirectory
