@@ -114,11 +114,31 @@ class LoopConfig(Settings):
     for the last evaluation, after one iteration at the least. A resumed run has it anew. None: no limit."""
 
 
+class KeepNewest(Settings):
+    """Only the newest checkpoints."""
+
+    kind: Literal["newest"] = "newest"
+    count: PositiveInt = 2
+
+
+class KeepMilestones(Settings):
+    """The newest checkpoints, and for good those of every so many iterations."""
+
+    kind: Literal["milestones"] = "milestones"
+    count: PositiveInt = 2
+    interval: PositiveInt
+    """A checkpoint stays where its iteration is a multiple of this; the start, iteration 0, is one."""
+
+
+KeepConfig = Annotated[KeepNewest | KeepMilestones, Field(discriminator="kind")]
+
+
 class CheckpointConfig(Settings):
-    """When to save, and how many to keep."""
+    """When to save, and which checkpoints to keep."""
 
     every: PositiveInt = 5
-    keep: PositiveInt = 2
+    """Iterations."""
+    keep: KeepConfig = KeepNewest()
 
 
 class CanaryConfig(Settings):

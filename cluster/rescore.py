@@ -21,7 +21,6 @@ from actors.storage import read_trajectories
 from actors.trajectory import Trajectory
 from cluster.config import RunConfig
 from cluster.errors import BadConfiguration
-from cluster.presets import load_config
 from cluster.reward_assembly import opened_service
 from cluster.reward_file import read_rewards
 from cluster.run_directory import RunDirectory
@@ -185,9 +184,7 @@ def _no_value_head(trajectories: Sequence[Trajectory]) -> Sequence[Sequence[floa
 
 
 def _run_config(directory: RunDirectory) -> RunConfig:
-    if not directory.config.is_file():
-        raise BadConfiguration(f"run {directory.path}: no config.yaml there; expected a run directory, as runs/latest")
-    config = load_config(str(directory.config), ())
+    config = directory.read_config()
     if isinstance(config.credit, StepGaeConfig) and isinstance(config.credit.critic, ValueHeadConfig):
         raise BadConfiguration(
             f"run {directory.path}: its advantages come from the policy's value head, which is not recorded; "

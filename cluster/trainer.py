@@ -22,8 +22,18 @@ from cluster.batch import (
     training_tasks,
     warm_start_demonstrations,
 )
-from cluster.checkpoint import RunState, copy_tokenizer, list_checkpoints, load_checkpoint, save_checkpoint
-from cluster.config import RunConfig
+from cluster.checkpoint import (
+    RunState,
+    WaitForFiles,
+    begin_checkpoint,
+    copy_tokenizer,
+    list_checkpoints,
+    newest_sound,
+    remove_scraps,
+    set_aside_after,
+)
+from cluster.checkpoint_writer import CheckpointWriter
+from cluster.config import KeepConfig, RunConfig
 from cluster.display import Display
 from cluster.errors import Stopped
 from cluster.evaluation import Evaluation, evaluation_requests, heldout_tasks, summarise
@@ -81,6 +91,7 @@ class Trainer:
         self._publisher = _publisher(config, parts)
         self._began = time.monotonic() if began is None else began
         self._heldout = heldout_tasks(config.task, config.evaluation)
+        self._writer = CheckpointWriter(config.learner.deadline_seconds)
         self.last_batch: list[ScoredTrajectory] = []
         """Trajectories of the newest iteration."""
 
@@ -90,10 +101,13 @@ class Trainer:
         Raises:
             Stopped: a signal came; the last finished iteration is saved.
         """
-        state = self._resume() or self._begin()
-        before = self._directory.evaluation("before") or self._evaluate("before")
-        state = self._train(state)
-        return Outcome(before, self._evaluate("after"), state)
+        try:
+            state = self._resume() or self._begin()
+            before = self._directory.evaluation("before") or self._evaluate("before")
+            state = self._train(state)
+            return Outcome(before, self._evaluate("after"), state)
+        finally:
+            self._writer.finish()
 
     def iterate(self, state: RunState) -> tuple[RunState, IterationReport]:
         """One turn of the loop. A stop request is heeded while episodes play, never after the update has begun."""
@@ -123,6 +137,7 @@ class Trainer:
                 self._between_iterations(state)
         except Stopped:
             # Raised only where the learner has not moved since `state`, so `state` is what it holds.
+            self._writer.finish()
             if state.iteration > self._last_saved():
                 self._save(state)
             raise
@@ -131,6 +146,7 @@ class Trainer:
         return state
 
     def _between_iterations(self, state: RunState) -> None:
+        self._writer.check()
         if state.iteration % self._config.checkpoint.every == 0 or self._is_finished(state):
             self._save(state)
         every = self._config.evaluation.every
@@ -144,24 +160,33 @@ class Trainer:
         self._publish(1)
         return RunState(0, 1, 0, 0.0, self._credit.state())
 
-    def restore(self, checkpoint: Path) -> RunState:
-        """Put learner, estimator, metrics and engines where a checkpoint was written.
+    def restore(self, root: Path) -> RunState | None:
+        """Put learner, estimator, metrics and engines where the newest sound checkpoint under `root` was written.
+
+        None where there is none, and nothing has changed.
 
         Raises:
-            CheckpointError: the checkpoint is damaged.
+            CheckpointError: every checkpoint is damaged.
         """
+        found = newest_sound(root, self._display.warn)
+        if found is None:
+            return None
+        checkpoint, state = found
         self._display.note(f"resuming from {checkpoint}")
-        state = load_checkpoint(checkpoint)
         self._parts.learner.load(str(checkpoint / "learner"))
         self._credit.restore(state.credit)
         self._directory.drop_metrics_after(state.iteration)
         self._publish(state.version)
         return state
 
-    def save(self, state: RunState, root: Path, keep: int) -> Path:
-        """Write a checkpoint of `state`, which is what the learner holds, under `root`."""
+    def save(self, state: RunState, root: Path, keep: KeepConfig) -> None:
+        """Begin a checkpoint of `state`, which is what the learner holds, under `root`; the loop may go on."""
         self._display.note(f"saving checkpoint {state.iteration}")
-        return save_checkpoint(root, state, self._write_files, keep)
+        self._writer.start(lambda: begin_checkpoint(root, state, self._begin_writing, keep))
+
+    def finish_saving(self) -> None:
+        """Wait until the checkpoint that was begun is complete."""
+        self._writer.finish()
 
     def _begin(self) -> RunState:
         state = self.begin()
@@ -169,8 +194,12 @@ class Trainer:
         return state
 
     def _resume(self) -> RunState | None:
-        saved = list_checkpoints(self._directory.checkpoints)
-        return self.restore(saved[-1]) if saved else None
+        root = self._directory.checkpoints
+        remove_scraps(root)
+        state = self.restore(root)
+        if state is not None:
+            set_aside_after(root, state.iteration)
+        return state
 
     def _warm_start(self) -> None:
         if self._config.learner.sft.demonstrations:
@@ -222,15 +251,22 @@ class Trainer:
     def _store(
         self, iteration: int, scored: Sequence[ScoredTrajectory], credited: Sequence[CreditedTrajectory]
     ) -> None:
-        path = self._directory.trajectories / f"{iteration:05d}.parquet"
+        path = self._directory.trajectories_of(iteration)
         write_trajectories(path, scored, [one.advantages for one in credited])
 
     def _save(self, state: RunState) -> None:
         self.save(state, self._directory.checkpoints, self._config.checkpoint.keep)
 
-    def _write_files(self, directory: Path) -> None:
-        self._parts.learner.save(str(directory / "learner"))
-        copy_tokenizer(Path(self._config.rollout.model), directory / "learner" / "model")
+    def _begin_writing(self, directory: Path) -> WaitForFiles:
+        learner = directory / "learner"
+        pending = self._parts.learner.save(str(learner))
+
+        def wait() -> dict[str, str]:
+            digests = pending.wait()
+            copy_tokenizer(Path(self._config.rollout.model), learner / "model")
+            return {f"learner/{name}": digest for name, digest in digests.items()}
+
+        return wait
 
     def _last_saved(self) -> int:
         saved = list_checkpoints(self._directory.checkpoints)

@@ -24,6 +24,7 @@ from learner.errors import LearnerError, LearnerLost
 from learner.losses import LossStats
 from learner.packing import Demonstration
 from learner.rank import LearnerRank, SftReport, UpdateReport
+from learner.saving import PendingSave
 from tool_sandbox.ray_failures import ACTOR_LOST
 
 Result = TypeVar("Result")
@@ -139,12 +140,20 @@ class LearnerGroup:
         assert published is not None, "rank 0 published nothing"
         return published
 
-    def save(self, path: str) -> None:
-        """Write a checkpoint into a directory that all ranks see; making it atomic is the caller's business."""
+    def save(self, path: str) -> PendingSave:
+        """Begin a checkpoint in a directory that all ranks see; making it atomic is the caller's business.
+
+        Returns once the ranks have copied their state. Only waiting for the rest may happen in another thread.
+        """
         self._all("save", path)
+        return PendingSave(lambda: self._all("saved"), self._config.deadline_seconds)
 
     def load(self, path: str) -> None:
-        """Continue from a checkpoint."""
+        """Continue from a checkpoint, whatever number of ranks and ZeRO stage wrote it.
+
+        Raises:
+            BadCheckpoint: it is of another model or critic, or a part is missing.
+        """
         self._all("load", path)
 
     def shutdown(self) -> None:

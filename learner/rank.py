@@ -10,7 +10,6 @@ ranks.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -41,6 +40,7 @@ from learner.packing import (
     pack,
 )
 from learner.policy import PolicyWithCritic, RowOutputs, load_model
+from learner.saving import BackgroundWriter, Digests, restore_engine, take_snapshot, write_snapshot
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -97,6 +97,7 @@ class LearnerRank:
         self._ranks = ranks
         self._updates = 0
         self._reference: PolicyWithCritic | None = None
+        self._writer = BackgroundWriter()
         join(rank, ranks, config)
         torch.manual_seed(config.seed)
         self._engine, self._clip = self._build()
@@ -183,33 +184,21 @@ class LearnerRank:
     # -- checkpoints ------------------------------------------------------------------------------------------------
 
     def save(self, path: str) -> None:
-        """Write `model/` (Hugging Face safetensors), `engine/` (master weights, moments, critic) and `learner.json`.
+        """Copy all that a checkpoint holds, and begin to write it into a directory that all ranks see. Collective.
 
-        Collective, into one directory that all ranks see and that the caller makes atomic.
+        Returns once the copy is made: training may go on. `saved` tells when the files are complete.
         """
-        weights = self.full_parameters()
-        if self._rank == 0:
-            self._policy.model.save_pretrained(Path(path, "model"), state_dict=_with_ties(self._policy.model, weights))
-        self._engine.save_checkpoint(path, tag="engine", client_state={"rng": torch.get_rng_state()}, save_latest=False)
-        if self._reference is not None and self._rank == 0:
-            self._reference.model.save_pretrained(Path(path, "reference"))
-        if self._rank == 0:
-            Path(path, "learner.json").write_text(json.dumps({"updates": self._updates, "ranks": self._ranks}))
-        torch.distributed.barrier()
+        snapshot = take_snapshot(self._engine, self._rank, self._ranks, self._updates, self.state_dict_iter())
+        model, reference = self._policy.model, self._reference.model if self._reference else None
+        self._writer.start(lambda: write_snapshot(snapshot, Path(path), model, reference))
+
+    def saved(self) -> Digests | None:
+        """Digests of the files that this rank wrote, by relative path; None while it writes. Not collective."""
+        return self._writer.written()
 
     def load(self, path: str) -> None:
-        """Continue from what `save` wrote, with the same number of ranks and the same ZeRO stage. Collective."""
-        state = json.loads(Path(path, "learner.json").read_text())
-        if state["ranks"] != self._ranks:
-            raise ValueError(
-                f"checkpoint {path!r}: written by {state['ranks']} ranks, found {self._ranks}; "
-                "resume with as many ranks as wrote it"
-            )
-        found, client_state = self._engine.load_checkpoint(path, tag="engine")
-        if found is None:
-            raise FileNotFoundError(f"checkpoint {path!r}: no readable engine state; take an earlier checkpoint")
-        torch.set_rng_state(client_state["rng"])
-        self._updates = state["updates"]
+        """Continue from what `save` wrote, on any number of ranks and at any ZeRO stage. Collective."""
+        self._updates = restore_engine(self._engine, Path(path), self._rank).updates
         if Path(path, "reference").is_dir():
             self._reference = self._frozen(load_model(str(Path(path, "reference")), _DTYPES[self._config.dtype]))
 
@@ -324,12 +313,6 @@ def batch_scale(credited: Sequence[CreditedTrajectory]) -> BatchScale:
 
 def _can_teach(items: Sequence[PackItem]) -> bool:
     return any(advantage != 0.0 for item in items for advantage in item.advantages)
-
-
-def _with_ties(model: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Hugging Face wants tied names in the state dict before it drops them itself."""
-    ties = (model.all_tied_weights_keys or {}).items()
-    return {**weights, **{alias: weights[source] for alias, source in ties if source in weights}}
 
 
 def _without_actions(item: PackItem) -> PackItem:

@@ -137,11 +137,12 @@ class FakeLearner:
     def log_probs(self, sequences: Sequence[Demonstration]) -> list[tuple[float, ...]]:
         return [(-float(self.weights),) * sum(one.action_mask) for one in sequences]
 
-    def save(self, path: str) -> None:
+    def save(self, path: str) -> Any:
         self.log.append("save")
         model = Path(path) / "model"
         model.mkdir(parents=True)
         (Path(path) / "weights.json").write_text(json.dumps(self.weights))
+        return SimpleNamespace(wait=dict)
 
     def load(self, path: str) -> None:
         self.log.append("load")

@@ -52,6 +52,17 @@ def test_a_log_has_one_line_for_each_event_worth_one(console: Console) -> None:
     assert "sampled at T=1" in lines[5]
 
 
+@pytest.mark.parametrize("live", [False, True])
+def test_a_warning_stays_where_it_can_be_read(console: Console, live: bool) -> None:
+    if live:
+        with LiveDisplay(console) as display:
+            display.warn("checkpoint 00010: file state.json is missing")
+            display.note("resuming")
+    else:
+        LineDisplay(console).warn("checkpoint 00010: file state.json is missing")
+    assert "warning: checkpoint 00010: file state.json is missing\n" in told(console)
+
+
 def test_a_log_is_not_filled_by_every_step_of_the_warm_start(console: Console) -> None:
     display = LineDisplay(console)
     for step in range(25):

@@ -104,6 +104,27 @@ def test_a_resumed_run_continues_with_the_identical_next_batch(tmp_path: Path) -
     assert [[r[n] for n in numbers] for r in metrics(second)] == [[r[n] for n in numbers] for r in metrics(whole)]
 
 
+def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(tmp_path: Path) -> None:
+    settings = ("checkpoint.every=1", "checkpoint.keep.count=3")
+    whole = FakeRun(small_config(*settings), tmp_path / "whole")
+    whole.trainer.run()
+    first = FakeRun(small_config(*settings), tmp_path / "run", before_each=stop_in_iteration(3))
+    with pytest.raises(Stopped):
+        first.trainer.run()
+    (first.directory.checkpoints / "00002" / "learner" / "weights.json").write_text("7")
+    second = FakeRun(small_config(*settings), tmp_path / "run")
+    second.trainer.run()
+    assert "warning: checkpoint" in second.screen.getvalue()
+    assert "file learner/weights.json has digest" in second.screen.getvalue()
+    assert [record["loss"] for record in metrics(second)] == [record["loss"] for record in metrics(whole)]
+    assert {path.name for path in second.directory.checkpoints.iterdir()} == {
+        "00001",
+        "00002",
+        "00003",
+        "damaged-00002",
+    }
+
+
 def test_a_resumed_run_does_not_measure_the_start_again(tmp_path: Path) -> None:
     first = FakeRun(small_config(), tmp_path / "run", before_each=stop_in_iteration(1))
     with pytest.raises(Stopped):
@@ -136,7 +157,7 @@ def test_training_ends_while_there_is_time_for_the_last_evaluation_and_after_one
 
 
 def test_the_last_iteration_is_saved_however_rarely_checkpoints_come(tmp_path: Path) -> None:
-    run = FakeRun(small_config("checkpoint.every=100", "checkpoint.keep=1"), tmp_path / "run")
+    run = FakeRun(small_config("checkpoint.every=100", "checkpoint.keep.count=1"), tmp_path / "run")
     run.trainer.run()
     [saved] = list_checkpoints(run.directory.checkpoints)
     assert saved.name == "00003"

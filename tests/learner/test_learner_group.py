@@ -16,6 +16,7 @@ from learner.errors import LearnerLost
 from learner.group import LearnerActor, LearnerGroup, value_head_of
 from learner.losses import LossStats
 from learner.rank import LearnerRank, UpdateReport
+from learner.saving import PendingSave
 from tests.learner.batches import batch, demonstrations, save_tiny_model, settings
 
 pytestmark = pytest.mark.timeout(300)
@@ -37,14 +38,31 @@ class Updates:
     def __init__(self, rank: int) -> None:
         self._rank = rank
 
-    def run(self, config: LearnerConfig, host: str, port: int) -> tuple[list[UpdateReport], dict[str, torch.Tensor]]:
+    def run(
+        self, config: LearnerConfig, host: str, port: int, updates: int = 2
+    ) -> tuple[list[UpdateReport], dict[str, torch.Tensor]]:
         os.environ.update(MASTER_ADDR=host, MASTER_PORT=str(port), LOCAL_SIZE="1")
         learner = LearnerRank(config, SHARED, self._rank, config.ranks)
         learner.begin_reinforcement()
-        return [learner.update(batch()) for _ in range(2)], learner.full_parameters()
+        return [learner.update(batch()) for _ in range(updates)], learner.full_parameters()
+
+    def resume(
+        self, config: LearnerConfig, host: str, port: int, source: str | None, target: str
+    ) -> dict[str, torch.Tensor]:
+        """Continue from `source`, make one update, save it as `target`."""
+        os.environ.update(MASTER_ADDR=host, MASTER_PORT=str(port), LOCAL_SIZE="1")
+        learner = LearnerRank(config, SHARED, self._rank, config.ranks)
+        if source is not None:
+            learner.load(source)
+        learner.update(batch())
+        learner.save(target)
+        PendingSave(lambda: [learner.saved()], 60.0).wait()
+        return learner.full_parameters()
 
 
-def test_ranks_and_zero_stages_make_the_same_update(path: str, ray_local: str) -> None:
+def test_ranks_and_zero_stages_make_the_same_update_and_read_the_checkpoints_of_each_other(
+    path: str, ray_local: str, tmp_path: Path
+) -> None:
     host, port = LearnerActor(settings(path), None, 0).choose_address()
     alone: Any = ray.remote(Updates).options(num_cpus=0).remote(0)
     pair: list[Any] = [ray.remote(Updates).options(num_cpus=0).remote(rank) for rank in range(2)]
@@ -64,6 +82,17 @@ def test_ranks_and_zero_stages_make_the_same_update(path: str, ray_local: str) -
         assert parameters.keys() == expected.keys()
         for name, tensor in expected.items():
             torch.testing.assert_close(parameters[name], tensor, atol=1e-5, rtol=1e-4)
+    # 1 rank → 2 ranks at ZeRO 2 → 2 ranks at ZeRO 3 → 2 ranks at ZeRO 0 → 1 rank: an update at each.
+    plan = [(1, 0), (2, 2), (2, 3), (2, 0), (1, 0)]
+    source: str | None = None
+    for turn, (ranks, stage) in enumerate(plan):
+        members, at = (pair, port) if ranks == 2 else ([alone], port + 1)
+        config, target = settings(path, ranks=ranks, zero_stage=stage), str(tmp_path / str(turn))
+        found = ray.get([one.resume.remote(config, host, at, source, target) for one in members], timeout=120)[0]
+        source = target
+    _, wanted = ray.get(alone.run.remote(settings(path), host, port + 1, updates=len(plan)), timeout=120)
+    for name, tensor in wanted.items():
+        torch.testing.assert_close(found[name], tensor, atol=1e-5, rtol=1e-4)
     for actor in (alone, *pair):
         ray.kill(actor)
 
@@ -88,9 +117,11 @@ def test_a_group_of_two_trains_reads_saves_resumes_and_notices_a_lost_rank(
         assert [len(numbers) for numbers in group.values(trajectories)] == [2] * 6
         before = group.log_probs(demonstrations())
         assert [len(numbers) for numbers in before] == [15] * 6
-        group.save(str(tmp_path))
+        saving = group.save(str(tmp_path))
         straight = group.update(batch())
         expected = group.full_parameters()
+        names = set(saving.wait())
+        assert {"state-00000-of-00002.safetensors", "state-00001-of-00002.safetensors", "learner.json"} < names
         group.load(str(tmp_path))
         assert group.log_probs(demonstrations()) == before
         assert group.update(batch()).stats.loss == pytest.approx(straight.stats.loss, abs=1e-7)

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
+from threading import Event
 from typing import Any
 
+import blake3
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from learner.config import LossConfig, OptimiserConfig, ReferenceKl, SftConfig, ValueHeadConfig
-from learner.errors import NonFinite
+from learner.engine_state import KINDS
+from learner.errors import BadCheckpoint, NonFinite
 from learner.minibatches import split_groups
 from learner.packing import Demonstration
 from learner.rank import LearnerRank
+from learner.saving import PendingSave, write_snapshot
+from learner.shards import Shards
 from tests.learner.batches import (
     actions_of,
     batch,
@@ -204,12 +211,27 @@ def test_bfloat16_keeps_float32_masters(path: str, stage: int) -> None:
     assert moved[-1] > 3 * moved[0] > 0
 
 
-@pytest.mark.parametrize(("stage", "dtype"), [(0, "float32"), (1, "bfloat16"), (2, "float32"), (3, "bfloat16")])
+def save(learner: LearnerRank, directory: Path) -> dict[str, str]:
+    """Save, and wait until the files are there."""
+    learner.save(str(directory))
+    return PendingSave(lambda: [learner.saved()], 60.0).wait()
+
+
+def state_of(directory: Path) -> dict[tuple[str, str], torch.Tensor]:
+    """Every master weight and moment of a checkpoint, put together from its shards."""
+    facts = json.loads((directory / "learner.json").read_text())
+    shards = Shards(directory, facts["ranks"])
+    return {(kind, n): shards.read(kind, n, 0, size) for n, size in facts["parameters"].items() for kind in KINDS}
+
+
+@pytest.mark.parametrize(
+    ("stage", "dtype"), [(0, "float32"), (0, "bfloat16"), (1, "bfloat16"), (2, "float32"), (3, "bfloat16")]
+)
 def test_a_checkpoint_continues_exactly(path: str, tmp_path: Path, stage: int, dtype: str) -> None:
     changes: dict[str, Any] = {"zero_stage": stage, "dtype": dtype}
     learner = rank(path, ValueHeadConfig(), **changes)
     learner.update(batch())
-    learner.save(str(tmp_path))
+    digests = save(learner, tmp_path)
     saved = learner.full_parameters()
     straight, expected = learner.update(batch()), learner.full_parameters()
     again = rank(path, ValueHeadConfig(), **changes)
@@ -219,11 +241,88 @@ def test_a_checkpoint_continues_exactly(path: str, tmp_path: Path, stage: int, d
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     exported = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=saved["model.norm.weight"].dtype)
     assert all(torch.equal(exported.state_dict()[name], saved[name]) for name in saved)
+    files = {str(file.relative_to(tmp_path)): file for file in tmp_path.rglob("*") if file.is_file()}
+    assert digests == {name: blake3.blake3(file.read_bytes()).hexdigest() for name, file in files.items()}
 
 
-def test_a_checkpoint_of_more_ranks_is_refused(path: str, tmp_path: Path) -> None:
+def test_a_checkpoint_goes_through_every_zero_stage_unchanged(path: str, tmp_path: Path) -> None:
+    """0 → 2 → 3 → 0: the same bits arrive, and the next update is the one that nothing had interrupted."""
+    learner = rank(path, ValueHeadConfig())
+    learner.update(batch())
+    save(learner, tmp_path / "0")
+    learner.update(batch())
+    expected = learner.full_parameters()
+    for (before, _), (after, stage) in pairwise([("0", 0), ("2", 2), ("3", 3), ("end", 0)]):
+        other = rank(path, ValueHeadConfig(), zero_stage=stage)
+        other.load(str(tmp_path / before))
+        save(other, tmp_path / after)
+        found, wanted = state_of(tmp_path / after), state_of(tmp_path / "0")
+        assert all(torch.equal(found[key], wanted[key]) for key in wanted)
+        other.update(batch())
+        for name, tensor in other.full_parameters().items():
+            torch.testing.assert_close(tensor, expected[name], atol=1e-7, rtol=0.0)
+
+
+def test_bfloat16_goes_on_at_another_stage_from_the_same_masters(path: str, tmp_path: Path) -> None:
+    learner = rank(path, dtype="bfloat16", zero_stage=0)
+    learner.update(batch())
+    save(learner, tmp_path / "0")
+    for stage in (1, 3):
+        other = rank(path, dtype="bfloat16", zero_stage=stage)
+        other.load(str(tmp_path / "0"))
+        save(other, tmp_path / str(stage))
+        found, wanted = state_of(tmp_path / str(stage)), state_of(tmp_path / "0")
+        assert all(torch.equal(found[key], wanted[key]) for key in wanted)
+        weights = learner.full_parameters()
+        assert all(torch.equal(tensor, weights[name]) for name, tensor in other.full_parameters().items())
+
+
+def test_training_goes_on_while_a_checkpoint_is_written_and_the_checkpoint_does_not_see_it(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     learner = rank(path)
-    learner.save(str(tmp_path))
-    (tmp_path / "learner.json").write_text('{"updates": 3, "ranks": 2}')
-    with pytest.raises(ValueError, match="written by 2 ranks, found 1"):
+    before = learner.full_parameters()
+    released = Event()
+
+    def write_when_released(*arguments: Any) -> dict[str, str]:
+        assert released.wait(60.0)
+        return write_snapshot(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("learner.rank.write_snapshot", write_when_released)
+        learner.save(str(tmp_path))
+        learner.update(batch())
+        assert learner.saved() is None
+        with pytest.raises(RuntimeError, match="one is being written"):
+            learner.save(str(tmp_path / "other"))
+        released.set()
+        PendingSave(lambda: [learner.saved()], 60.0).wait()
+    assert not any(torch.equal(before[name], tensor) for name, tensor in learner.full_parameters().items())
+    exported = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32).state_dict()
+    assert all(torch.equal(exported[name], tensor) for name, tensor in before.items())
+
+
+def test_a_checkpoint_of_another_model_or_critic_is_refused(path: str, tmp_path: Path) -> None:
+    learner = rank(path)
+    save(learner, tmp_path)
+    facts = json.loads((tmp_path / "learner.json").read_text())
+    facts["parameters"]["value_head.weight"] = 48
+    (tmp_path / "learner.json").write_text(json.dumps(facts))
+    with pytest.raises(BadCheckpoint, match=r"'value_head\.weight': found 48 elements, expected 32"):
         learner.load(str(tmp_path))
+
+
+def test_a_checkpoint_without_one_of_its_shards_is_refused(path: str, tmp_path: Path) -> None:
+    learner = rank(path)
+    save(learner, tmp_path)
+    (tmp_path / "state-00000-of-00001.safetensors").unlink()
+    with pytest.raises(BadCheckpoint, match=r"shard state-00000-of-00001\.safetensors is missing"):
+        learner.load(str(tmp_path))
+
+
+def test_what_went_wrong_while_writing_is_told_to_who_waits(path: str, tmp_path: Path) -> None:
+    learner = rank(path)
+    (tmp_path / "state-00000-of-00001.safetensors").mkdir()
+    learner.save(str(tmp_path))
+    with pytest.raises(IsADirectoryError):
+        PendingSave(lambda: [learner.saved()], 60.0).wait()
