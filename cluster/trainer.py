@@ -34,7 +34,7 @@ from cluster.run_directory import RunDirectory
 from learner.credit import CreditedTrajectory
 from learner.estimator import CreditAssigner
 from learner.publish import CanaryBounds, ObjectStorePublisher, PublishReport, WeightPublisher
-from learner.rank import SftReport, UpdateReport
+from learner.reports import SftReport, UpdateReport
 
 
 @dataclass(slots=True)

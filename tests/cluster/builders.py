@@ -23,9 +23,9 @@ from cluster.presets import load_config
 from cluster.run_directory import RunDirectory
 from cluster.trainer import Trainer
 from learner.credit import CreditedTrajectory
-from learner.losses import LossStats
+from learner.objective.stats import LossStats
 from learner.packing import Demonstration
-from learner.rank import SftReport, UpdateReport
+from learner.reports import SftReport, UpdateReport
 from reward_service.rewards import StepReward, TrajectoryReward
 from tool_sandbox.tasks import GroundTruth, Split, StopReason, Task
 from tool_sandbox.tools import CallStatus, Progress, ToolCall, ToolResult

@@ -14,8 +14,9 @@ from ray.exceptions import OutOfMemoryError
 from learner.config import GroupStepConfig, LearnerConfig, StepGaeConfig, ValueHeadConfig
 from learner.errors import LearnerLost
 from learner.group import LearnerActor, LearnerGroup, value_head_of
-from learner.losses import LossStats
-from learner.rank import LearnerRank, UpdateReport
+from learner.objective.stats import LossStats
+from learner.rank import LearnerRank
+from learner.reports import UpdateReport
 from tests.learner.batches import batch, demonstrations, save_tiny_model, settings
 
 pytestmark = pytest.mark.timeout(300)
