@@ -20,7 +20,8 @@ from cluster.config import RunConfig
 from cluster.models import find_model
 from cluster.placement import Placed, plan
 from cluster.presets import dump_config
-from learner.config import LearnerConfig, ReferenceKl
+from learner.config import LearnerConfig
+from learner.objective.config import ReferenceKl
 
 BYTES = {"bfloat16": 2, "float32": 4}
 _MASTER_BYTES = 4

@@ -58,7 +58,7 @@ class OptimiserConfig(_Settings):
     """After the warm-up; of the policy and, in proportion to its own rate, of the critic."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Global L2 norm to which the gradient is clipped."""
-    skip_grad_norm: float | None = None
+    skip_grad_norm: float | None = Field(default=None, gt=0)
     """A reinforcement step whose gradient has a larger norm is left out, and counted; None: no bound."""
 
     @model_validator(mode="after")
@@ -189,7 +189,9 @@ class LearnerConfig(_Settings):
     @model_validator(mode="after")
     def _another_pass_to_leave_out(self) -> Self:
         if self.stop_kl is not None and self.passes == 1:
-            raise ValueError("stop_kl is set and passes is 1: there is no pass to leave out; raise passes, or drop stop_kl")
+            raise ValueError(
+                "stop_kl is set and passes is 1: there is no pass to leave out; raise passes or drop stop_kl"
+            )
         return self
 
     @property

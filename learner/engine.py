@@ -36,7 +36,8 @@ def build_engine(policy: PolicyWithCritic, config: LearnerConfig) -> Any:
     """The engine; its `basic_optimizer` is a `GuardedAdamW` that knows where the gradient's norm comes from."""
     optimiser = _adamw(policy, config)
     settings = engine_settings(config)
-    engine, *_ = deepspeed.initialize(model=policy, optimizer=optimiser, config=settings, dist_init_required=False)
+    made = deepspeed.initialize(model=policy, optimizer=optimiser, config=settings, dist_init_required=False)
+    engine: Any = made[0]
     if _is_plain(config):
         optimiser.guard(lambda: _clip(optimiser, config.optimiser.max_grad_norm))
     else:

@@ -1,4 +1,4 @@
-"""What the learner says of its steps. Owns `UpdateReport` and `SftReport`, as one rank gives them and as all together do."""
+"""What the learner says of its steps. Owns `UpdateReport` and `SftReport`, of one rank or of all."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from learner.credit import CreditedTrajectory
 from learner.objective.aggregation import BatchScale
 from learner.objective.loss import compares_whole_units, has_gradient_without_advantage
 from learner.objective.row import RowCredit
-from learner.packing import IDLE, Keep, PackedRow, PackItem
+from learner.packing import Keep, PackedRow, PackItem
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def training_row(
         value_targets=packed.value_targets,
         old_values=old_values,
     )
-    items = [index for index in dict.fromkeys(packed.action_item.tolist()) if index != IDLE]
+    items = dict.fromkeys(packed.action_item.tolist())
     return TrainingRow(packed, credit, tuple(credited[index].scored.trajectory.id for index in items))
 
 

@@ -62,7 +62,7 @@ class CispoConfig(_Settings):
 
 
 class GspoConfig(_Settings):
-    """PPO clip of the geometric mean of the ratios (Zheng et al. 2025). Bounds are far tighter than those of a token."""
+    """PPO clip of the geometric mean of the ratios (Zheng et al. 2025). Its bounds are far tighter."""
 
     kind: Literal["gspo"] = "gspo"
     clip_low: float = Field(default=3e-4, gt=0, lt=1)
@@ -70,9 +70,7 @@ class GspoConfig(_Settings):
     level: Literal["step", "trajectory"] = "trajectory"
 
 
-SurrogateConfig = Annotated[
-    PpoClipConfig | DualClipConfig | CispoConfig | GspoConfig, Field(discriminator="kind")
-]
+SurrogateConfig = Annotated[PpoClipConfig | DualClipConfig | CispoConfig | GspoConfig, Field(discriminator="kind")]
 
 
 class NoCorrection(_Settings):
@@ -82,7 +80,7 @@ class NoCorrection(_Settings):
 
 
 class TruncatedConfig(_Settings):
-    """min(w, cap), with w = π_old / π_behaviour (TIS; Yao et al. 2025). Ratios compare with the recomputed old policy."""
+    """min(w, cap), with w = π_old / π_behaviour (TIS; Yao et al. 2025). Ratios compare with the recomputed π_old."""
 
     kind: Literal["tis"] = "tis"
     cap: float = Field(default=2.0, gt=1)
@@ -90,7 +88,7 @@ class TruncatedConfig(_Settings):
 
 
 class MaskedConfig(_Settings):
-    """w where w ≤ cap, else 0 (Liu, Li et al. 2025). Ratios compare with the recomputed old policy."""
+    """w where w ≤ cap, else 0 (Liu, Li et al. 2025). Ratios compare with the recomputed π_old."""
 
     kind: Literal["masked"] = "masked"
     cap: float = Field(default=2.0, gt=1)
@@ -98,7 +96,7 @@ class MaskedConfig(_Settings):
 
 
 class IcePopConfig(_Settings):
-    """w where low ≤ w ≤ high, else 0 (Ring team, Ant Group 2025). Ratios compare with the recomputed old policy."""
+    """w where low ≤ w ≤ high, else 0 (Ring team, Ant Group 2025). Ratios compare with the recomputed π_old."""
 
     kind: Literal["icepop"] = "icepop"
     low: float = Field(default=0.5, gt=0, lt=1)
@@ -106,9 +104,7 @@ class IcePopConfig(_Settings):
     level: Level = "token"
 
 
-CorrectionConfig = Annotated[
-    NoCorrection | TruncatedConfig | MaskedConfig | IcePopConfig, Field(discriminator="kind")
-]
+CorrectionConfig = Annotated[NoCorrection | TruncatedConfig | MaskedConfig | IcePopConfig, Field(discriminator="kind")]
 
 
 class FixedControl(_Settings):

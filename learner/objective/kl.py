@@ -33,9 +33,7 @@ def estimate(logprobs: Tensor, other: Tensor, estimator: KlEstimator) -> Tensor:
     return {"k1": k1, "k2": k2, "k3": k3}[estimator](logprobs, other)
 
 
-def next_coefficient(
-    coef: float, kl: float, trajectories: int, control: FixedControl | AdaptiveControl
-) -> float:
+def next_coefficient(coef: float, kl: float, trajectories: int, control: FixedControl | AdaptiveControl) -> float:
     """coef·(1 + clip(KL / target − 1, ±0.2)·n / horizon) after n trajectories (Ziegler et al. 2019, §2.2).
 
     `kl` is the measured mean in nats a token. A fixed coefficient stays.

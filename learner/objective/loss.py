@@ -110,9 +110,7 @@ def _value_term(values: Tensor, row: RowCredit, scale: BatchScale, term: ValueTe
 def _kl_term(logprobs: Tensor, row: RowCredit, scale: BatchScale, config: LossConfig, coef: float) -> Tensor:
     if isinstance(config.kl, NoKl) or row.reference is None:
         return logprobs.new_zeros(())
-    return coef * aggregate(
-        estimate(logprobs, row.reference, config.kl.estimator), row, scale, config.aggregation
-    )
+    return coef * aggregate(estimate(logprobs, row.reference, config.kl.estimator), row, scale, config.aggregation)
 
 
 def _entropy_term(entropies: Tensor, row: RowCredit, scale: BatchScale, config: LossConfig) -> Tensor:

@@ -1,6 +1,7 @@
 """KL to the reference as part of the step reward. Owns `sum_by_step` and `penalise`. Pure.
 
-r_t ← r_t − β·Σ_i k(log π_behaviour, log π_reference) over the action tokens of step t (Ouyang et al. 2022, eq. 2, by step).
+r_t ← r_t − β·Σ_i k(log π_behaviour, log π_reference) over the action tokens of step t (Ouyang et al. 2022, eq. 2, here
+by step).
 The engine's log-probabilities are those of the policy that sampled the tokens, so the estimate is unbiased.
 """
 
@@ -26,9 +27,7 @@ def sum_by_step(trajectory: Trajectory, per_token: Sequence[float]) -> tuple[flo
     return tuple(math.fsum(next(queue) for _ in step.action_ids) for step in trajectory.steps)
 
 
-def penalise(
-    scored: Sequence[ScoredTrajectory], penalties: Sequence[Sequence[float]]
-) -> list[ScoredTrajectory]:
+def penalise(scored: Sequence[ScoredTrajectory], penalties: Sequence[Sequence[float]]) -> list[ScoredTrajectory]:
     """The same trajectories with each penalty taken off its step reward, in units of reward.
 
     An abstained step still abstains. Whether the task was solved is a fact that no penalty changes.

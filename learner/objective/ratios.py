@@ -35,10 +35,10 @@ def log_ratio(gaps: Tensor, row: RowCredit, level: Level) -> Tensor:
 def policy_ratio(logprobs: Tensor, row: RowCredit, config: SurrogateConfig) -> Tensor:
     """ρ = π / π_old of each token's unit, with the gradient of the token alone. [N].
 
-    At the level of a token it is exp(l_i − l_i,old). Above it, ρ_i = sg[ρ_unit] · π_i / sg[π_i] (GSPO-token, Zheng et al.
-    2025, §4.3): it has the value of the unit's ratio, and ρ_i·Â_i has the gradient ρ_unit·Â_i·∇l_i, so that the steps
-    of one trajectory keep their own advantages. GSPO takes the geometric mean of the unit's ratios, the others their
-    product.
+    At the level of a token it is exp(l_i − l_i,old). Above it, ρ_i = sg[ρ_unit] · π_i / sg[π_i] (GSPO-token, Zheng et
+    al. 2025, §4.3): it has the value of the unit's ratio, and ρ_i·Â_i has the gradient ρ_unit·Â_i·∇l_i, so that the
+    steps of one trajectory keep their own advantages. GSPO takes the geometric mean of the unit's ratios, the others
+    their product.
     """
     gaps = logprobs - row.old
     if config.level == "token":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -84,7 +85,7 @@ class LossStats:
         """Add up the rows of a batch."""
         names = [field.name for field in fields(cls)]
         sums = {name: sum(getattr(part, name) for part in parts) for name in names if name not in _MAXIMA}
-        maxima = {name: max((getattr(part, name) for part in parts), default=0.0) for name in _MAXIMA}
+        maxima: dict[str, Any] = {name: max((getattr(part, name) for part in parts), default=0.0) for name in _MAXIMA}
         return cls(**sums, **maxima)
 
     def with_reference(self, sums: KlSums) -> LossStats:
@@ -147,7 +148,13 @@ class Terms:
 
 
 def measure(
-    terms: Terms, logprobs: Tensor, entropies: Tensor, ratio: Tensor, weights: Tensor, row: RowCredit, config: LossConfig
+    terms: Terms,
+    logprobs: Tensor,
+    entropies: Tensor,
+    ratio: Tensor,
+    weights: Tensor,
+    row: RowCredit,
+    config: LossConfig,
 ) -> LossStats:
     """Statistics of a row's policy; `with_critic` adds those of a value head. [N] each, without gradient."""
     low, high = clipped(ratio, row.advantages, config.surrogate)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -120,8 +121,8 @@ class FakeLearner:
         self.log.append("update")
         self.weights += self.teaches
         tokens = sum(one.scored.trajectory.token_count for one in credited)
-        stats = LossStats(0.25 * self.weights, 0.0, 0.0, 0.0, tokens, float(tokens), 1.0, 0, 0.0, 0.0, 0.0, 0)
-        return UpdateReport(int(self.teaches), stats, 0.5, 1e-5, tokens, tokens, 0.1)
+        stats = replace(LossStats.total([]), loss=0.25 * self.weights, tokens=tokens, ratio_sum=float(tokens))
+        return UpdateReport(int(self.teaches), 0, 1, stats, 0.5, 1e-5, 0.0, tokens, tokens, 0.1)
 
     def warm_start(self, demonstrations: Sequence[Demonstration], progress: Callable[[SftReport], None]) -> None:
         self.log.append(f"warm start on {len(demonstrations)}")
