@@ -16,7 +16,7 @@ from learner.objective.config import LossConfig
     [
         (
             {"surrogate": {"kind": "gspo"}, "correction": {"kind": "tis", "level": "token"}},
-            "correction.level is token and surrogate.level is trajectory.*set correction.level to trajectory or coarser",
+            "correction.level is token and surrogate.level is trajectory.*set correction.level to trajectory",
         ),
         (
             {"surrogate": {"kind": "ppo_clip", "level": "step"}, "correction": {"kind": "icepop"}},
