@@ -24,6 +24,7 @@ from cluster.presets import load_config
 from cluster.run_directory import RunDirectory
 from cluster.trainer import Trainer
 from learner.credit import CreditedTrajectory
+from learner.errors import NonFinite
 from learner.objective.stats import LossStats
 from learner.packing import Demonstration
 from learner.reports import SftReport, UpdateReport
@@ -112,13 +113,22 @@ class FakeLearner:
     def __init__(self, log: list[str], teaches: bool = True) -> None:
         self.log = log
         self.teaches = teaches
+        self.overflows = False
+        self.seen: list[CreditedTrajectory] = []
         self.weights = 0
 
     def values(self, trajectories: Sequence[Trajectory]) -> Sequence[Sequence[float]]:
         raise AssertionError("the progress table needs no value head")
 
+    def step_penalties(self, trajectories: Sequence[Trajectory]) -> list[tuple[float, ...]]:
+        self.log.append("step penalties")
+        return [(0.25,) * len(one.steps) for one in trajectories]
+
     def update(self, credited: Sequence[CreditedTrajectory]) -> UpdateReport:
         self.log.append("update")
+        self.seen = list(credited)
+        if self.overflows:
+            raise NonFinite("rank 0: loss nan; the weights are as they were")
         self.weights += self.teaches
         tokens = sum(one.scored.trajectory.token_count for one in credited)
         stats = replace(LossStats.total([]), loss=0.25 * self.weights, tokens=tokens, ratio_sum=float(tokens))
