@@ -253,6 +253,17 @@ def test_a_loss_that_overflows_stops_before_the_weights_change(path: str) -> Non
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.parametrize(("stage", "dtype"), [(0, "float32"), (1, "bfloat16"), (2, "float32"), (3, "bfloat16")])
+def test_a_gradient_that_overflows_under_a_finite_loss_changes_nothing(path: str, stage: int, dtype: str) -> None:
+    learner = rank(path, zero_stage=stage, dtype=dtype)
+    before = learner.full_parameters()
+    huge = [credited([1e38, -1e38], [step((1, 2), (3, 4), -4.16), step((5,), (6,), -4.16)])]
+    with pytest.raises(NonFinite, match=r"gradient norm inf.*the weights are as they were"):
+        learner.update(huge)
+    after = learner.full_parameters()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
 def test_imitation_learns_its_demonstrations(path: str) -> None:
     learner = rank(path)
     losses = [learner.sft_step(demonstrations()).loss for _ in range(12)]
