@@ -28,7 +28,9 @@ def row(lengths: Lengths, behaviour: Sequence[float], advantages: Sequence[float
         "old_values": None,
         **changes,
     }
-    floats = {name: None if numbers is None else torch.tensor(numbers) for name, numbers in chosen.items()}
+    floats: dict[str, Any] = {
+        name: None if numbers is None else torch.tensor(numbers) for name, numbers in chosen.items()
+    }
     return RowCredit(
         behaviour=torch.tensor(behaviour),
         advantages=torch.tensor(advantages),
