@@ -16,7 +16,8 @@ from pydantic import (
 )
 
 from actors.config import RolloutConfig
-from learner.config import CreditConfig, LearnerConfig, StepGaeConfig
+from learner.config import CreditConfig, GroupOutcomeConfig, LearnerConfig, StepGaeConfig, ValueHeadConfig
+from learner.objective.config import NoKl
 from reward_service.config import RewardConfig
 from tool_sandbox.config import PoolConfig
 from tool_sandbox.tasks import Split
@@ -215,3 +216,25 @@ class RunConfig(Settings):
                 "a group is never cut; lower the one or raise the other"
             )
         return self
+
+    @model_validator(mode="after")
+    def _a_penalty_that_credit_sees(self) -> Self:
+        kl = self.learner.loss.kl
+        if not isinstance(kl, NoKl) and kl.place == "reward" and isinstance(self.credit, GroupOutcomeConfig):
+            raise ValueError(
+                f"learner.loss.kl.place is reward and credit.kind is {self.credit.kind}, which reads no step "
+                "reward: the KL would control nothing; set learner.loss.kl.place to loss, or choose credit by step"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_value_clip_that_acts(self) -> Self:
+        """In the first step after values were read, no value has moved."""
+        match self.credit:
+            case StepGaeConfig(critic=ValueHeadConfig(clip=float())) if self.learner.steps_per_update == 1:
+                raise ValueError(
+                    "credit.critic.clip is set and an update is one optimiser step, in which no value has moved yet; "
+                    "raise learner.passes or learner.minibatches, or drop credit.critic.clip"
+                )
+            case _:
+                return self

@@ -15,7 +15,7 @@ from rich.text import Text
 from cluster.evaluation import Evaluation
 from cluster.metrics import IterationReport
 from learner.publish import PublishReport
-from learner.rank import SftReport
+from learner.reports import SftReport
 
 _ROWS = 12
 _COLUMNS = ("iteration", "solved", "reward", "signals", "steps", "tok/s roll", "tok/s upd", "seconds", "stale", "gap")

@@ -27,6 +27,7 @@ from cluster.run_directory import RunDirectory
 from learner.config import CreditConfig, StepGaeConfig, ValueHeadConfig
 from learner.credit import CreditedTrajectory
 from learner.estimator import CreditAssigner
+from learner.objective.config import NoKl
 from reward_service.config import RewardConfig
 from reward_service.errors import UnscorableTrajectory
 from reward_service.service import RewardService
@@ -185,6 +186,12 @@ def _no_value_head(trajectories: Sequence[Trajectory]) -> Sequence[Sequence[floa
 
 def _run_config(directory: RunDirectory) -> RunConfig:
     config = directory.read_config()
+    kl = config.learner.loss.kl
+    if not isinstance(kl, NoKl) and kl.place == "reward":
+        raise BadConfiguration(
+            f"run {directory.path}: its step rewards were charged with the KL to a reference policy, which is not "
+            "recorded; only runs with learner.loss.kl.place loss, or without KL, can be scored again"
+        )
     if isinstance(config.credit, StepGaeConfig) and isinstance(config.credit.critic, ValueHeadConfig):
         raise BadConfiguration(
             f"run {directory.path}: its advantages come from the policy's value head, which is not recorded; "

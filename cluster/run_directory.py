@@ -6,6 +6,7 @@ runs/quickstart-1f0c9a2b/      one run: preset name and hash of its configuratio
   metrics.jsonl                one object an iteration
   evaluations.jsonl            one object a pass over the held-out tasks
   trajectories/00001.parquet   every step of every trajectory
+  nonfinite/00007.parquet      the batch whose loss or gradient was no number; the run stopped there
   checkpoints/00005/           complete or absent; see `checkpoint`
   tensorboard/
   rewards.json                 address and key of the reward service, while it runs
@@ -70,6 +71,10 @@ class RunDirectory:
     def trajectories_of(self, iteration: int) -> Path:
         """File of one iteration's trajectories."""
         return self.trajectories / f"{iteration:05d}.parquet"
+
+    @property
+    def nonfinite(self) -> Path:
+        return self.path / "nonfinite"
 
     @property
     def tensorboard(self) -> Path:

@@ -42,9 +42,12 @@ from cluster.metrics import IterationReport, MetricSink, count_solved, count_sta
 from cluster.parts import Parts
 from cluster.run_directory import RunDirectory
 from learner.credit import CreditedTrajectory
+from learner.errors import NonFinite
 from learner.estimator import CreditAssigner
+from learner.objective.config import NoKl
+from learner.objective.penalty import penalise
 from learner.publish import CanaryBounds, ObjectStorePublisher, PublishReport, WeightPublisher
-from learner.rank import SftReport, UpdateReport
+from learner.reports import SftReport, UpdateReport
 
 
 @dataclass(slots=True)
@@ -115,9 +118,9 @@ class Trainer:
         with watch.phase("rollout"):
             scored = self._collect(state, iteration)
         with watch.phase("credit"):
-            credited = self._credit.assign(scored)
+            credited = self._credit.assign(self._charge(scored))
         with watch.phase("update"):
-            update = self._parts.learner.update(credited)
+            update = self._update(iteration, credited)
         with watch.phase("publish"):
             published = self._publish(state.version + 1) if update.optimiser_steps else None
         with watch.phase("store"):
@@ -227,6 +230,23 @@ class Trainer:
             played.append(one)
             self._display.episode(label, len(played), len(requests))
         return sorted(played, key=lambda one: order[one.trajectory.id])
+
+    def _charge(self, scored: Sequence[ScoredTrajectory]) -> Sequence[ScoredTrajectory]:
+        """Step rewards as credit sees them: less the KL to the reference, where it is placed in the reward."""
+        kl = self._config.learner.loss.kl
+        if isinstance(kl, NoKl) or kl.place != "reward":
+            return scored
+        return penalise(scored, self._parts.learner.step_penalties([one.trajectory for one in scored]))
+
+    def _update(self, iteration: int, credited: Sequence[CreditedTrajectory]) -> UpdateReport:
+        """Raises `NonFinite` with the file that holds the batch."""
+        try:
+            return self._parts.learner.update(credited)
+        except NonFinite as error:
+            path = self._directory.nonfinite / f"{iteration:05d}.parquet"
+            path.parent.mkdir(exist_ok=True)
+            write_trajectories(path, [one.scored for one in credited], [one.advantages for one in credited])
+            raise NonFinite(f"iteration {iteration}: {error}; the batch is in {path}") from error
 
     def _publish(self, version: int) -> PublishReport:
         report = self._publisher.publish(version)

@@ -21,9 +21,10 @@ from actors.weights import PublishedWeights, flatten
 from learner.config import CreditConfig, LearnerConfig, StepGaeConfig, ValueHeadConfig
 from learner.credit import CreditedTrajectory
 from learner.errors import LearnerError, LearnerLost
-from learner.losses import LossStats
+from learner.objective.stats import LossStats
 from learner.packing import Demonstration
-from learner.rank import LearnerRank, SftReport, UpdateReport
+from learner.rank import LearnerRank
+from learner.reports import SftReport, UpdateReport
 from learner.saving import PendingSave
 from tool_sandbox.ray_failures import ACTOR_LOST
 
@@ -97,9 +98,12 @@ class LearnerGroup:
         first = reports[0]
         return UpdateReport(
             optimiser_steps=first.optimiser_steps,
+            skipped_steps=first.skipped_steps,
+            passes=first.passes,
             stats=LossStats.total([report.stats for report in reports]),
             grad_norm=first.grad_norm,
             lr=first.lr,
+            kl_coef=first.kl_coef,
             batch_tokens=first.batch_tokens,
             computed_tokens=sum(report.computed_tokens for report in reports),
             seconds=max(report.seconds for report in reports),
@@ -119,12 +123,16 @@ class LearnerGroup:
         return reports
 
     def begin_reinforcement(self) -> None:
-        """Forget the warm start's Adam moments and freeze the reference policy, where the loss has one."""
+        """Forget the warm start's Adam moments and freeze the reference policy, where there is KL control."""
         self._all("begin_reinforcement")
 
     def values(self, trajectories: Sequence[Trajectory]) -> list[tuple[float, ...]]:
         """V(s_t) of every step of each trajectory, from the value head."""
         return _merge(self._all("values", list(trajectories)), len(trajectories))
+
+    def step_penalties(self, trajectories: Sequence[Trajectory]) -> list[tuple[float, ...]]:
+        """β·KL of every step of each trajectory to the reference, in units of reward, where the KL is in the reward."""
+        return _merge(self._all("step_penalties", list(trajectories)), len(trajectories))
 
     def log_probs(self, sequences: Sequence[Demonstration]) -> list[tuple[float, ...]]:
         """Log-probabilities in nats of the masked tokens of each sequence, at temperature 1."""

@@ -7,7 +7,7 @@ digests; which directory they go to and when it counts as a checkpoint is the ca
 model/                               rank 0: Hugging Face safetensors and config
 reference/                           rank 0: the frozen reference policy, where there is one
 state-00000-of-00002.safetensors     every rank: its share of master weights and Adam moments
-learner.json                         rank 0: updates, optimiser steps, ranks, sizes of the parameters
+learner.json                         rank 0: updates, KL coefficient, optimiser steps, ranks, sizes of the parameters
 ```
 """
 
@@ -38,11 +38,20 @@ _POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """What `learner.json` holds."""
+class Progress:
+    """What a rank knows of its own past beside weights and moments."""
 
     updates: int
     """Optimiser steps of reinforcement, for the schedule of the learning rate."""
+    kl_coef: float
+    """β, which an adaptive control has moved."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What `learner.json` holds."""
+
+    progress: Progress
     adam_steps: int
     """Optimiser steps behind the moments."""
     ranks: int
@@ -63,7 +72,9 @@ class Snapshot:
     """The whole model under its Hugging Face names; empty on all ranks but the first."""
 
 
-def take_snapshot(engine: Any, rank: int, ranks: int, updates: int, model: Iterable[tuple[str, Tensor]]) -> Snapshot:
+def take_snapshot(
+    engine: Any, rank: int, ranks: int, progress: Progress, model: Iterable[tuple[str, Tensor]]
+) -> Snapshot:
     """Copy the state of this rank. `model`: every parameter of the model by name, whole; collective at ZeRO 3."""
     copies = [_copied(piece) for piece in own_pieces(engine, rank, ranks)]
     masters = {(piece.name, piece.numel): piece.tensors["master"] for piece in copies}
@@ -73,7 +84,7 @@ def take_snapshot(engine: Any, rank: int, ranks: int, updates: int, model: Itera
             # A float32 model on one rank is its own master: one copy of it is enough.
             master = masters.get((f"model.{name}", tensor.numel())) if tensor.dtype == torch.float32 else None
             weights[name] = _on_host(tensor) if master is None else master.view_as(tensor)
-    facts = Facts(updates, adam_steps(engine), ranks, parameter_sizes(engine))
+    facts = Facts(progress, adam_steps(engine), ranks, parameter_sizes(engine))
     return Snapshot(rank, facts, copies, torch.get_rng_state(), weights)
 
 
@@ -91,7 +102,7 @@ def write_snapshot(snapshot: Snapshot, directory: Path, model: Any, reference: A
     return digests
 
 
-def restore_engine(engine: Any, directory: Path, rank: int) -> Facts:
+def restore_engine(engine: Any, directory: Path, rank: int) -> Progress:
     """Continue from what any number of ranks wrote at any ZeRO stage. Collective.
 
     Raises:
@@ -109,7 +120,7 @@ def restore_engine(engine: Any, directory: Path, rank: int) -> Facts:
     shards = Shards(directory, facts.ranks)
     restore(engine, shards.read, facts.adam_steps)
     torch.set_rng_state(shards.rng(rank))
-    return facts
+    return facts.progress
 
 
 class BackgroundWriter:
@@ -192,4 +203,5 @@ def _read_facts(directory: Path) -> Facts:
     path = directory / _FACTS
     if not path.is_file():
         raise BadCheckpoint(f"checkpoint {directory}: no {_FACTS} there; resume from an earlier checkpoint")
-    return Facts(**json.loads(path.read_text()))
+    written = json.loads(path.read_text())
+    return Facts(progress=Progress(**written.pop("progress")), **written)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,9 +24,10 @@ from cluster.presets import load_config
 from cluster.run_directory import RunDirectory
 from cluster.trainer import Trainer
 from learner.credit import CreditedTrajectory
-from learner.losses import LossStats
+from learner.errors import NonFinite
+from learner.objective.stats import LossStats
 from learner.packing import Demonstration
-from learner.rank import SftReport, UpdateReport
+from learner.reports import SftReport, UpdateReport
 from reward_service.rewards import StepReward, TrajectoryReward
 from tool_sandbox.tasks import GroundTruth, Split, StopReason, Task
 from tool_sandbox.tools import CallStatus, Progress, ToolCall, ToolResult
@@ -111,17 +113,26 @@ class FakeLearner:
     def __init__(self, log: list[str], teaches: bool = True) -> None:
         self.log = log
         self.teaches = teaches
+        self.overflows = False
+        self.seen: list[CreditedTrajectory] = []
         self.weights = 0
 
     def values(self, trajectories: Sequence[Trajectory]) -> Sequence[Sequence[float]]:
         raise AssertionError("the progress table needs no value head")
 
+    def step_penalties(self, trajectories: Sequence[Trajectory]) -> list[tuple[float, ...]]:
+        self.log.append("step penalties")
+        return [(0.25,) * len(one.steps) for one in trajectories]
+
     def update(self, credited: Sequence[CreditedTrajectory]) -> UpdateReport:
         self.log.append("update")
+        self.seen = list(credited)
+        if self.overflows:
+            raise NonFinite("rank 0: loss nan; the weights are as they were")
         self.weights += self.teaches
         tokens = sum(one.scored.trajectory.token_count for one in credited)
-        stats = LossStats(0.25 * self.weights, 0.0, 0.0, 0.0, tokens, float(tokens), 1.0, 0, 0.0, 0.0, 0.0, 0)
-        return UpdateReport(int(self.teaches), stats, 0.5, 1e-5, tokens, tokens, 0.1)
+        stats = replace(LossStats.total([]), loss=0.25 * self.weights, tokens=tokens, ratio_sum=float(tokens))
+        return UpdateReport(int(self.teaches), 0, 1, stats, 0.5, 1e-5, 0.0, tokens, tokens, 0.1)
 
     def warm_start(self, demonstrations: Sequence[Demonstration], progress: Callable[[SftReport], None]) -> None:
         self.log.append(f"warm start on {len(demonstrations)}")

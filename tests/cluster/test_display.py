@@ -9,7 +9,7 @@ from rich.console import Console
 from cluster.display import Display, LineDisplay, LiveDisplay
 from cluster.evaluation import Evaluation
 from learner.publish import PublishReport
-from learner.rank import SftReport
+from learner.reports import SftReport
 from tests.cluster.builders import REPORT
 
 EVALUATION = Evaluation(192, 0.5, (0.43, 0.57), {"L0": 0.75, "L2": 0.25}, 2.0, 0.5, {"L0": 1.0, "L2": 3.0})

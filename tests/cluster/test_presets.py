@@ -162,3 +162,28 @@ def test_more_minibatches_than_groups_are_refused() -> None:
 def test_a_training_temperature_that_the_ratios_do_not_know_is_refused() -> None:
     with pytest.raises(BadConfiguration, match=r"temperature is 0.8, expected 1"):
         load_config("tiny", ["rollout.sampling.temperature=0.8"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["learner.loss.kl.kind=reference", "learner.loss.kl.place=reward", "credit.kind=group_outcome"],
+            r"kl\.place is reward and credit\.kind is group_outcome, which reads no step reward.*set .* to loss",
+        ),
+        (
+            ["credit.critic.kind=value_head", "credit.critic.clip=0.2", "learner.minibatches=1"],
+            r"credit\.critic\.clip is set and an update is one optimiser step.*raise learner\.passes",
+        ),
+    ],
+)
+def test_settings_of_credit_and_objective_that_undo_each_other_are_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(BadConfiguration, match=message):
+        load_config("quickstart", overrides)
+
+
+def test_a_value_clip_acts_where_an_update_takes_several_steps() -> None:
+    overrides = ["credit.critic.kind=value_head", "credit.critic.clip=0.2", "learner.minibatches=3"]
+    assert load_config("quickstart", overrides).credit == StepGaeConfig(
+        gamma=0.95, lam=0.2, critic=ValueHeadConfig(clip=0.2)
+    )

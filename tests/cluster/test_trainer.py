@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from actors.episode import EpisodeRequest
@@ -10,6 +11,7 @@ from cluster.checkpoint import list_checkpoints, load_checkpoint
 from cluster.errors import Stopped
 from cluster.evaluation import summarise
 from cluster.interrupt import StopFlag
+from learner.errors import NonFinite
 from tests.cluster.builders import FakeRun, answer_step, episode, small_config
 
 
@@ -53,8 +55,6 @@ def test_an_iteration_leaves_its_metrics_and_its_trajectories_behind(tmp_path: P
 
 
 def test_episodes_reach_the_learner_in_the_order_of_the_requests_whichever_finishes_first(tmp_path: Path) -> None:
-    import pyarrow.parquet as pq
-
     run = FakeRun(small_config("loop.iterations=1"), tmp_path / "run")
     run.trainer.run()
     stored = pq.read_table(run.directory.trajectories / "00001.parquet")["trajectory"].to_pylist()
@@ -66,6 +66,32 @@ def test_a_batch_that_teaches_nothing_publishes_nothing_and_keeps_the_version(tm
     outcome = run.trainer.run()
     assert [entry for entry in run.log if entry.startswith("load version")] == ["load version 1"]
     assert (outcome.state.iteration, outcome.state.version, outcome.state.cursor) == (2, 1, 4)
+
+
+def test_a_batch_that_overflows_is_kept_in_a_file_that_the_error_names(tmp_path: Path) -> None:
+    run = FakeRun(small_config("loop.iterations=1"), tmp_path / "run")
+    run.learner.overflows = True
+    with pytest.raises(NonFinite, match=r"iteration 1: rank 0: loss nan.*the batch is in .*run/nonfinite/00001"):
+        run.trainer.run()
+    kept = pq.read_table(run.directory.nonfinite / "00001.parquet")
+    assert kept["trajectory"].to_pylist()[::2] == ["00001/000/00", "00001/000/01", "00001/001/00", "00001/001/01"]
+    assert kept["advantage"].to_pylist() == [a for one in run.learner.seen for a in one.advantages]
+    assert "publish" not in run.log[run.log.index("update") :]
+
+
+KL_IN_REWARD = ("learner.loss.kl.kind=reference", "learner.loss.kl.place=reward")
+
+
+def test_a_kl_in_the_reward_lowers_step_rewards_before_credit_and_not_what_is_recorded(tmp_path: Path) -> None:
+    plain = FakeRun(small_config("loop.iterations=1"), tmp_path / "plain")
+    charged = FakeRun(small_config("loop.iterations=1", *KL_IN_REWARD), tmp_path / "charged")
+    plain.trainer.run()
+    charged.trainer.run()
+    assert charged.log.index("step penalties") == charged.log.index("update") - 1
+    for paid, free in zip(charged.learner.seen, plain.learner.seen, strict=True):
+        found = [reward.value for reward in paid.scored.reward.steps]
+        assert found == [None if reward.value is None else reward.value - 0.25 for reward in free.scored.reward.steps]
+    assert metrics(charged)[0]["step_reward"] == metrics(plain)[0]["step_reward"]
 
 
 def test_a_stop_while_episodes_play_saves_the_state_before_that_iteration(tmp_path: Path) -> None:

@@ -14,14 +14,16 @@ from ray.exceptions import OutOfMemoryError
 from learner.config import GroupStepConfig, LearnerConfig, StepGaeConfig, ValueHeadConfig
 from learner.errors import LearnerLost
 from learner.group import LearnerActor, LearnerGroup, value_head_of
-from learner.losses import LossStats
-from learner.rank import LearnerRank, UpdateReport
+from learner.objective.config import LossConfig
+from learner.objective.stats import LossStats
+from learner.rank import LearnerRank
+from learner.reports import UpdateReport
 from learner.saving import PendingSave
 from tests.learner.batches import batch, demonstrations, save_tiny_model, settings
 
 pytestmark = pytest.mark.timeout(300)
 
-SHARED = ValueHeadConfig(backbone="shared")
+SHARED = ValueHeadConfig(backbone="shared", clip=0.5)
 COMPARED = ("loss", "policy_loss", "value_loss", "ratio_mean", "entropy")
 
 
@@ -30,6 +32,28 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
     directory = str(tmp_path_factory.mktemp("model"))
     save_tiny_model(directory)
     return directory
+
+
+OBJECTIVES: dict[str, tuple[int, dict[str, Any]]] = {
+    "step mean": (
+        2,
+        {
+            "aggregation": "step_mean",
+            "surrogate": {"kind": "cispo"},
+            "kl": {"kind": "reference", "control": {"kind": "adaptive", "target": 1e-9, "horizon": 60}},
+            "entropy": {"kind": "bonus", "coef": 0.1},
+        },
+    ),
+    "trajectory mean": (
+        3,
+        {
+            "aggregation": "trajectory_mean",
+            "surrogate": {"kind": "gspo"},
+            "correction": {"kind": "tis", "level": "trajectory"},
+        },
+    ),
+}
+"""Name → ZeRO stage of the two ranks, and the objective."""
 
 
 class Updates:
@@ -60,28 +84,44 @@ class Updates:
         return learner.full_parameters()
 
 
-def test_ranks_and_zero_stages_make_the_same_update_and_read_the_checkpoints_of_each_other(
+def expect_the_same(pair: list[Any], alone: Any) -> None:
+    """Reports and weights of two ranks against those of one."""
+    (reports, parameters), (others, nothing) = pair
+    assert nothing == {}
+    for mine, other, wanted in zip(reports, others, alone[0], strict=True):
+        found, target = LossStats.total([mine.stats, other.stats]).summary(), wanted.stats.summary()
+        assert {k: found[k] for k in COMPARED} == pytest.approx({k: target[k] for k in COMPARED}, rel=1e-4, abs=1e-6)
+        assert mine.grad_norm == pytest.approx(wanted.grad_norm, rel=1e-4)
+        assert mine.kl_coef == other.kl_coef == pytest.approx(wanted.kl_coef)
+        assert (mine.passes, mine.optimiser_steps) == (other.passes, other.optimiser_steps)
+        assert (mine.passes, mine.optimiser_steps) == (wanted.passes, wanted.optimiser_steps)
+    assert parameters.keys() == alone[1].keys()
+    for name, tensor in alone[1].items():
+        torch.testing.assert_close(parameters[name], tensor, atol=1e-5, rtol=1e-4)
+
+
+def test_ranks_zero_stages_and_objectives_make_the_same_update_and_read_the_checkpoints_of_each_other(
     path: str, ray_local: str, tmp_path: Path
 ) -> None:
     host, port = LearnerActor(settings(path), None, 0).choose_address()
     alone: Any = ray.remote(Updates).options(num_cpus=0).remote(0)
     pair: list[Any] = [ray.remote(Updates).options(num_cpus=0).remote(rank) for rank in range(2)]
-    expected_reports, expected = ray.get(alone.run.remote(settings(path), host, port + 1), timeout=120)
+
+    def run_pair(config: LearnerConfig) -> list[Any]:
+        return ray.get([one.run.remote(config, host, port) for one in pair], timeout=120)
+
+    def run_alone(config: LearnerConfig) -> Any:
+        return ray.get(alone.run.remote(config, host, port + 1), timeout=120)
+
+    expected = run_alone(settings(path))
     for stage in range(4):
-        config = settings(path, ranks=2, zero_stage=stage)
-        first, second = ray.get([one.run.remote(config, host, port) for one in pair], timeout=120)
-        reports, parameters = first
-        assert second[1] == {}
-        for mine, other, wanted in zip(reports, second[0], expected_reports, strict=True):
-            found = LossStats.total([mine.stats, other.stats]).summary()
-            target = wanted.stats.summary()
-            assert {k: found[k] for k in COMPARED} == pytest.approx(
-                {k: target[k] for k in COMPARED}, rel=1e-4, abs=1e-6
-            )
-            assert mine.grad_norm == pytest.approx(wanted.grad_norm, rel=1e-4), stage
-        assert parameters.keys() == expected.keys()
-        for name, tensor in expected.items():
-            torch.testing.assert_close(parameters[name], tensor, atol=1e-5, rtol=1e-4)
+        expect_the_same(run_pair(settings(path, ranks=2, zero_stage=stage)), expected)
+    for stage, objective in OBJECTIVES.values():
+        # The ranks of two see different shares of the batch, and stop after the same pass.
+        changes = {"loss": LossConfig.model_validate(objective), "passes": 3, "stop_kl": 1e-5}
+        expected = run_alone(settings(path, **changes))
+        assert expected[0][0].passes < 3
+        expect_the_same(run_pair(settings(path, ranks=2, zero_stage=stage, **changes)), expected)
     # 1 rank → 2 ranks at ZeRO 2 → 2 ranks at ZeRO 3 → 2 ranks at ZeRO 0 → 1 rank: an update at each.
     plan = [(1, 0), (2, 2), (2, 3), (2, 0), (1, 0)]
     source: str | None = None

@@ -136,3 +136,19 @@ def test_every_sequence_can_be_read_back_from_its_row(
             assert row.position_ids[0, at] == len(path) - 1
             found[item] = [*path, int(row.prediction_target[prediction])]
     assert found == {i: list(ids) for i, ids in enumerate(sequences)}
+
+
+def test_a_token_knows_its_step_and_how_many_tokens_step_and_trajectory_have() -> None:
+    """The abstained step counts nowhere; the step of advantage zero counts, whether it is computed or not."""
+    steps = [step((1, 2), (3, 4)), step((5,), (6,)), step((7,), (8, 9, 10)), step((11,), (12,))]
+    pair = [credited([2.0, None, 0.0, -1.0], steps, id="a"), credited([1.0], [step((1, 2), (3,))], id="b")]
+    ((row,),) = pack(items_to_train(pair, Keep.ALL), pack_tokens=1000, ranks=1)
+    order = row.action_item.tolist()
+    a = [i for i, item in enumerate(order) if item == 0]
+    assert row.step_tokens[a].tolist() == [2.0, 2.0, 3.0, 3.0, 3.0, 1.0]
+    assert row.trajectory_tokens[a].tolist() == [6.0] * 6
+    assert [row.action_step[a].tolist().count(s) for s in row.action_step[a].tolist()] == [2, 2, 3, 3, 3, 1]
+    assert not set(row.action_step[a].tolist()) & set(row.action_step[[order.index(1)]].tolist())
+    ((cut,),) = pack(items_to_train(pair[:1], Keep.CREDITED), pack_tokens=1000, ranks=1)
+    assert cut.step_tokens.tolist() == [2.0, 2.0, 1.0]
+    assert cut.trajectory_tokens.tolist() == [6.0] * 3
