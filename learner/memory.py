@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from actors.config import GIB, RolloutConfig
-from learner.config import LearnerConfig, ReferenceKl
+from learner.config import LearnerConfig
+from learner.objective.config import ReferenceKl
 
 DTYPE_BYTES = {"bfloat16": 2, "float32": 4}
 _MASTER_BYTES = 4

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from actors.scoring import ScoredTrajectory
 from actors.trajectory import Answer, Step, Trajectory, VersionSpan
@@ -140,7 +141,12 @@ def _measured(config: LearnerConfig, episodes: EpisodeShape) -> MeasuredUpdate:
 def _save_toy(directory: str) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
     LlamaForCausalLM(LlamaConfig(vocab_size=_TOY_VOCABULARY, **sizes)).save_pretrained(directory)
 
 

@@ -60,7 +60,8 @@ def _parts(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterat
     header += b" " * (-len(header) % 8)
     yield len(header).to_bytes(8, "little") + header
     for tensor in tensors.values():
-        content = memoryview(tensor.view(torch.uint8).numpy()) if tensor.numel() else memoryview(b"")
+        array: Any = tensor.view(torch.uint8).numpy()
+        content = memoryview(array) if tensor.numel() else memoryview(b"")
         for start in range(0, len(content), _CHUNK_BYTES):
             yield content[start : start + _CHUNK_BYTES]
 
