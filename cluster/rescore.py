@@ -25,8 +25,9 @@ from cluster.presets import load_config
 from cluster.reward_assembly import opened_service
 from cluster.reward_file import read_rewards
 from cluster.run_directory import RunDirectory
-from learner.config import CreditConfig, StepGaeConfig, ValueHeadConfig
-from learner.credit import CreditedTrajectory
+from learner.config import CreditConfig
+from learner.credit import CreditedTrajectory, StateAt
+from learner.credit.config import value_head_of
 from learner.estimator import CreditAssigner
 from reward_service.config import RewardConfig
 from reward_service.errors import UnscorableTrajectory
@@ -180,7 +181,7 @@ def _sign(number: float) -> float:
     return math.copysign(1.0, number) if number else 0.0
 
 
-def _no_value_head(trajectories: Sequence[Trajectory]) -> Sequence[Sequence[float]]:
+def _no_value_head(trajectories: Sequence[Trajectory], at: StateAt = StateAt.STEPS, /) -> Sequence[Sequence[float]]:
     raise RuntimeError("rescore: asked for values of a policy that is not there")
 
 
@@ -188,7 +189,7 @@ def _run_config(directory: RunDirectory) -> RunConfig:
     if not directory.config.is_file():
         raise BadConfiguration(f"run {directory.path}: no config.yaml there; expected a run directory, as runs/latest")
     config = load_config(str(directory.config), ())
-    if isinstance(config.credit, StepGaeConfig) and isinstance(config.credit.critic, ValueHeadConfig):
+    if value_head_of(config.credit) is not None:
         raise BadConfiguration(
             f"run {directory.path}: its advantages come from the policy's value head, which is not recorded; "
             "only runs with a progress table or without a critic can be scored again"

@@ -17,7 +17,7 @@ causally, to itself; position ids count along the path.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import pairwise
 
@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actors.trajectory import Trajectory
-from learner.credit import CreditedTrajectory
+from learner.credit import CreditedTrajectory, StateAt
+from learner.credit.credited import TokenCredits
 
 Ints = NDArray[np.int64]
 
@@ -78,7 +79,7 @@ class PackItem:
     advantages: tuple[float, ...]
     """Of each; an item without credit holds zeros."""
     value_at: tuple[int, ...]
-    """Indices of the last token of each state s_t."""
+    """Indices of the last token of each state: s_t, or all that comes before an action token."""
     value_targets: tuple[float, ...]
 
 
@@ -131,13 +132,14 @@ def items_to_train(credited: Sequence[CreditedTrajectory], keep: Keep) -> list[P
     """The action tokens and states that carry credit; a trajectory of which nothing is kept has no item."""
     items = [_credited_item(index, one) for index, one in enumerate(credited)]
     if keep is Keep.ALL:
-        return [item for item in items if item.action_at]
+        return [item for item in items if item.action_at or item.value_at]
     return [cut for item in items if (cut := _cut_to_credit(item)).action_at]
 
 
-def items_to_read(trajectories: Sequence[Trajectory]) -> list[PackItem]:
+def items_to_read(trajectories: Sequence[Trajectory], at: StateAt = StateAt.STEPS) -> list[PackItem]:
     """Every action token and every state, without credit: for values and for reference log-probabilities."""
-    return [_trajectory_item(index, one) for index, one in enumerate(trajectories)]
+    items = [_trajectory_item(index, one) for index, one in enumerate(trajectories)]
+    return items if at is StateAt.STEPS else [_valued_at_tokens(item) for item in items]
 
 
 def items_to_imitate(demonstrations: Sequence[Demonstration]) -> list[PackItem]:
@@ -182,14 +184,23 @@ def _trajectory_item(index: int, trajectory: Trajectory) -> PackItem:
     return PackItem(index, ids, tuple(action_at), behaviour, zeros, tuple(value_at), (0.0,) * len(value_at))
 
 
+def _valued_at_tokens(item: PackItem) -> PackItem:
+    return replace(item, value_at=tuple(i - 1 for i in item.action_at), value_targets=(0.0,) * len(item.action_at))
+
+
 def _credited_item(index: int, credited: CreditedTrajectory) -> PackItem:
     trajectory = credited.scored.trajectory
-    whole = _trajectory_item(index, trajectory)
+    whole, targets = _trajectory_item(index, trajectory), credited.returns
     lengths = [len(step.action_ids) for step in trajectory.steps]
-    spread = [a for a, n in zip(credited.advantages, lengths, strict=True) for _ in range(n)]
+    if credited.tokens is None:
+        spread = [a for a, n in zip(credited.advantages, lengths, strict=True) for _ in range(n)]
+    else:
+        whole = _valued_at_tokens(whole)
+        spread = _flat(credited.tokens.advantages, lengths)
+        targets = _flat(credited.tokens.returns, lengths)
     actions = [(i, b, a) for i, b, a in zip(whole.action_at, whole.behaviour, spread, strict=True) if a is not None]
-    states = [(i, g) for i, g in zip(whole.value_at, credited.returns, strict=True) if g is not None]
-    end = actions[-1][0] + 1 if actions else 0
+    states = [(i, g) for i, g in zip(whole.value_at, targets, strict=True) if g is not None]
+    end = max((part[-1][0] + 1 for part in (actions, states) if part), default=0)
     return PackItem(
         index=index,
         token_ids=whole.token_ids[:end],
@@ -199,6 +210,14 @@ def _credited_item(index: int, credited: CreditedTrajectory) -> PackItem:
         value_at=tuple(i for i, _ in states),
         value_targets=tuple(g for _, g in states),
     )
+
+
+def _flat(credits: TokenCredits, lengths: Sequence[int]) -> list[float | None]:
+    """One number for each action token."""
+    flat: list[float | None] = []
+    for numbers, length in zip(credits, lengths, strict=True):
+        flat.extend([None] * length if numbers is None else numbers)
+    return flat
 
 
 def _cut_to_credit(item: PackItem) -> PackItem:

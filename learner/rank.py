@@ -24,7 +24,7 @@ from torch import Tensor
 
 from actors.trajectory import Trajectory
 from learner.config import LearnerConfig, ValueHeadConfig
-from learner.credit import CreditedTrajectory
+from learner.credit import CreditedTrajectory, StateAt
 from learner.engine import PlainClip, build_engine, join
 from learner.errors import NonFinite
 from learner.losses import BatchScale, Credit, LossStats, imitation_loss, reinforcement_loss
@@ -144,9 +144,15 @@ class LearnerRank:
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
-    def values(self, trajectories: Sequence[Trajectory]) -> dict[int, tuple[float, ...]]:
-        """V(s_t) of every step, by index of the trajectory, for this rank's share."""
-        rows = self._share([_without_actions(item) for item in items_to_read(trajectories)])
+    def values(self, trajectories: Sequence[Trajectory], at: StateAt = StateAt.STEPS) -> dict[int, tuple[float, ...]]:
+        """V at every step or before every action token, by index of the trajectory, for this rank's share.
+
+        A trajectory without a step has no state and no entry.
+        """
+        items = [_without_actions(item) for item in items_to_read(trajectories, at) if item.value_at]
+        if not items:
+            return {}
+        rows = self._share(items)
         outputs = [(row.value_item, self._read(row).values) for row in rows]
         return _by_item(outputs)
 
@@ -319,7 +325,14 @@ def batch_scale(credited: Sequence[CreditedTrajectory]) -> BatchScale:
         for step, advantage in zip(one.scored.trajectory.steps, one.advantages, strict=True)
         if advantage is not None
     )
-    return BatchScale(tokens, sum(number is not None for one in credited for number in one.returns))
+    return BatchScale(tokens, sum(map(_targets, credited)))
+
+
+def _targets(credited: CreditedTrajectory) -> int:
+    """States of a trajectory with a value target."""
+    if credited.tokens is None:
+        return sum(number is not None for number in credited.returns)
+    return sum(len(numbers) for numbers in credited.tokens.returns if numbers is not None)
 
 
 def _can_teach(items: Sequence[PackItem]) -> bool:

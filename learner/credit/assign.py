@@ -3,7 +3,7 @@
 Owns `assign_credit`. Consumes scored trajectories and, for estimators with a critic, its readings; produces credited
 trajectories. Pure: knows nothing of tensors or Ray, and of tokens only what an estimator over tokens asks for.
 
-    keep the steps that did not abstain ─▶ estimate ─▶ whiten, mix in the outcome, clip ─▶ take credit from uniform groups
+    keep the steps that did not abstain ─▶ estimate ─▶ whiten, mix in the outcome, clip ─▶ filter uniform groups
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def assign_credit(
     estimates = ESTIMATORS[type(config)](visible, config)
     units = finished(visible, [one.advantages for one in estimates], config)
     _expect_credit(visible, estimates, units, config)
-    credited = {i: row for i, row in zip(shown, _rows(visible, estimates, units, config), strict=True)}
+    credited = dict(zip(shown, _rows(visible, estimates, units, config), strict=True))
     return [credited.get(i) or _without_credit(one) for i, one in enumerate(scored)]
 
 

@@ -3,9 +3,9 @@
     R_t = Â_t + V_t with Â_t from `step_gae`, where V_t is the value before the last token of step t
     Â_{t,i} from `token_gae_masked` within step t alone: reward R_t at its last token, nothing after it
 
-(RAGEN, arXiv 2504.20073, §3 and its `compute_bi_level_gae_advantage_return`.) With γ = 0 no credit crosses a step:
+(RAGEN, arXiv 2504.20073, as its code computes it.) With γ = 0 no credit crosses a step:
 every step is a sub-trajectory of its own with its own reward, trained by PPO over tokens. That is the ablation "without
-step optimisation" of StepTool (arXiv 2410.07745, §5).
+step optimisation" of StepTool (arXiv 2410.07745).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     Â_{i,t} = (R_i − mean) / std over the group  +  ω·(G_{i,t} − mean) / std over the steps that saw what t saw
 
 R is the undiscounted sum of a trajectory's rewards, G_t the discounted return from step t (Feng et al. 2025, arXiv
-2505.10978, eq. 3–9). What a step saw is the tokens that it was fed: its observation, or the prompt at the first step.
+2505.10978). What a step saw is the tokens that it was fed: its observation, or the prompt at the first step.
 A step whose observation nobody else saw joins the first anchor that shares enough of its tokens; without one it is
 compared with nobody, and only the trajectory's term is left.
 """

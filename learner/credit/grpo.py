@@ -2,7 +2,7 @@
 
     Â_i = (o_i − mean) / std over the group, for every token of trajectory i
 
-(Shao et al. 2024, arXiv 2402.03300, §4.1.2; deviations are those of the population, with a floor.) The normalisation is
+(Shao et al. 2024, arXiv 2402.03300; deviations are those of the population, with a floor.) The normalisation is
 the setting `whiten`.
 """
 

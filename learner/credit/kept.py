@@ -91,7 +91,7 @@ def read_by_step(scored: Sequence[ScoredTrajectory], readings: Readings, at: Sta
     found, expected = [len(one) for one in readings], [sum(one) for one in sizes]
     if found != expected:
         raise ValueError(
-            f"{kind}: values of lengths {found} for trajectories of {expected} states; read one at each of its {at.value}"
+            f"{kind}: values of lengths {found} for trajectories of {expected} {at.value}; read one at each of them"
         )
     return [_cut(numbers, size) for numbers, size in zip(readings, sizes, strict=True)]
 

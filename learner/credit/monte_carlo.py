@@ -2,7 +2,7 @@
 
     V̂(s_t) = mean return of k continuations from s_t        Â_t = r_t + γ·V̂(s_{t+1}) − V̂(s_t)
 
-(VinePPO, Kazemnejad et al. 2024, arXiv 2410.01679, eq. 5–6, with steps in place of reasoning steps.) Unbiased where the
+(VinePPO, Kazemnejad et al. 2024, arXiv 2410.01679, with steps in place of reasoning steps.) Unbiased where the
 continuations are the policy's own; the standard deviation of V̂ is that of a return, divided by √k.
 """
 

@@ -22,7 +22,7 @@ def mean_std(numbers: Sequence[float]) -> tuple[float, float]:
 
 
 def normalise(numbers: Sequence[float], min_std: float = 0.0, among: Sequence[float] | None = None) -> list[float]:
-    """(x − mean) / max(std, min_std) over `among`, which is `numbers` itself unless given; zero where nothing differs."""
+    """(x − mean) / max(std, min_std), mean and std over `among`, or else over `numbers`; zero where nothing differs."""
     peers = numbers if among is None else among
     if not peers:
         return []
@@ -58,6 +58,6 @@ def normalise_by(keys: Sequence[Key], numbers: Sequence[float], min_std: float) 
 def less_the_others(number: float, count: int, total: float) -> float:
     """x − mean of the others, where `count` numbers with x among them add up to `total`; 0 where there are none.
 
-    (Kool et al. 2019; Ahmadian et al. 2024, eq. 8.)
+    (Kool et al. 2019; Ahmadian et al. 2024, arXiv 2402.14740.)
     """
     return number - (total - number) / (count - 1) if count > 1 else 0.0

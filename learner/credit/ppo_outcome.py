@@ -1,8 +1,8 @@
 """PPO as the paper's baseline has it: a critic over tokens, and the outcome as the only reward.
 
 `token_gae_masked` with r = IsSolved at the last action token and 0 at every other (Schulman et al. 2017; the baseline
-"PPO" of StepTool, arXiv 2410.07745, §5). An episode that infrastructure cut has no outcome: its steps lead to the value of the
-state at which it was cut.
+"PPO" of StepTool, arXiv 2410.07745). An episode that infrastructure cut has no outcome: its steps lead to the value of
+the state at which it was cut.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     Â_i = (o_i − mean) / std over the trajectories of the batch, for every token of trajectory i
 
-(Hu 2025, arXiv 2501.03262, eq. 7–9, whose token-level KL penalty belongs to the loss here.) The normalisation is the
+(Hu 2025, arXiv 2501.03262, whose token-level KL penalty belongs to the loss here.) The normalisation is the
 setting `whiten`.
 """
 

@@ -2,7 +2,7 @@
 
     Â_i = o_i − mean of o_j over the other trajectories j of the group, for every token of trajectory i
 
-(Kool et al. 2019; Ahmadian et al. 2024, arXiv 2402.14740, eq. 8.)
+(Kool et al. 2019; Ahmadian et al. 2024, arXiv 2402.14740.)
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     Â_t = (G_t − mean) / std over all steps of the batch, G_t as in `step_returns`
 
-(Hu 2025, arXiv 2501.03262, eq. 7–9, whose token-level KL penalty belongs to the loss here.) The normalisation is the
+(Hu 2025, arXiv 2501.03262, whose token-level KL penalty belongs to the loss here.) The normalisation is the
 setting `whiten`.
 """
 

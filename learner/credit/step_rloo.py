@@ -2,7 +2,7 @@
 
     Â_{i,t} = G_{i,t} − mean of G_{j,t} over the other trajectories j of the group that have a step t
 
-(Kool et al. 2019; Ahmadian et al. 2024, arXiv 2402.14740, eq. 8; with steps in place of sequences.) A step that no
+(Kool et al. 2019; Ahmadian et al. 2024, arXiv 2402.14740; with steps in place of sequences.) A step that no
 other trajectory reached is compared with all steps of the others.
 """
 
