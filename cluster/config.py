@@ -17,6 +17,7 @@ from pydantic import (
 
 from actors.config import RolloutConfig
 from learner.config import CreditConfig, LearnerConfig, StepGaeConfig
+from learner.credit.config import LeaveOneOutConfig, MonteCarloConfig
 from reward_service.config import RewardConfig
 from tool_sandbox.config import PoolConfig
 from tool_sandbox.tasks import Split
@@ -182,6 +183,22 @@ class RunConfig(Settings):
             raise ValueError(
                 f"rollout.sampling.temperature is {temperature:g}, expected 1: the learner compares with probabilities "
                 "at temperature 1, so every importance ratio would be wrong; evaluation takes other temperatures"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _credit_has_what_it_reads(self) -> Self:
+        """Found out before anything starts: an estimator that reads nothing would give no credit."""
+        if isinstance(self.credit, MonteCarloConfig):
+            raise ValueError(
+                "credit.kind is 'monte_carlo', and a run has nobody who plays continuations from a prefix; expected "
+                "another estimator; it may be used through learner.estimator.CreditAssigner"
+            )
+        measured = self.rewards.signals.contribution.kind
+        if isinstance(self.credit, LeaveOneOutConfig) and measured != "leave_one_out":
+            raise ValueError(
+                f"credit.kind is 'leave_one_out' and rewards.signals.contribution.kind is {measured!r}: its advantages "
+                "are the contributions that replays measure; set rewards.signals.contribution.kind=leave_one_out"
             )
         return self
 

@@ -310,3 +310,9 @@ def value_head_of(credit: Any) -> ValueHeadConfig | None:
     """The value head that an estimator reads, or None."""
     critic = getattr(credit, "critic", None)
     return critic if isinstance(critic, ValueHeadConfig) else None
+
+
+def resampling_rounds(credit: Any) -> int:
+    """How often other tasks are played in the place of groups that teach nothing; 0: never."""
+    uniform = getattr(credit, "uniform", None)
+    return uniform.rounds if isinstance(uniform, ResampleUniform) else 0

@@ -4,7 +4,8 @@
     Â of a step = mean of Â_leaf over the trajectories that share the step
 
 (Tree-GRPO, arXiv 2509.21240; the mean over the branches of a shared prefix: ARPO, arXiv 2507.19849.) R is the
-discounted sum of a trajectory's rewards. Trajectories share a step where all of their tokens up to its end are the same, whether a session was forked there or the policy happened to say the same again; a tree is the trajectories that
+discounted sum of a trajectory's rewards. Trajectories share a step where all of their tokens up to its end are the
+same, whether a session was forked there or the policy happened to say the same again; a tree is the trajectories that
 share their first step. Within a tree the shared steps cancel, and what is left compares the branches.
 """
 
