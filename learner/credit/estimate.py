@@ -21,7 +21,7 @@ class Estimate:
     returns: tuple[Numbers | None, ...]
     """Of each kept step: targets of the critic, or what the step's return was."""
     seen: Numbers
-    """What the estimator saw of the trajectory's rewards: two that differ in it should not both teach nothing."""
+    """What the estimator saw: two trajectories of a group that differ in it cannot both be worth nothing to learn."""
 
 
 def by_step(advantages: Sequence[float | None], returns: Sequence[float | None], seen: Sequence[float]) -> Estimate:

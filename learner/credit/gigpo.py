@@ -50,8 +50,8 @@ def estimate(batch: Sequence[KeptSteps], config: GigpoConfig) -> list[Estimate]:
     flat = [number for one in returns for number in one]
     at_anchors = iter(normalise_by(_anchored(batch, config.similarity), flat, config.min_std))
     return [
-        by_step([episode + config.step_weight * next(at_anchors) for _ in own], own, own)
-        for episode, own in zip(episodes, returns, strict=True)
+        by_step([episode + config.step_weight * next(at_anchors) for _ in own], own, [total])
+        for episode, own, total in zip(episodes, returns, totals, strict=True)
     ]
 
 

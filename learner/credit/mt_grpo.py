@@ -26,7 +26,7 @@ def estimate(batch: Sequence[KeptSteps], config: MtGrpoConfig) -> list[Estimate]
     cells = [(one.group, t) for one, own in zip(batch, turns, strict=True) for t in range(len(own))]
     of_turns = iter(normalise_by(cells, [reward for own in turns for reward in own], config.min_std))
     return [
-        by_step(_mixed(base, own, of_turns, config), [None] * len(one.rewards), (*own, outcome))
+        by_step(_mixed(base, own, of_turns, config), [None] * len(one.rewards), [outcome])
         for one, base, own, outcome in zip(batch, of_outcome, turns, outcomes, strict=True)
     ]
 

@@ -42,4 +42,4 @@ def estimate(batch: Sequence[KeptSteps], config: StepReturnsConfig) -> list[Esti
 def of_returns(one: KeptSteps, gamma: float) -> Estimate:
     """The return of each step, as it is."""
     returns = step_returns(one.rewards, gamma)
-    return by_step(returns, returns, returns)
+    return by_step(returns, returns, returns[:1])
