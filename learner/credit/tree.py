@@ -53,7 +53,14 @@ def estimate(batch: Sequence[KeptSteps], config: TreeConfig) -> list[Estimate]:
         for node in own:
             shared[node].append(inner + outer)
     means = {node: math.fsum(numbers) / len(numbers) for node, numbers in shared.items()}
-    return [
-        by_step([means[node] for node in own], numbers, numbers[:1])
-        for own, numbers in zip(nodes, returns, strict=True)
-    ]
+    worth = _mean_at_end([own[-1] for own in nodes], totals)
+    rows = zip(nodes, returns, worth, strict=True)
+    return [by_step([means[node] for node in own], numbers, [total]) for own, numbers, total in rows]
+
+
+def _mean_at_end(ends: Sequence[Node], totals: Sequence[float]) -> list[float]:
+    """Of trajectories that are the same to the last token, the mean return: there is nothing to tell them apart."""
+    found: dict[Node, list[float]] = defaultdict(list)
+    for end, total in zip(ends, totals, strict=True):
+        found[end].append(total)
+    return [math.fsum(found[end]) / len(found[end]) for end in ends]
