@@ -60,8 +60,8 @@ ESTIMATORS: Mapping[type[Any], Callable[[Sequence[KeptSteps], Any], list[Estimat
     kinds.RftConfig: rft.estimate,
 }
 
-_ON_OUTCOME = (*TRAJECTORY_LEVEL, kinds.MtGrpoConfig)
-"""Estimators that cannot do without the outcome."""
+_ON_OUTCOME = (*TRAJECTORY_LEVEL, kinds.MtGrpoConfig, kinds.PpoOutcomeConfig)
+"""Estimators that cannot do without the outcome of an episode that ended by itself."""
 
 
 def needs_values(config: CreditConfig) -> bool:
@@ -88,6 +88,8 @@ def assign_credit(
     visible = [batch[i] for i in shown]
     estimates = ESTIMATORS[type(config)](visible, config)
     units = finished(visible, [one.advantages for one in estimates], config)
+    # A trajectory without a kept step has a part in the statistics, and nothing that could be taught.
+    units = [own if one.indices else (None,) * len(own) for one, own in zip(visible, units, strict=True)]
     _expect_credit(visible, estimates, units, config)
     credited = dict(zip(shown, _rows(visible, estimates, units, config), strict=True))
     return [credited.get(i) or _without_credit(one) for i, one in enumerate(scored)]
@@ -95,12 +97,18 @@ def assign_credit(
 
 def is_shown(one: KeptSteps, config: CreditConfig) -> bool:
     """Whether the estimator can make anything of a trajectory; the others have no credit and no part in a statistic."""
-    if isinstance(config, _ON_OUTCOME) and one.outcome is None:
-        return False
     if isinstance(config, TRAJECTORY_LEVEL):
+        return one.outcome is not None
+    if isinstance(config, _ON_OUTCOME) and one.outcome is None and not (one.was_cut and needs_values(config)):
+        return False
+    return bool(one.indices) and _knows_an_end(one, config)
+
+
+def _knows_an_end(one: KeptSteps, config: CreditConfig) -> bool:
+    """Whether the returns of the steps are known: what a replay told needs none."""
+    if isinstance(config, kinds.LeaveOneOutConfig) or not one.was_cut:
         return True
-    knows_an_end = needs_values(config) or isinstance(config, kinds.LeaveOneOutConfig) or not one.was_cut
-    return bool(one.indices) and knows_an_end
+    return needs_values(config) and one.bootstrap is not None
 
 
 def _kept(scored: Sequence[ScoredTrajectory], values: Readings | None, config: CreditConfig) -> list[KeptSteps]:

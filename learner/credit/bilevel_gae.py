@@ -36,6 +36,6 @@ def bilevel_gae(
 def estimate(batch: Sequence[KeptSteps], config: BilevelGaeConfig) -> list[Estimate]:
     """One advantage and one target a token."""
     return [
-        with_targets(one.values, bilevel_gae(one.rewards, one.values, config, one.bootstrap), one.rewards)
+        with_targets(one.values, bilevel_gae(one.rewards, one.values, config, one.value_at_end), one.rewards)
         for one in batch
     ]

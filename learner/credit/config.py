@@ -302,8 +302,6 @@ TOKEN_LEVEL = (TokenGaeConfig, BilevelGaeConfig, PpoOutcomeConfig)
 """Estimators that give every action token a number of its own."""
 TRAJECTORY_LEVEL = (GrpoConfig, RlooConfig, ReinforcePpConfig, RftConfig)
 """Estimators that give a trajectory one number."""
-ON_OUTCOME = (PpoOutcomeConfig, *TRAJECTORY_LEVEL)
-"""Estimators that see the outcome and no step reward."""
 
 
 def value_head_of(credit: Any) -> ValueHeadConfig | None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher
+from itertools import count
 
 from learner.credit.config import GigpoConfig
 from learner.credit.estimate import Estimate, by_step
@@ -27,10 +28,11 @@ def anchors(observations: Sequence[Observation], similarity: float) -> list[int]
     """For each observation of one group the number of its anchor; equal tokens always share one."""
     counts = Counter(observations)
     known: dict[Observation, int] = {}
+    fresh = count()
     # Those that several saw come first, so that a lone one joins them and not the other way round.
     for one in sorted(counts, key=lambda observation: counts[observation] == 1):
         near = _nearest(one, known, similarity) if counts[one] == 1 and similarity < 1.0 else None
-        known[one] = len(known) if near is None else known[near]
+        known[one] = next(fresh) if near is None else known[near]
     return [known[one] for one in observations]
 
 

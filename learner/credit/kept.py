@@ -33,8 +33,8 @@ class KeptSteps:
     """[n]."""
     values: tuple[Numbers, ...] = ()
     """[n] V at the states of each step; () where there is no critic."""
-    bootstrap: float = 0.0
-    """V of the state at which infrastructure cut the episode; 0 where it ended by itself."""
+    bootstrap: float | None = 0.0
+    """V of the state at which infrastructure cut the episode, None where nobody read it; 0 where it ended by itself."""
 
     @property
     def group(self) -> str:
@@ -48,6 +48,17 @@ class KeptSteps:
     @property
     def was_cut(self) -> bool:
         return self.scored.trajectory.stop is StopReason.INFRASTRUCTURE
+
+    @property
+    def value_at_end(self) -> float:
+        """V of the state after the last step.
+
+        Raises:
+            ValueError: nobody knows it; trajectories without one must not get here.
+        """
+        if self.bootstrap is None:
+            raise ValueError(f"trajectory {self.scored.trajectory.id!r}: cut, and no value there; leave it out")
+        return self.bootstrap
 
     @property
     def steps(self) -> list[Step]:
@@ -78,7 +89,7 @@ def keep(scored: ScoredTrajectory, values: Sequence[Numbers] | None = None) -> K
     if values is None:
         return KeptSteps(scored, indices, rewards)
     kept = tuple(values[t] for t in indices)
-    return KeptSteps(scored, indices, rewards, kept, _value_at_cut(scored, indices, values))
+    return KeptSteps(scored, indices, rewards, kept, _value_at_end(scored, indices, values))
 
 
 def read_by_step(scored: Sequence[ScoredTrajectory], readings: Readings, at: StateAt, kind: str) -> list[list[Numbers]]:
@@ -101,7 +112,9 @@ def _cut(numbers: Sequence[float], sizes: Sequence[int]) -> list[Numbers]:
     return [tuple(numbers[end - size : end]) for end, size in zip(ends, sizes, strict=True)]
 
 
-def _value_at_cut(scored: ScoredTrajectory, indices: Sequence[int], values: Sequence[Numbers]) -> float:
+def _value_at_end(scored: ScoredTrajectory, indices: Sequence[int], values: Sequence[Numbers]) -> float | None:
+    if scored.trajectory.stop is not StopReason.INFRASTRUCTURE:
+        return 0.0
     after = indices[-1] + 1 if indices else 0
-    cut = scored.trajectory.stop is StopReason.INFRASTRUCTURE and after < len(values)
-    return values[after][0] if cut else 0.0
+    # What followed the last step is no state of the trajectory where even its observation was lost.
+    return values[after][0] if after < len(values) else None

@@ -24,5 +24,5 @@ def _of_one(one: KeptSteps, config: PpoOutcomeConfig) -> Estimate:
     rewards = [0.0] * len(one.rewards)
     if rewards and one.outcome is not None:
         rewards[-1] = one.outcome
-    advantages = token_gae(rewards, one.values, config.gamma, config.lam, one.bootstrap)
+    advantages = token_gae(rewards, one.values, config.gamma, config.lam, one.value_at_end)
     return with_targets(one.values, advantages, rewards[-1:])

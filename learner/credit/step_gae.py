@@ -43,5 +43,5 @@ def estimate(batch: Sequence[KeptSteps], config: StepGaeConfig) -> list[Estimate
 def of_one(one: KeptSteps, gamma: float, lam: float) -> Estimate:
     """Advantages and targets of one trajectory from the values that it was read with."""
     values = one.step_values
-    advantages = step_gae(one.rewards, values, gamma, lam, one.bootstrap)
+    advantages = step_gae(one.rewards, values, gamma, lam, one.value_at_end)
     return by_step(advantages, [a + v for a, v in zip(advantages, values, strict=True)], one.rewards)

@@ -44,7 +44,7 @@ def estimate(batch: Sequence[KeptSteps], config: TokenGaeConfig) -> list[Estimat
     """One advantage and one target a token."""
     return [
         with_targets(
-            one.values, token_gae(one.rewards, one.values, config.gamma, config.lam, one.bootstrap), one.rewards
+            one.values, token_gae(one.rewards, one.values, config.gamma, config.lam, one.value_at_end), one.rewards
         )
         for one in batch
     ]
