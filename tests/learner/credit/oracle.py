@@ -64,8 +64,12 @@ class Table:
             return one.reward.solved is not None
         if kind == "mt_grpo" and one.reward.solved is None:
             return False
-        ends = self.values is not None or kind == "leave_one_out" or not self.cut[i]
-        return bool(self.kept[i]) and ends
+        if kind == "ppo_outcome" and one.reward.solved is None and not self.cut[i]:
+            return False
+        if not self.kept[i] or kind == "leave_one_out" or not self.cut[i]:
+            return bool(self.kept[i])
+        # Cut: a value of the state after the last step has to be there.
+        return self.values is not None and self.kept[i][-1] + 1 < len(one.trajectory.steps)
 
     def rewards(self, i: int) -> Array:
         return np.array([self.scored[i].reward.steps[t].value for t in self.kept[i]], dtype=float)
