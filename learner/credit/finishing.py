@@ -61,7 +61,7 @@ def _within(keys: Sequence[str], batch: Sequence[Units], min_std: float) -> list
 
 def _within_cells(groups: Sequence[str], batch: Sequence[Units], min_std: float) -> list[Units]:
     cells: dict[tuple[str, int], list[float]] = defaultdict(list)
-    keys = [[(group, index) for index in _positions(units)] for group, units in zip(groups, batch, strict=True)]
+    keys = [[(group, index) for index in range(len(units))] for group, units in zip(groups, batch, strict=True)]
     for own, units in zip(keys, batch, strict=True):
         for cell, numbers in zip(own, units, strict=True):
             cells[cell].extend(numbers or ())
@@ -71,14 +71,6 @@ def _within_cells(groups: Sequence[str], batch: Sequence[Units], min_std: float)
     return [
         _refilled(units, [queues.get(cell, nothing) for cell in own]) for own, units in zip(keys, batch, strict=True)
     ]
-
-
-def _positions(units: Units) -> Iterator[int]:
-    """Of each unit among those with credit: a step that lacks it moves no other into another cell."""
-    position = 0
-    for numbers in units:
-        yield position
-        position += numbers is not None
 
 
 def _refilled(units: Units, queues: Sequence[Iterator[float]]) -> Units:
