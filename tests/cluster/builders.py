@@ -157,7 +157,10 @@ class FakeRollouts:
     """Plays one call and an answer, and hands the episodes out in the wrong order."""
 
     def __init__(
-        self, log: list[str], before_each: Callable[[EpisodeRequest], None], outcome: Callable[[EpisodeRequest], float]
+        self,
+        log: list[str],
+        before_each: Callable[[EpisodeRequest], None] = lambda _: None,
+        outcome: Callable[[EpisodeRequest], float] = every_other,
     ) -> None:
         self.log = log
         self.played: list[EpisodeRequest] = []
