@@ -26,8 +26,20 @@ from rich.table import Table
 from actors.scoring import ScoredTrajectory, score
 from actors.trajectory import Answer, Step, Trajectory, VersionSpan
 from cluster.presets import load_config
-from learner.config import CreditConfig, GroupOutcomeConfig, GroupStepConfig, ReinforceConfig, StepGaeConfig
-from learner.credit import CreditedTrajectory
+from learner.config import CreditConfig, StepGaeConfig
+from learner.credit import CreditedTrajectory, StateAt
+from learner.credit.config import (
+    GigpoConfig,
+    GrpoConfig,
+    MtGrpoConfig,
+    ReinforcePpConfig,
+    RftConfig,
+    RlooConfig,
+    StepReinforcePpConfig,
+    StepReturnsConfig,
+    StepRlooConfig,
+    TreeConfig,
+)
 from learner.estimator import CreditAssigner
 from reward_service.config import LeaveOneOutContribution, RewardConfig, SignalsConfig
 from reward_service.scoring import Recipe
@@ -48,11 +60,22 @@ _EQUAL = 1e-9
 _PRESET = "quickstart"
 """Whose step rewards the estimators see."""
 ESTIMATORS: Mapping[str, CreditConfig] = {
-    "step_gae": StepGaeConfig(),
-    "group_step": GroupStepConfig(),
-    "reinforce": ReinforceConfig(),
-    "group_outcome": GroupOutcomeConfig(),
+    config.kind: config
+    for config in (
+        StepGaeConfig(),
+        StepReturnsConfig(),
+        StepRlooConfig(),
+        StepReinforcePpConfig(),
+        GigpoConfig(),
+        MtGrpoConfig(),
+        TreeConfig(),
+        GrpoConfig(),
+        RlooConfig(),
+        ReinforcePpConfig(),
+        RftConfig(),
+    )
 }
+"""Those that need neither a model nor somebody who plays continuations."""
 
 Floats = NDArray[np.float64]
 Worths = Sequence[Sequence[float | None]]
@@ -213,5 +236,5 @@ def _told(number: Mapping[str, float]) -> str:
     return f"{number['value']:.3f} [{number['low']:.3f}, {number['high']:.3f}]"
 
 
-def _no_value_head(_: Sequence[Trajectory]) -> Sequence[Sequence[float]]:
+def _no_value_head(_: Sequence[Trajectory], at: StateAt = StateAt.STEPS) -> Sequence[Sequence[float]]:
     raise RuntimeError("bench credit: an estimator asks for values of a model, and there is none")

@@ -21,10 +21,11 @@ from cluster.config import RunConfig
 from cluster.errors import BadConfiguration, NotReproduced
 from cluster.launch import check_inputs, ray_session
 from cluster.run_directory import RunDirectory
-from learner.credit import CreditedTrajectory
+from learner.credit import CreditedTrajectory, StateAt
 from learner.estimator import CreditAssigner
 from learner.group import LearnerGroup
-from learner.rank import UpdateReport
+from learner.objective.penalty import as_credit_sees
+from learner.reports import UpdateReport
 
 
 class ReplayLearner(Protocol):
@@ -32,7 +33,11 @@ class ReplayLearner(Protocol):
 
     def load(self, path: str) -> None: ...
     def update(self, credited: Sequence[CreditedTrajectory]) -> UpdateReport: ...
-    def values(self, trajectories: Sequence[Trajectory]) -> Sequence[Sequence[float]]: ...
+    def values(
+        self, trajectories: Sequence[Trajectory], at: StateAt = StateAt.STEPS
+    ) -> Sequence[tuple[float, ...]]: ...
+
+    def step_penalties(self, trajectories: Sequence[Trajectory]) -> Sequence[tuple[float, ...]]: ...
 
 
 StartLearner = Callable[[RunConfig], AbstractContextManager[ReplayLearner]]
@@ -82,7 +87,9 @@ def replay(run: Path, iteration: int, warn: Callable[[str], None], start: StartL
         assigner.restore(state.credit)
         for number in range(state.iteration + 1, iteration + 1):
             stored = read_trajectories(directory.trajectories_of(number))
-            credited = assigner.assign([one.scored for one in stored])
+            scored = [one.scored for one in stored]
+            kl = config.learner.loss.kl
+            credited = assigner.assign(as_credit_sees(scored, kl, learner.step_penalties))
             update = learner.update(credited)
             yield _compared(records[number], state.iteration, update, _advantage_gap(stored, credited))
 

@@ -41,11 +41,12 @@ from cluster.interrupt import StopFlag
 from cluster.metrics import IterationReport, MetricSink, count_solved, count_staleness, level_shares, mean_signals
 from cluster.parts import Parts
 from cluster.run_directory import RunDirectory
-from learner.credit import CreditedTrajectory
+from learner.credit import CreditedTrajectory, uniform_groups
+from learner.credit import summarise as summarise_credit
+from learner.credit.config import resampling_rounds
 from learner.errors import NonFinite
 from learner.estimator import CreditAssigner
-from learner.objective.config import NoKl
-from learner.objective.penalty import penalise
+from learner.objective.penalty import as_credit_sees
 from learner.publish import CanaryBounds, ObjectStorePublisher, PublishReport, WeightPublisher
 from learner.reports import SftReport, UpdateReport
 
@@ -60,7 +61,7 @@ class Stopwatch:
     def phase(self, name: str) -> Iterator[None]:
         began = time.monotonic()
         yield
-        self.seconds[name] = time.monotonic() - began
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - began
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +116,7 @@ class Trainer:
     def iterate(self, state: RunState) -> tuple[RunState, IterationReport]:
         """One turn of the loop. A stop request is heeded while episodes play, never after the update has begun."""
         watch, iteration = Stopwatch(), state.iteration + 1
-        with watch.phase("rollout"):
-            scored = self._collect(state, iteration)
-        with watch.phase("credit"):
-            credited = self._credit.assign(self._charge(scored))
+        scored, credited, draws = self._gather(state, iteration, watch)
         with watch.phase("update"):
             update = self._update(iteration, credited)
         with watch.phase("publish"):
@@ -126,9 +124,10 @@ class Trainer:
         with watch.phase("store"):
             self._store(iteration, scored, credited)
         self.last_batch = scored
-        after = self._next(state, scored, sum(watch.seconds.values()), published is not None)
+        after = self._next(state, scored, draws, sum(watch.seconds.values()), published is not None)
         gap = published.mean_gap if published else 0.0
-        return after, _report(after, state.version, scored, update, watch.seconds, gap)
+        learner = {**update.summary(), **summarise_credit(credited).metrics()}
+        return after, _report(after, state.version, scored, learner, watch.seconds, gap)
 
     def _train(self, state: RunState) -> RunState:
         sink = MetricSink(self._directory, self._config.name)
@@ -213,9 +212,30 @@ class Trainer:
         self._display.warm_start(report)
         self._stop.check()
 
-    def _collect(self, state: RunState, iteration: int) -> list[ScoredTrajectory]:
-        tasks = training_tasks(self._config, state.cursor, state.curriculum)
-        requests = training_requests(self._config, tasks, iteration)
+    def _gather(
+        self, state: RunState, iteration: int, watch: Stopwatch
+    ) -> tuple[list[ScoredTrajectory], list[CreditedTrajectory], list[int]]:
+        """Play and give credit; and again with other tasks for the groups that teach nothing, where that is wanted.
+
+        The third is how many tasks were drawn, each time.
+        """
+        scored: list[ScoredTrajectory] = []
+        credited: list[CreditedTrajectory] = []
+        draws, lacking, kl = list[int](), self._config.task.per_iteration, self._config.learner.loss.kl
+        for _ in range(1 + resampling_rounds(self._config.credit)):
+            draws.append(lacking)
+            with watch.phase("rollout"):
+                scored += self._collect(state, iteration, draws)
+            with watch.phase("credit"):
+                credited = self._credit.assign(as_credit_sees(scored, kl, self._parts.learner.step_penalties))
+            lacking = self._config.task.per_iteration - sum(draws) + len(uniform_groups(credited))
+            if not lacking:
+                break
+        return scored, credited, draws
+
+    def _collect(self, state: RunState, iteration: int, draws: Sequence[int]) -> list[ScoredTrajectory]:
+        tasks = training_tasks(self._config, state.cursor, state.curriculum, draws)
+        requests = training_requests(self._config, tasks, iteration, sum(draws[:-1]))
         return self._play(requests, f"iteration {iteration}")
 
     def _play(self, requests: Sequence[EpisodeRequest], label: str) -> list[ScoredTrajectory]:
@@ -230,13 +250,6 @@ class Trainer:
             played.append(one)
             self._display.episode(label, len(played), len(requests))
         return sorted(played, key=lambda one: order[one.trajectory.id])
-
-    def _charge(self, scored: Sequence[ScoredTrajectory]) -> Sequence[ScoredTrajectory]:
-        """Step rewards as credit sees them: less the KL to the reference, where it is placed in the reward."""
-        kl = self._config.learner.loss.kl
-        if isinstance(kl, NoKl) or kl.place != "reward":
-            return scored
-        return penalise(scored, self._parts.learner.step_penalties([one.trajectory for one in scored]))
 
     def _update(self, iteration: int, credited: Sequence[CreditedTrajectory]) -> UpdateReport:
         """Raises `NonFinite` with the file that holds the batch."""
@@ -292,14 +305,16 @@ class Trainer:
         saved = list_checkpoints(self._directory.checkpoints)
         return int(saved[-1].name) if saved else -1
 
-    def _next(self, state: RunState, scored: Sequence[ScoredTrajectory], seconds: float, updated: bool) -> RunState:
+    def _next(
+        self, state: RunState, scored: Sequence[ScoredTrajectory], draws: Sequence[int], seconds: float, updated: bool
+    ) -> RunState:
         return RunState(
             iteration=state.iteration + 1,
             version=state.version + updated,
-            cursor=state.cursor + self._config.task.per_iteration,
+            cursor=state.cursor + sum(draws),
             train_seconds=state.train_seconds + seconds,
             credit=self._credit.state(),
-            curriculum=next_curriculum(self._config.task, state.curriculum, count_solved(scored)),
+            curriculum=next_curriculum(self._config.task, state.curriculum, count_solved(scored), draws),
         )
 
     def _is_finished(self, state: RunState) -> bool:
@@ -328,7 +343,7 @@ def _report(
     state: RunState,
     sampled_from: int,
     scored: Sequence[ScoredTrajectory],
-    update: UpdateReport,
+    learner: Mapping[str, float],
     seconds: Mapping[str, float],
     canary_gap: float,
 ) -> IterationReport:
@@ -347,7 +362,7 @@ def _report(
         abstained_steps=len(rewards) - len(known),
         action_tokens=sum(len(step.action_ids) for one in scored for step in one.trajectory.steps),
         staleness=count_staleness(scored, sampled_from),
-        learner=update.summary(),
+        learner=learner,
         level_solved={level: solved / judged for level, (solved, judged) in levels.items() if judged},
         level_share=level_shares(scored),
         seconds=dict(seconds),

@@ -1,4 +1,4 @@
-"""Settings of the learner: credit, optimiser, ranks and the supervised warm start; the objective has its own.
+"""Settings of the learner: optimiser, ranks and the supervised warm start; credit and the objective have their own.
 
 Owns pydantic models only; every variant is a discriminated union by `kind`. Loads no torch.
 """
@@ -9,7 +9,20 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from learner.credit.config import CreditConfig, CriticConfig, ProgressTableConfig, StepGaeConfig, ValueHeadConfig
 from learner.objective.config import LossConfig, NoCorrection
+
+__all__ = [
+    "CreditConfig",
+    "CriticConfig",
+    "LearnerConfig",
+    "LossConfig",
+    "OptimiserConfig",
+    "ProgressTableConfig",
+    "SftConfig",
+    "StepGaeConfig",
+    "ValueHeadConfig",
+]
 
 
 class _Settings(BaseModel):
@@ -78,74 +91,6 @@ class OptimiserConfig(_Settings):
                 f"{self.max_grad_norm:g}: no gradient would ever be clipped; raise skip_grad_norm"
             )
         return self
-
-
-class ValueHeadConfig(_Settings):
-    """V(s) is a linear read-out of the policy's hidden state at the last token of s."""
-
-    kind: Literal["value_head"] = "value_head"
-    backbone: Literal["detached", "shared"] = "detached"
-    """`shared` lets the value loss train the policy's layers; `detached` trains the read-out alone."""
-    lr: float = Field(default=1e-3, gt=0)
-    """Of the read-out, which starts from zero and must follow a moving policy."""
-    coef: float = Field(default=0.5, gt=0)
-    """Weight of the value loss beside the policy's."""
-    clip: float | None = Field(default=None, gt=0)
-    """How far a value may move in one update before that is no longer rewarded, in units of reward; None: any way."""
-    warmup_steps: int = Field(default=0, ge=0)
-    """Optimiser steps at the start in which the read-out alone learns and the policy stays as it is."""
-
-
-class ProgressTableConfig(_Settings):
-    """V(s) is a table over what the task's ground truth knows of s; needs no forward pass."""
-
-    kind: Literal["progress_table"] = "progress_table"
-    max_steps_taken: int = Field(default=6, ge=0)
-    """Steps taken before s are told apart up to this many."""
-    prior_visits: float = Field(default=4.0, gt=0)
-    """How many visits the coarser mean counts for in a cell."""
-    decay: float = Field(default=0.7, ge=0, le=1)
-    """Weight of all earlier batches each time a new one arrives: the policy that earned them has moved on."""
-
-
-CriticConfig = Annotated[ValueHeadConfig | ProgressTableConfig, Field(discriminator="kind")]
-
-
-class StepGaeConfig(_Settings):
-    """Generalised advantage estimation over steps, whitened over the steps of the batch."""
-
-    kind: Literal["step_gae"] = "step_gae"
-    gamma: float = Field(default=0.95, ge=0, le=1)
-    lam: float = Field(default=0.95, ge=0, le=1)
-    critic: CriticConfig = ProgressTableConfig()
-
-
-class GroupStepConfig(_Settings):
-    """Discounted step returns, normalised over the group's steps of the same index."""
-
-    kind: Literal["group_step"] = "group_step"
-    gamma: float = Field(default=0.95, ge=0, le=1)
-    min_std: float = Field(default=0.1, gt=0)
-    """Floor of the divisor, in units of reward: a group that hardly differs is not blown up."""
-
-
-class GroupOutcomeConfig(_Settings):
-    """One number per trajectory: solved or not, normalised over the group. The baseline to compare with."""
-
-    kind: Literal["group_outcome"] = "group_outcome"
-    min_std: float = Field(default=0.1, gt=0)
-
-
-class ReinforceConfig(_Settings):
-    """Discounted step returns, whitened over the steps of the batch."""
-
-    kind: Literal["reinforce"] = "reinforce"
-    gamma: float = Field(default=0.95, ge=0, le=1)
-
-
-CreditConfig = Annotated[
-    StepGaeConfig | GroupStepConfig | GroupOutcomeConfig | ReinforceConfig, Field(discriminator="kind")
-]
 
 
 class SftConfig(_Settings):

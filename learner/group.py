@@ -18,8 +18,9 @@ from torch import Tensor
 
 from actors.trajectory import Trajectory
 from actors.weights import PublishedWeights, flatten
-from learner.config import CreditConfig, LearnerConfig, StepGaeConfig, ValueHeadConfig
-from learner.credit import CreditedTrajectory
+from learner.config import CreditConfig, LearnerConfig, ValueHeadConfig
+from learner.credit import CreditedTrajectory, StateAt
+from learner.credit.config import value_head_of
 from learner.errors import LearnerError, LearnerLost
 from learner.objective.stats import LossStats
 from learner.packing import Demonstration
@@ -126,9 +127,9 @@ class LearnerGroup:
         """Forget the warm start's Adam moments and freeze the reference policy, where there is KL control."""
         self._all("begin_reinforcement")
 
-    def values(self, trajectories: Sequence[Trajectory]) -> list[tuple[float, ...]]:
-        """V(s_t) of every step of each trajectory, from the value head."""
-        return _merge(self._all("values", list(trajectories)), len(trajectories))
+    def values(self, trajectories: Sequence[Trajectory], at: StateAt = StateAt.STEPS) -> list[tuple[float, ...]]:
+        """V from the value head, at every step of each trajectory or before every action token."""
+        return _merge(self._all("values", list(trajectories), at), len(trajectories))
 
     def step_penalties(self, trajectories: Sequence[Trajectory]) -> list[tuple[float, ...]]:
         """β·KL of every step of each trajectory to the reference, in units of reward, where the KL is in the reward."""
@@ -213,15 +214,6 @@ class LearnerGroup:
             raise
 
 
-def value_head_of(credit: CreditConfig) -> ValueHeadConfig | None:
-    """The value head that an estimator reads, or None."""
-    match credit:
-        case StepGaeConfig(critic=ValueHeadConfig() as head):
-            return head
-        case _:
-            return None
-
-
 def _merge(shares: Iterable[Mapping[int, tuple[float, ...]]], count: int) -> list[tuple[float, ...]]:
     merged = {index: numbers for share in shares for index, numbers in share.items()}
-    return [merged[index] for index in range(count)]
+    return [merged.get(index, ()) for index in range(count)]

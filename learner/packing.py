@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actors.trajectory import Trajectory
-from learner.credit import CreditedTrajectory
+from learner.credit import CreditedTrajectory, StateAt
+from learner.credit.credited import TokenCredits
 
 Ints = NDArray[np.int64]
 
@@ -84,7 +85,7 @@ class PackItem:
     trajectory_tokens: int
     """Action tokens with credit of the whole trajectory, those left out here included."""
     value_at: tuple[int, ...]
-    """Indices of the last token of each state s_t."""
+    """Indices of the last token of each state: s_t, or all that comes before an action token."""
     value_targets: tuple[float, ...]
 
 
@@ -143,13 +144,14 @@ def items_to_train(credited: Sequence[CreditedTrajectory], keep: Keep) -> list[P
     """The action tokens and states that carry credit; a trajectory of which nothing is kept has no item."""
     items = [_credited_item(index, one) for index, one in enumerate(credited)]
     if keep is Keep.ALL:
-        return [item for item in items if item.action_at]
+        return [item for item in items if item.action_at or item.value_at]
     return [cut for item in items if (cut := _cut_to_credit(item)).action_at]
 
 
-def items_to_read(trajectories: Sequence[Trajectory]) -> list[PackItem]:
+def items_to_read(trajectories: Sequence[Trajectory], at: StateAt = StateAt.STEPS) -> list[PackItem]:
     """Every action token and every state, without credit: for values and for reference log-probabilities."""
-    return [_trajectory_item(index, one) for index, one in enumerate(trajectories)]
+    items = [_trajectory_item(index, one) for index, one in enumerate(trajectories)]
+    return items if at is StateAt.STEPS else [_valued_at_tokens(item) for item in items]
 
 
 def items_to_imitate(demonstrations: Sequence[Demonstration]) -> list[PackItem]:
@@ -206,13 +208,22 @@ def _trajectory_item(index: int, trajectory: Trajectory) -> PackItem:
     )
 
 
+def _valued_at_tokens(item: PackItem) -> PackItem:
+    return replace(item, value_at=tuple(i - 1 for i in item.action_at), value_targets=(0.0,) * len(item.action_at))
+
+
 def _credited_item(index: int, credited: CreditedTrajectory) -> PackItem:
     trajectory = credited.scored.trajectory
-    whole = _trajectory_item(index, trajectory)
+    whole, targets = _trajectory_item(index, trajectory), credited.returns
     lengths = [len(step.action_ids) for step in trajectory.steps]
-    spread = [a for a, n in zip(credited.advantages, lengths, strict=True) for _ in range(n)]
+    if credited.tokens is None:
+        spread = [a for a, n in zip(credited.advantages, lengths, strict=True) for _ in range(n)]
+    else:
+        whole = _valued_at_tokens(whole)
+        spread = _flat(credited.tokens.advantages, lengths)
+        targets = _flat(credited.tokens.returns, lengths)
     kept = [j for j, advantage in enumerate(spread) if advantage is not None]
-    states = [(i, g) for i, g in zip(whole.value_at, credited.returns, strict=True) if g is not None]
+    states = [(i, g) for i, g in zip(whole.value_at, targets, strict=True) if g is not None]
     credit = replace(
         whole,
         advantages=tuple(0.0 if advantage is None else advantage for advantage in spread),
@@ -223,14 +234,22 @@ def _credited_item(index: int, credited: CreditedTrajectory) -> PackItem:
     return _only(credit, kept)
 
 
+def _flat(credits: TokenCredits, lengths: Sequence[int]) -> list[float | None]:
+    """One number for each action token."""
+    flat: list[float | None] = []
+    for numbers, length in zip(credits, lengths, strict=True):
+        flat.extend([None] * length if numbers is None else numbers)
+    return flat
+
+
 def _cut_to_credit(item: PackItem) -> PackItem:
     kept = [j for j, advantage in enumerate(item.advantages) if advantage != 0.0]
     return _only(replace(item, value_at=(), value_targets=()), kept)
 
 
 def _only(item: PackItem, kept: Sequence[int]) -> PackItem:
-    """The item with these of its action tokens, up to the last of them."""
-    end = item.action_at[kept[-1]] + 1 if kept else 0
+    """The item with these of its action tokens, up to the last of them and of its states."""
+    end = max([item.action_at[j] + 1 for j in kept[-1:]] + [at + 1 for at in item.value_at[-1:]], default=0)
     return replace(
         item,
         token_ids=item.token_ids[:end],

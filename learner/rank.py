@@ -23,7 +23,7 @@ from torch import Tensor
 
 from actors.trajectory import Trajectory
 from learner.config import LearnerConfig, ValueHeadConfig
-from learner.credit import CreditedTrajectory
+from learner.credit import CreditedTrajectory, StateAt
 from learner.engine import StepTaken, build_engine, join, take_step
 from learner.errors import NonFinite
 from learner.minibatches import split_groups
@@ -132,9 +132,15 @@ class LearnerRank:
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
-    def values(self, trajectories: Sequence[Trajectory]) -> dict[int, tuple[float, ...]]:
-        """V(s_t) of every step, by index of the trajectory, for this rank's share."""
-        rows = self._share([_without_actions(item) for item in items_to_read(trajectories)])
+    def values(self, trajectories: Sequence[Trajectory], at: StateAt = StateAt.STEPS) -> dict[int, tuple[float, ...]]:
+        """V at every step or before every action token, by index of the trajectory, for this rank's share.
+
+        A trajectory without a step has no state and no entry.
+        """
+        items = [_without_actions(item) for item in items_to_read(trajectories, at) if item.value_at]
+        if not items:
+            return {}
+        rows = self._share(items)
         outputs = [(row.value_item, self._read(row).values) for row in rows]
         return _by_item(outputs)
 

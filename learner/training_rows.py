@@ -67,8 +67,15 @@ def batch_scale(credited: Sequence[CreditedTrajectory]) -> BatchScale:
         action_tokens=sum(map(sum, lengths)),
         steps=sum(map(len, lengths)),
         trajectories=sum(map(bool, lengths)),
-        states=sum(number is not None for one in credited for number in one.returns),
+        states=sum(map(_targets, credited)),
     )
+
+
+def _targets(credited: CreditedTrajectory) -> int:
+    """States of a trajectory with a value target."""
+    if credited.tokens is None:
+        return sum(number is not None for number in credited.returns)
+    return sum(len(numbers) for numbers in credited.tokens.returns if numbers is not None)
 
 
 def tokens_to_keep(config: LearnerConfig, critic: ValueHeadConfig | None) -> Keep:

@@ -1,4 +1,4 @@
-"""KL to the reference as part of the step reward. Owns `sum_by_step` and `penalise`. Pure.
+"""KL to the reference as part of the step reward. Owns `sum_by_step`, `penalise` and when it is done. Pure.
 
 r_t ← r_t − β·Σ_i k(log π_behaviour, log π_reference) over the action tokens of step t (Ouyang et al. 2022, eq. 2, here
 by step).
@@ -8,12 +8,16 @@ The engine's log-probabilities are those of the policy that sampled the tokens, 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from actors.scoring import ScoredTrajectory
 from actors.trajectory import Trajectory
+from learner.objective.config import KlConfig, NoKl
 from reward_service.rewards import Component, StepReward
+
+ReadPenalties = Callable[[Sequence[Trajectory]], Sequence[Sequence[float]]]
+"""β·KL of every step of each trajectory, in units of reward."""
 
 
 def sum_by_step(trajectory: Trajectory, per_token: Sequence[float]) -> tuple[float, ...]:
@@ -33,6 +37,15 @@ def penalise(scored: Sequence[ScoredTrajectory], penalties: Sequence[Sequence[fl
     An abstained step still abstains. Whether the task was solved is a fact that no penalty changes.
     """
     return [_penalised(one, costs) for one, costs in zip(scored, penalties, strict=True)]
+
+
+def as_credit_sees(
+    scored: Sequence[ScoredTrajectory], kl: KlConfig, read_penalties: ReadPenalties
+) -> Sequence[ScoredTrajectory]:
+    """The trajectories as they are, unless the KL is placed in the reward; only then are penalties read."""
+    if isinstance(kl, NoKl) or kl.place != "reward":
+        return scored
+    return penalise(scored, read_penalties([one.trajectory for one in scored]))
 
 
 def _penalised(scored: ScoredTrajectory, costs: Sequence[float]) -> ScoredTrajectory:

@@ -23,7 +23,7 @@ from cluster.models import fetch_model
 from cluster.presets import load_config
 from cluster.run_directory import RunDirectory
 from cluster.trainer import Trainer
-from learner.credit import CreditedTrajectory
+from learner.credit import CreditedTrajectory, StateAt
 from learner.errors import NonFinite
 from learner.objective.stats import LossStats
 from learner.packing import Demonstration
@@ -117,7 +117,7 @@ class FakeLearner:
         self.seen: list[CreditedTrajectory] = []
         self.weights = 0
 
-    def values(self, trajectories: Sequence[Trajectory]) -> Sequence[Sequence[float]]:
+    def values(self, trajectories: Sequence[Trajectory], at: StateAt = StateAt.STEPS) -> Sequence[Sequence[float]]:
         raise AssertionError("the progress table needs no value head")
 
     def step_penalties(self, trajectories: Sequence[Trajectory]) -> list[tuple[float, ...]]:
@@ -160,13 +160,24 @@ class FakeLearner:
         self.weights = json.loads((Path(path) / "weights.json").read_text())
 
 
-class FakeRollouts:
-    """Plays one call and an answer; every other episode is solved. Hands them out in the wrong order."""
+def every_other(request: EpisodeRequest) -> float:
+    """The outcome of an episode: the second of each pair is solved."""
+    return float(int(request.id[-1]) % 2)
 
-    def __init__(self, log: list[str], before_each: Callable[[EpisodeRequest], None] = lambda _: None) -> None:
+
+class FakeRollouts:
+    """Plays one call and an answer, and hands the episodes out in the wrong order."""
+
+    def __init__(
+        self,
+        log: list[str],
+        before_each: Callable[[EpisodeRequest], None] = lambda _: None,
+        outcome: Callable[[EpisodeRequest], float] = every_other,
+    ) -> None:
         self.log = log
         self.played: list[EpisodeRequest] = []
         self._before_each = before_each
+        self._outcome = outcome
         self._weights = self._version = -1
 
     def play(self, requests: Sequence[EpisodeRequest]) -> Iterator[ScoredTrajectory]:
@@ -192,8 +203,7 @@ class FakeRollouts:
     def _play(self, request: EpisodeRequest) -> ScoredTrajectory:
         self.played.append(request)
         steps = [call_step(version=self._version), answer_step(version=self._version)]
-        solved = float(int(request.id[-1]) % 2)
-        return episode(steps, solved, about=request.task, id=request.id, group=request.group)
+        return episode(steps, self._outcome(request), about=request.task, id=request.id, group=request.group)
 
 
 class FakeRun:
@@ -206,13 +216,14 @@ class FakeRun:
         *,
         teaches: bool = True,
         before_each: Callable[[StopFlag, EpisodeRequest], None] = lambda flag, request: None,
+        outcome: Callable[[EpisodeRequest], float] = every_other,
     ) -> None:
         self.log: list[str] = []
         self.stop = StopFlag()
         self.directory = RunDirectory(path)
         self.directory.create(config)
         self.learner = FakeLearner(self.log, teaches)
-        self.rollouts = FakeRollouts(self.log, lambda request: before_each(self.stop, request))
+        self.rollouts = FakeRollouts(self.log, lambda request: before_each(self.stop, request), outcome)
         self.screen = StringIO()
         parts: Any = SimpleNamespace(learner=self.learner, rollouts=self.rollouts)
         display = LineDisplay(Console(file=self.screen, width=200))

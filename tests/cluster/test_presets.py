@@ -7,7 +7,8 @@ import yaml
 
 from cluster.errors import BadConfiguration
 from cluster.presets import dump_config, load_config, preset_names, setting_names
-from learner.config import ReinforceConfig, StepGaeConfig, ValueHeadConfig
+from learner.config import StepGaeConfig, ValueHeadConfig
+from learner.credit.config import LeaveOneOutConfig, StepReinforcePpConfig
 
 MODELS = {"rollout": {"model": "here"}, "learner": {"model_path": "here"}}
 
@@ -52,8 +53,8 @@ def test_a_later_override_wins() -> None:
 
 
 def test_another_kind_takes_none_of_the_settings_of_the_old_one() -> None:
-    config = load_config("quickstart", ["credit.kind=reinforce"])
-    assert config.credit == ReinforceConfig()
+    config = load_config("quickstart", ["credit.kind=step_reinforce_pp"])
+    assert config.credit == StepReinforcePpConfig()
 
 
 def test_settings_of_a_variant_follow_its_kind() -> None:
@@ -89,12 +90,24 @@ def test_an_unknown_key_is_answered_with_the_nearest_setting(preset, settings: d
 
 def test_a_setting_of_another_variant_is_refused(preset) -> None:
     with pytest.raises(BadConfiguration, match=r"credit\.lam: Extra inputs are not permitted"):
-        load_config(preset(credit={"kind": "reinforce", "lam": 0.9}))
+        load_config(preset(credit={"kind": "step_reinforce_pp", "lam": 0.9}))
 
 
 def test_an_unknown_kind_is_answered_with_the_known_ones(preset) -> None:
-    with pytest.raises(BadConfiguration, match=r"credit: .*'step_gae', 'group_step', 'group_outcome', 'reinforce'"):
+    with pytest.raises(BadConfiguration, match=r"credit: .*'step_gae', 'token_gae_masked', 'bilevel_gae'"):
         load_config(preset(credit={"kind": "gae"}))
+
+
+def test_credit_by_continuations_that_no_run_plays_is_refused_before_anything_starts() -> None:
+    with pytest.raises(BadConfiguration, match="nobody who plays continuations"):
+        load_config("quickstart", ["credit.kind=monte_carlo"])
+
+
+def test_credit_by_leave_one_out_needs_the_replays_that_measure_it() -> None:
+    with pytest.raises(BadConfiguration, match=r"set rewards\.signals\.contribution\.kind=leave_one_out"):
+        load_config("quickstart", ["credit.kind=leave_one_out"])
+    replayed = ["rewards.signals.contribution.kind=leave_one_out", "credit.kind=leave_one_out"]
+    assert load_config("quickstart", replayed).credit == LeaveOneOutConfig()
 
 
 def test_a_missing_model_is_named(tmp_path: Path) -> None:

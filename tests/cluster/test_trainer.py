@@ -204,3 +204,60 @@ def test_a_deterministic_run_plays_in_lock_step_with_a_seed_for_each_request(tmp
     seeds = [request.seed for request in run.rollouts.played if request.id.startswith("00001/")]
     assert None not in seeds
     assert len(set(seeds)) == 4
+
+
+RESAMPLE = ("credit.kind=grpo", "credit.uniform.kind=resample", "loop.iterations=2")
+
+
+def solved_from(group: int):
+    """Groups before this one are solved by every episode and teach nothing; the later ones by every other."""
+
+    def outcome(request: EpisodeRequest) -> float:
+        number = request.id.split("/")[1]
+        return 1.0 if number.isdigit() and int(number) < group else float(int(request.id[-1]) % 2)
+
+    return outcome
+
+
+def test_a_group_that_teaches_nothing_is_counted(tmp_path: Path) -> None:
+    run = FakeRun(small_config("credit.kind=grpo", "loop.iterations=1"), tmp_path / "run", outcome=solved_from(1))
+    run.trainer.run()
+    [record] = metrics(run)
+    # Two groups of two episodes of two steps each; one group is uniform and none of its steps has credit.
+    assert record["learner"]["credit_uniform_groups"] == 1.0
+    assert record["learner"]["credit_uncredited_steps"] == 4.0
+    assert record["learner"]["credit_zero_steps"] == 0.0
+    assert record["trajectories"] == 4
+
+
+def test_other_tasks_are_played_in_the_place_of_groups_that_teach_nothing(tmp_path: Path) -> None:
+    run = FakeRun(small_config(*RESAMPLE), tmp_path / "run", outcome=solved_from(1))
+    state = run.trainer.run().state
+    first, second = metrics(run)
+    assert [entry for entry in run.log if entry.startswith("play")] == ["play 6", *["play 4", "play 2"] * 2, "play 6"]
+    assert (first["trajectories"], first["learner"]["credit_uniform_groups"]) == (6, 1.0)
+    assert set(first["seconds"]) == {"rollout", "credit", "update", "publish", "store"}
+    # Each iteration took three tasks, none of them twice.
+    assert state.cursor == 6
+    tasks = [*run.tasks_of(1), *run.tasks_of(2)]
+    assert len(tasks) == 12
+    assert len(set(tasks)) == 6
+    assert second["trajectories"] == 6
+
+
+def test_resampling_ends_where_a_policy_solves_everything(tmp_path: Path) -> None:
+    config = small_config(*RESAMPLE, "credit.uniform.rounds=3", "loop.iterations=1")
+    run = FakeRun(config, tmp_path / "run", outcome=solved_from(99))
+    state = run.trainer.run().state
+    assert [entry for entry in run.log if entry.startswith("play")] == ["play 6", *["play 4"] * 4, "play 6"]
+    assert state.cursor == 8
+    assert metrics(run)[0]["learner"]["credit_uniform_groups"] == 8.0
+
+
+def test_resampling_draws_from_the_curriculum_as_one_draw_would(tmp_path: Path) -> None:
+    mix = ("task.mix.kind=curriculum", "loop.iterations=1")
+    resampled = FakeRun(small_config(*RESAMPLE, *mix), tmp_path / "resampled", outcome=solved_from(1))
+    at_once = FakeRun(small_config(*mix, "task.per_iteration=3"), tmp_path / "at-once")
+    resampled.trainer.run()
+    at_once.trainer.run()
+    assert resampled.tasks_of(1) == at_once.tasks_of(1)

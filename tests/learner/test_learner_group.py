@@ -11,9 +11,10 @@ import ray
 import torch
 from ray.exceptions import OutOfMemoryError
 
-from learner.config import GroupStepConfig, LearnerConfig, StepGaeConfig, ValueHeadConfig
+from learner.config import LearnerConfig, StepGaeConfig, ValueHeadConfig
+from learner.credit.config import BilevelGaeConfig, StepReturnsConfig, value_head_of
 from learner.errors import LearnerLost
-from learner.group import LearnerActor, LearnerGroup, value_head_of
+from learner.group import LearnerActor, LearnerGroup
 from learner.objective.config import LossConfig
 from learner.objective.stats import LossStats
 from learner.rank import LearnerRank
@@ -179,13 +180,14 @@ def test_a_group_of_two_trains_reads_saves_resumes_and_notices_a_lost_rank(
         group.shutdown()
 
 
-def test_only_step_gae_with_a_value_head_reads_the_value_head() -> None:
+def test_only_an_estimator_whose_critic_it_is_reads_the_value_head() -> None:
     assert value_head_of(StepGaeConfig(critic=SHARED)) is SHARED
+    assert value_head_of(BilevelGaeConfig(critic=SHARED)) is SHARED
     assert value_head_of(StepGaeConfig()) is None
-    assert value_head_of(GroupStepConfig()) is None
+    assert value_head_of(StepReturnsConfig()) is None
 
 
 def test_options_for_another_number_of_ranks_are_refused(path: str) -> None:
     options: list[dict[str, Any]] = [{}]
     with pytest.raises(ValueError, match="options for 1 ranks, configured 2"):
-        LearnerGroup(settings(path, ranks=2), GroupStepConfig(), options)
+        LearnerGroup(settings(path, ranks=2), StepReturnsConfig(), options)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from learner.credit import CreditedTrajectory, StateAt, TokenCredit
 from learner.packing import (
     Demonstration,
     Keep,
@@ -79,6 +80,48 @@ def test_the_state_of_a_step_ends_right_before_its_action() -> None:
     ((row,),) = pack(items_to_read([one]), pack_tokens=1000, ranks=1)
     assert row.token_ids[0, row.value_at].tolist() == [3, 7]
     assert row.value_item.tolist() == [0, 0]
+
+
+def test_the_state_before_every_action_token_ends_right_before_it() -> None:
+    one = scored([0.0, 0.0], steps=[step((1, 2, 3), (4, 5)), step((6, 7), (8,))]).trajectory
+    ((row,),) = pack(items_to_read([one], StateAt.TOKENS), pack_tokens=1000, ranks=1)
+    assert row.token_ids[0, row.value_at].tolist() == [3, 4, 7]
+
+
+def by_token(advantages: list, returns: list) -> CreditedTrajectory:
+    """Three steps of two, one and one action tokens."""
+    steps = [step((1, 2), (3, 4)), step((5,), (6,)), step((7, 8), (9,))]
+    one = scored([0.0] * 3, steps=steps)
+    nothing = (None,) * 3
+    return CreditedTrajectory(one, nothing, nothing, TokenCredit(tuple(advantages), tuple(returns)))
+
+
+def test_action_tokens_with_credit_of_their_own_carry_it_and_their_targets() -> None:
+    one = by_token([(2.0, 1.0), None, (-1.0,)], [(0.5, 0.25), None, (0.75,)])
+    ((row,),) = pack(items_to_train([one], Keep.ALL), pack_tokens=1000, ranks=1)
+    assert row.prediction_target[row.action_prediction].tolist() == [3, 4, 9]
+    assert row.advantages.tolist() == [2.0, 1.0, -1.0]
+    # The token before each action token that is kept, in the sequence 1 2 3 4 5 6 7 8 9.
+    assert row.token_ids[0, row.value_at].tolist() == [2, 3, 8]
+    assert row.value_targets.tolist() == [0.5, 0.25, 0.75]
+
+
+def test_a_token_without_credit_in_a_step_that_has_some_is_left_out_of_the_policy_loss_alone() -> None:
+    one = by_token([(0.0, 1.0), None, (0.0,)], [(0.5, 0.25), None, (0.75,)])
+    ((row,),) = pack(items_to_train([one], Keep.CREDITED), pack_tokens=1000, ranks=1)
+    assert row.prediction_target[row.action_prediction].tolist() == [4]
+    assert row.token_count == 4
+
+
+def test_a_critic_is_trained_where_the_policy_is_taught_nothing() -> None:
+    """A uniform group has value targets and no advantage."""
+    steps = [step((1, 2), (3, 4)), step((5,), (6,))]
+    one = CreditedTrajectory(scored([1.0, 1.0], steps=steps), (None, None), (2.0, 1.0))
+    ((row,),) = pack(items_to_train([one], Keep.ALL), pack_tokens=1000, ranks=1)
+    assert row.value_targets.tolist() == [2.0, 1.0]
+    assert row.token_ids.tolist() == [[1, 2, 3, 4, 5]]
+    assert len(row.advantages) == 0
+    assert items_to_train([one], Keep.CREDITED) == []
 
 
 def test_rows_keep_to_the_limit_and_ranks_get_as_many_each() -> None:
