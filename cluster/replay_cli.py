@@ -1,4 +1,4 @@
-"""`steptool replay`: the command, its arguments and its table; `cluster.replay` does the work."""
+"""`steptool replay`: the command, its arguments and what it prints; `cluster.replay` does the work."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from cluster.exit_codes import exit_codes
 
@@ -34,16 +33,13 @@ def replay(
         done: list[Replayed] = []
         for one in go_through(run, iteration, lambda text: console.print(f"warning: {text}"), started_learner):
             done.append(one)
-            console.print(f"iteration {one.iteration} done again", highlight=False)
-        console.print(_table(done))
+            console.print(_told(one), highlight=False, soft_wrap=True)
         typer.echo(json.dumps(done[-1].as_dict()))
         expect_reproduced(done[-1], RunDirectory(run).read_config())
 
 
-def _table(done: list[Replayed]) -> Table:
-    table = Table("iteration", "loss", "recorded", "gradient norm", "recorded", "gap of advantages", "to the last bit")
-    for one in done:
-        numbers = (one.loss, one.recorded_loss, one.grad_norm, one.recorded_grad_norm)
-        cells = (f"{number:.9g}" for number in numbers)
-        table.add_row(str(one.iteration), *cells, f"{one.advantage_gap:.2g}", "yes" if one.exact else "no")
-    return table
+def _told(one: Replayed) -> str:
+    losses = f"loss {one.loss:.9g}, recorded {one.recorded_loss:.9g}"
+    norms = f"gradient norm {one.grad_norm:.9g}, recorded {one.recorded_grad_norm:.9g}"
+    verdict = "equal to the last bit" if one.exact else f"not equal; gap of advantages {one.advantage_gap:.2g}"
+    return f"iteration {one.iteration}: {losses}; {norms}; {verdict}"
