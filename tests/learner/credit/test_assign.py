@@ -309,7 +309,8 @@ def test_whitening_may_be_taken_over_the_steps_the_group_or_the_batch() -> None:
     ]
 
     def first(whiten: str) -> list[float]:
-        return [numbers(one)[0] for one in credit(batch, StepReturnsConfig(gamma=0.0, whiten={"kind": whiten}))]
+        config = StepReturnsConfig.model_validate({"gamma": 0.0, "whiten": {"kind": whiten}})
+        return [numbers(one)[0] for one in credit(batch, config)]
 
     assert first("none") == [4.0, 0.0, 10.0, 6.0]
     assert first("steps") == [1.0, -1.0, 1.0, -1.0]

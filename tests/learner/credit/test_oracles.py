@@ -104,6 +104,10 @@ def test_an_estimator_agrees_with_its_second_writing(config: Any, seed: int) -> 
     for one, rows in zip(assign_credit(batch, values, config), wanted, strict=True):
         mine = one.advantages if one.tokens is None else one.tokens.advantages
         assert [numbers is None for numbers in mine] == [numbers is None for numbers in rows]
-        pairs = [(np.atleast_1d(a), b) for a, b in zip(mine, rows, strict=True) if b is not None]
+        pairs = [
+            (np.atleast_1d(np.asarray(a, dtype=np.float64)), b)
+            for a, b in zip(mine, rows, strict=True)
+            if b is not None
+        ]
         for found, numbers in pairs:
             assert list(found) == pytest.approx(numbers, abs=1e-6)
