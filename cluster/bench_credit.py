@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -46,6 +47,7 @@ from reward_service.scoring import Recipe
 from reward_service.service import RewardService
 from tool_sandbox.demonstrations import Demonstration, demonstrate
 from tool_sandbox.registry import load_toolset
+from tool_sandbox.rendering import canonical_json
 from tool_sandbox.session import Toolset
 from tool_sandbox.tasks import Split, StopReason
 
@@ -56,6 +58,7 @@ NOISE = 0.4
 MAX_STEPS = 8
 RESAMPLES = 1000
 INTERVAL = (2.5, 97.5)
+_SAMPLED = (VersionSpan(0, 0, 1),)
 _EQUAL = 1e-9
 _PRESET = "quickstart"
 """Whose step rewards the estimators see."""
@@ -136,17 +139,20 @@ def _group(toolset: Toolset, number: int) -> Iterator[Trajectory]:
 
 
 def _trajectory(played: Demonstration, id: str, group: str) -> Trajectory:
-    """As an episode would record it, with a token in the place of each text: credit reads none."""
-    pairs = zip(played.actions, played.outcomes, strict=True)
-    steps = [_step(call, outcome.result, outcome.progress) for call, outcome in pairs]
+    """As an episode would record it, with one token for each text: what reads alike has equal tokens."""
+    fed, steps = _token(played.task.prompt), list[Step]()
+    for call, outcome in zip(played.actions, played.outcomes, strict=True):
+        text = f"{call.name} {canonical_json(call.arguments)}"
+        steps.append(Step((fed,), (_token(text),), (0.0,), _SAMPLED, call, outcome.result, outcome.progress))
+        fed = _token(outcome.result.content)
     if played.answer is not None:
-        steps.append(_step(Answer(played.answer), None, None))
+        steps.append(Step((fed,), (_token(played.answer),), (0.0,), _SAMPLED, Answer(played.answer), None, None))
     stop = StopReason.STEP_BUDGET if played.answer is None else StopReason.ANSWERED
     return Trajectory(id, group, played.task, tuple(steps), stop)
 
 
-def _step(action: Any, result: Any, progress: Any) -> Step:
-    return Step((0,), (0,), (0.0,), (VersionSpan(0, 0, 1),), action, result, progress)
+def _token(text: str) -> int:
+    return zlib.crc32(text.encode())
 
 
 async def _scored(batch: Sequence[Trajectory], rewards: RewardConfig) -> list[ScoredTrajectory]:

@@ -49,5 +49,5 @@ def test_step_credit_orders_the_calls_of_a_trajectory_and_one_number_for_all_of_
     found = bench_credit(batches=1)
     assert found["trajectories"] == 64
     assert set(found["estimators"]) == set(ESTIMATORS)
-    assert found["estimators"]["group_outcome"]["order"] == {"value": 0.5, "low": 0.5, "high": 0.5}
-    assert found["estimators"]["group_step"]["order"]["low"] > 0.5
+    assert found["estimators"]["grpo"]["order"] == {"value": 0.5, "low": 0.5, "high": 0.5}
+    assert found["estimators"]["step_returns"]["order"]["low"] > 0.5
