@@ -31,7 +31,7 @@ from reward_service.judge.template import template_text
 from reward_service.signals import Episode
 from reward_service.wire import TrajectoryItem
 
-JUDGE_VERSION = 1
+JUDGE_VERSION = 2
 """Part of every fingerprint. Raise it with any change of this package's code that may change a grade."""
 _DECIDING = (
     *("model", "scope", "votes", "temperature", "max_tokens", "structured", "text_characters", "record_characters"),
@@ -116,7 +116,7 @@ class Judge:
         """`item` as the judge will read it."""
         record, flags = record_of(item, self.config)
         episode = item.episode()
-        return Case(episode, record, flags, questions(episode, self.config.scope))
+        return Case(episode, record, flags, questions(episode, self.config.scope, flags))
 
     async def vote(self, case: Case) -> Vote:
         """One vote. An answer that does not fit is asked for again, then lost.

@@ -5,11 +5,11 @@ Owns the limits of every step: what its typed status allows. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from reward_service.judge.judgement import HIGHEST_CONTRIBUTION
+from reward_service.judge.judgement import HIGHEST_CONTRIBUTION, Flag, Place
 from reward_service.signals import Answered, Called, Episode, Turn, Unparsed
 from tool_sandbox.tasks import StopReason
 from tool_sandbox.tools import CallStatus
@@ -29,12 +29,12 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A turn that ran nothing: it failed, and contributed nothing."""
+    """A turn that ran nothing, or a call whose own words were withheld: it failed, and contributed nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Nothing:
-    """An answer, which the outcome stands for, or a call that infrastructure lost."""
+    """An answer, which the outcome stands for, a call that infrastructure lost, or one whose result was withheld."""
 
 
 Standing = Asked | Fact | Nothing
@@ -52,8 +52,26 @@ class Question:
     """Whether it asks for the outcome."""
 
 
+def standings(episode: Episode, flags: Iterable[Flag]) -> tuple[Standing, ...]:
+    """How each turn is graded.
+
+    A judge that may not read a result has no opinion of its call: a withheld failure would pass for a success. A call
+    that is itself suspicious is the model's own doing.
+    """
+    withheld = {(flag.index, flag.place) for flag in flags}
+    return tuple(_read(standing(turn), i, withheld) for i, turn in enumerate(episode.turns))
+
+
+def _read(kind: Standing, position: int, withheld: Collection[tuple[int, Place]]) -> Standing:
+    if isinstance(kind, Asked) and (position, Place.CALL) in withheld:
+        return Fact()
+    if isinstance(kind, Asked) and (position, Place.OBSERVATION) in withheld:
+        return Nothing()
+    return kind
+
+
 def standing(turn: Turn) -> Standing:
-    """How one turn is graded."""
+    """How one turn is graded whose texts can be read."""
     match turn:
         case Answered():
             return Nothing()
@@ -65,12 +83,14 @@ def standing(turn: Turn) -> Standing:
             return _OK if turn.status is CallStatus.OK else _FAILED
 
 
-def questions(episode: Episode, scope: Literal["trajectory", "step"]) -> tuple[Question, ...]:
-    """The requests of one vote; none where there is nothing to ask about.
+def questions(
+    episode: Episode, scope: Literal["trajectory", "step"], flags: Iterable[Flag] = ()
+) -> tuple[Question, ...]:
+    """The requests of one vote; none where there is nothing to ask about. `flags`: what was withheld.
 
     By step, the outcome is asked together with the last step, since a trajectory ends there.
     """
-    steps = tuple(i for i, turn in enumerate(episode.turns) if isinstance(standing(turn), Asked))
+    steps = tuple(i for i, kind in enumerate(standings(episode, flags)) if isinstance(kind, Asked))
     final = bool(episode.turns) and episode.stop is not StopReason.INFRASTRUCTURE
     if scope == "step":
         return tuple(_by_step(steps, len(episode.turns) - 1, final))

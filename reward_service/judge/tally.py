@@ -18,7 +18,7 @@ from reward_service.judge.judgement import (
     Usage,
     Vote,
 )
-from reward_service.judge.questions import Asked, Fact, Standing, standing
+from reward_service.judge.questions import Asked, Fact, Standing, standings
 from reward_service.signals import Episode, solved
 
 _ABSTAINED = StepJudgement(None, None, None)
@@ -29,8 +29,8 @@ def tallied(episode: Episode, votes: Sequence[Vote], flags: Sequence[Flag], conf
     capped = Defence.CAP in config.defences
     majority = config.votes // 2 + 1
     steps = tuple(
-        _step(standing(turn), [vote.steps[i] for vote in votes], majority, capped)
-        for i, turn in enumerate(episode.turns)
+        _step(kind, [vote.steps[i] for vote in votes], majority, capped)
+        for i, kind in enumerate(standings(episode, flags))
     )
     outcome, reason = _outcome(votes, majority, solved(episode) if capped else None)
     usage = sum((vote.usage for vote in votes), Usage())
@@ -40,7 +40,7 @@ def tallied(episode: Episode, votes: Sequence[Vote], flags: Sequence[Flag], conf
 
 def _step(kind: Standing, verdicts: Sequence[StepVerdict | None], majority: int, capped: bool) -> StepJudgement:
     if isinstance(kind, Fact):
-        return StepJudgement(Spread.fact(0.0), Spread.fact(0.0), "nothing ran")
+        return StepJudgement(Spread.fact(0.0), Spread.fact(0.0), "nothing ran, or its own words were withheld")
     there = [verdict for verdict in verdicts if verdict is not None]
     if not isinstance(kind, Asked) or len(there) < majority:
         return _ABSTAINED
