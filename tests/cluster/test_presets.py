@@ -181,8 +181,8 @@ def test_a_training_temperature_that_the_ratios_do_not_know_is_refused() -> None
     ("overrides", "message"),
     [
         (
-            ["learner.loss.kl.kind=reference", "learner.loss.kl.place=reward", "credit.kind=group_outcome"],
-            r"kl\.place is reward and credit\.kind is group_outcome, which reads no step reward.*set .* to loss",
+            ["learner.loss.kl.kind=reference", "learner.loss.kl.place=reward", "credit.kind=grpo"],
+            r"kl\.place is reward and credit\.kind is grpo, which reads no step reward.*set .* to loss",
         ),
         (
             ["credit.critic.kind=value_head", "credit.critic.clip=0.2", "learner.minibatches=1"],
