@@ -22,20 +22,7 @@ from tests.learner.batches import batch, demonstrations, save_tiny_model, settin
 
 pytestmark = pytest.mark.timeout(300)
 
-SHARED = ValueHeadConfig(backbone="shared", clip=0.5)
-ALL_TERMS: dict[str, Any] = {
-    "passes": 3,
-    "minibatches": 2,
-    "stop_kl": 1e-5,
-    "loss": {
-        "surrogate": {"kind": "gspo", "clip_low": 0.1, "clip_high": 0.1},
-        "correction": {"kind": "tis", "level": "trajectory", "cap": 1.05},
-        "aggregation": "step_mean",
-        "kl": {"kind": "reference", "estimator": "k2", "control": {"kind": "adaptive", "target": 1e-9, "horizon": 60}},
-        "entropy": {"kind": "bonus", "coef": 0.01},
-    },
-}
-"""Everything that a step of one rank could decide or divide otherwise than a step of two."""
+SHARED = ValueHeadConfig(backbone="shared")
 COMPARED = ("loss", "policy_loss", "value_loss", "ratio_mean", "entropy")
 
 
