@@ -24,7 +24,7 @@ from tests.learner.batches import batch, demonstrations, save_tiny_model, settin
 
 pytestmark = pytest.mark.timeout(300)
 
-SHARED = ValueHeadConfig(backbone="shared", clip=0.5)
+SHARED = ValueHeadConfig(backbone="shared")
 COMPARED = ("loss", "policy_loss", "value_loss", "ratio_mean", "entropy")
 
 
