@@ -132,7 +132,8 @@ def _measured(config: LearnerConfig, episodes: EpisodeShape) -> MeasuredUpdate:
     batch = filling_batch(episodes, vocabulary, 2 * config.pack_tokens)
     [rows] = pack(items_to_train(batch, Keep.CREDITED), config.pack_tokens, 1)
     longest = max(rows, key=lambda row: row.token_count)
-    rank.update(batch)
+    # The optimiser's moments come with the first step.
+    rank.update(batch[: episodes.group])
     Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
     rank.update(batch)
     return MeasuredUpdate(empty, _resident("VmHWM"), longest.token_count, len(longest.predict_at))
