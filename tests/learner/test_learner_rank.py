@@ -13,6 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from learner.config import LossConfig, OptimiserConfig, ReferenceKl, SftConfig, ValueHeadConfig
+from learner.credit import StateAt
 from learner.errors import NonFinite
 from learner.minibatches import split_groups
 from learner.packing import Demonstration
@@ -23,9 +24,10 @@ from tests.learner.batches import (
     demonstrations,
     save_tiny_model,
     settings,
+    spread,
     with_behaviour,
 )
-from tests.learner.builders import credited, step
+from tests.learner.builders import credited, scored, step
 
 pytestmark = [
     pytest.mark.timeout(240),
@@ -174,6 +176,38 @@ def test_the_value_head_learns_the_returns(path: str) -> None:
     # Every return is ½, so the untrained head's loss is ½ · (½)², weighted by ½.
     assert losses[0] == pytest.approx(0.0625)
     assert losses[-1] < 0.2 * losses[0]
+
+
+def test_the_value_head_learns_a_target_before_every_action_token(path: str) -> None:
+    learner = rank(path, ValueHeadConfig(lr=1e-2))
+    trajectories = [one.scored.trajectory for one in batch()]
+    losses = [learner.update(spread(batch())).stats.value_loss for _ in range(15)]
+    at_tokens, at_steps = learner.values(trajectories, StateAt.TOKENS), learner.values(trajectories)
+    # Actions of 6 and 4 tokens; the state before the first token of a step is the state before the step.
+    assert {index: len(numbers) for index, numbers in at_tokens.items()} == dict.fromkeys(range(6), 10)
+    for index, numbers in at_steps.items():
+        assert (at_tokens[index][0], at_tokens[index][6]) == pytest.approx(numbers, abs=1e-6)
+    # Every target is ½, however many of them there are.
+    assert losses[0] == pytest.approx(0.0625)
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_a_trajectory_without_a_step_has_no_value(path: str) -> None:
+    lost = scored([], steps=[]).trajectory
+    learner = rank(path, ValueHeadConfig())
+    assert learner.values([lost]) == {}
+    assert {index: len(found) for index, found in learner.values([lost, batch()[0].scored.trajectory]).items()} == {
+        1: 2
+    }
+
+
+def test_tokens_that_share_a_steps_advantage_make_the_update_of_that_step(path: str) -> None:
+    """Credit by token with equal numbers is credit by step."""
+    whole, split = rank(path), rank(path)
+    found = split.update(spread(batch())).stats, split.full_parameters()
+    wanted = whole.update(batch()).stats, whole.full_parameters()
+    assert found[0].loss == pytest.approx(wanted[0].loss, abs=1e-7)
+    assert all(torch.equal(found[1][name], wanted[1][name]) for name in wanted[1])
 
 
 def test_kl_to_the_reference_starts_at_zero_and_grows(path: str) -> None:
