@@ -33,7 +33,7 @@ SCHEMA = pa.schema(
         ("checked", pa.bool_()),
         ("final_state_hash", pa.string()),
         ("task_facts", pa.string()),
-        ("solved", pa.float32()),
+        ("solved", pa.float64()),
         ("step", pa.int16()),
         ("action", pa.string()),
         ("text", pa.string()),

@@ -34,37 +34,54 @@ _DEMONSTRATIONS_FROM = 500_000
 """Demonstrations come from task indices that training does not reach."""
 
 
-def training_tasks(config: RunConfig, cursor: int, curriculum: Mapping[str, Any] | None = None) -> list[Task]:
-    """The next `task.per_iteration` tasks: from `cursor` on, the levels in turn, or as the curriculum draws them.
+def training_tasks(
+    config: RunConfig, cursor: int, curriculum: Mapping[str, Any] | None = None, draws: Sequence[int] = ()
+) -> list[Task]:
+    """The next tasks: from `cursor` on, the levels in turn, or as the curriculum draws them.
 
-    `curriculum` is what `next_curriculum` gave; None and an empty one stand for its start.
+    `curriculum` is what `next_curriculum` gave; None and an empty one stand for its start. `draws` says how many tasks
+    an iteration has asked for so far, one number each time, and these are the last of them; () asks for
+    `task.per_iteration` at once.
     """
     start, tasks = config.seed * _SEED_STRIDE, config.task
+    *before, count = draws or (tasks.per_iteration,)
     if isinstance(tasks.mix, CurriculumMix):
-        drawn, _ = Curriculum.restore(curriculum or {}, tasks.levels).draw(tasks.per_iteration)
+        drawn, _ = _after(tasks, curriculum or {}, before).draw(count)
         toolset = load_toolset(tasks.suite)
         return [toolset.sample_task(tasks.split, level, start + index) for level, index in drawn]
-    return [_task(tasks, start, cursor + k) for k in range(tasks.per_iteration)]
+    return [_task(tasks, start, cursor + sum(before) + k) for k in range(count)]
 
 
 def next_curriculum(
-    config: TaskConfig, curriculum: Mapping[str, Any], outcomes: Mapping[str, tuple[float, int]]
+    config: TaskConfig,
+    curriculum: Mapping[str, Any],
+    outcomes: Mapping[str, tuple[float, int]],
+    draws: Sequence[int] = (),
 ) -> dict[str, Any]:
     """The curriculum after an iteration whose tasks it drew; `outcomes`: level → (solved, judged) episodes.
 
-    Empty where the levels take turns.
+    `draws` as in `training_tasks`. Empty where the levels take turns.
     """
     if not isinstance(config.mix, CurriculumMix):
         return {}
-    _, drawn = Curriculum.restore(curriculum, config.levels).draw(config.per_iteration)
-    return drawn.learn(config.mix, outcomes).state()
+    return _after(config, curriculum, draws or (config.per_iteration,)).learn(config.mix, outcomes).state()
 
 
-def training_requests(config: RunConfig, tasks: Sequence[Task], iteration: int) -> list[EpisodeRequest]:
-    """`task.group_size` episodes of each task; only deterministic runs fix the seed of each request."""
+def _after(config: TaskConfig, curriculum: Mapping[str, Any], draws: Sequence[int]) -> Curriculum:
+    state = Curriculum.restore(curriculum, config.levels)
+    for count in draws:
+        _, state = state.draw(count)
+    return state
+
+
+def training_requests(config: RunConfig, tasks: Sequence[Task], iteration: int, first: int = 0) -> list[EpisodeRequest]:
+    """`task.group_size` episodes of each task; only deterministic runs fix the seed of each request.
+
+    `first`: how many groups the iteration has already.
+    """
     return [
         _request(config, task, f"{iteration:05d}/{t:03d}", sample)
-        for t, task in enumerate(tasks)
+        for t, task in enumerate(tasks, start=first)
         for sample in range(config.task.group_size)
     ]
 

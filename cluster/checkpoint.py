@@ -1,13 +1,16 @@
 """Checkpoints: all that a run needs to continue with the identical next batch. Owns their layout and their integrity.
 
 A checkpoint is a directory named by its iteration. It is written beside its final place and renamed when whole, with a
-manifest of digests written last: what has a manifest is complete, and what does not match it is refused.
+manifest of digests written last: what has a manifest is complete, and what does not match it is not used. The learner
+writes its part while the loop goes on; `checkpoint_writer` waits for it.
 
 ```
-00005/learner/model/  Hugging Face safetensors, config, tokenizer: opens in any tool
-      learner/...     master weights, optimiser, critic, RNG of every rank
-      state.json      iteration, policy version, data cursor, elapsed seconds, critic table, curriculum
-      manifest.json
+00005/learner/model/     Hugging Face safetensors, config, tokenizer: opens in any tool
+      learner/state-*    master weights and Adam moments, one file a rank; readable by any number of ranks
+      learner/...        what else the learner keeps
+      state.json         iteration, policy version, data cursor, elapsed seconds, critic table, curriculum
+      manifest.json      BLAKE3 digest of every file
+damaged-00005/           what did not match its manifest when a run was to continue from it
 ```
 """
 
@@ -17,17 +20,23 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import blake3
 
+from cluster.config import KeepConfig, KeepMilestones, KeepNewest
 from cluster.errors import CheckpointError, NotEnoughResources
 from cluster.run_directory import write_atomically
 
 MANIFEST = "manifest.json"
+
+WaitForFiles = Callable[[], Mapping[str, str]]
+"""Returns when all files are written, with the digests that are known by then, by path relative to the checkpoint."""
+BeginWriting = Callable[[Path], WaitForFiles]
 _FULL_BYTES = 1 << 20
 """A disk with less than this left is full."""
 
@@ -50,32 +59,66 @@ class RunState:
     """State of the curriculum; empty before the first iteration, and where the levels take turns."""
 
 
-def save_checkpoint(root: Path, state: RunState, write_files: Callable[[Path], None], keep: int) -> Path:
-    """Write a checkpoint through `write_files(directory)`, then drop all but the newest `keep`.
+def begin_checkpoint(root: Path, state: RunState, write_files: BeginWriting, keep: KeepConfig) -> Callable[[], Path]:
+    """Begin a checkpoint: `write_files(directory)` copies what is to be written, and gives a function that waits.
 
-    Raises:
-        NotEnoughResources: the disk is full; the earlier checkpoints are untouched.
+    What this returns completes the checkpoint, drops the earlier ones that `keep` does not name, and gives its path; it
+    may be called in another thread. Both raise `NotEnoughResources` where the disk is full; the earlier checkpoints are
+    untouched then.
     """
     target = root / f"{state.iteration:05d}"
     temporary = root / f".{target.name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
+    with _whole_or_nothing(temporary, target):
+        wait_for_files = write_files(temporary)
+
+    def complete() -> Path:
+        with _whole_or_nothing(temporary, target):
+            known = wait_for_files()
+            (temporary / "state.json").write_text(json.dumps(asdict(state), allow_nan=False))
+            write_atomically(temporary / MANIFEST, json.dumps(_digests(temporary, known), indent=2))
+        if target.exists():
+            shutil.rmtree(target)
+        temporary.rename(target)
+        _drop_others(root, keep)
+        return target
+
+    return complete
+
+
+@contextmanager
+def _whole_or_nothing(temporary: Path, target: Path) -> Iterator[None]:
     try:
-        write_files(temporary)
-        (temporary / "state.json").write_text(json.dumps(asdict(state), allow_nan=False))
-        write_atomically(temporary / MANIFEST, json.dumps(_digests(temporary), indent=2))
+        yield
     except Exception as error:
         full = _is_disk_full(error, temporary)
         shutil.rmtree(temporary, ignore_errors=True)
         if full:
             raise NotEnoughResources(_disk_full(target)) from error
         raise
-    if target.exists():
-        shutil.rmtree(target)
-    temporary.rename(target)
-    for old in list_checkpoints(root)[:-keep]:
-        shutil.rmtree(old)
-    return target
+
+
+def retained(iterations: Sequence[int], keep: KeepConfig) -> set[int]:
+    """Which of the checkpoints at these iterations are kept."""
+    newest = set(sorted(iterations)[-keep.count :])
+    match keep:
+        case KeepNewest():
+            return newest
+        case KeepMilestones():
+            return newest | {iteration for iteration in iterations if iteration % keep.interval == 0}
+
+
+def _drop_others(root: Path, keep: KeepConfig) -> None:
+    saved = {int(path.name): path for path in list_checkpoints(root)}
+    for iteration in saved.keys() - retained(list(saved), keep):
+        shutil.rmtree(saved[iteration])
+
+
+def remove_scraps(root: Path) -> None:
+    """Delete what a run that was killed had begun to write."""
+    for path in root.glob(".[0-9]*.tmp"):
+        shutil.rmtree(path)
 
 
 def list_checkpoints(root: Path) -> list[Path]:
@@ -89,25 +132,59 @@ def load_checkpoint(path: Path) -> RunState:
     Raises:
         CheckpointError: a file is missing or is not what was written.
     """
-    expected, found = _manifest(path), _digests(path)
+    expected, found = _manifest(path), _digests(path, {})
     for name, digest in expected.items():
         if name not in found:
-            raise _damage(path, f"file {name} is missing")
+            raise CheckpointError(f"checkpoint {path}: file {name} is missing, expected digest {digest[:12]}…")
         if found[name] != digest:
-            raise _damage(path, f"file {name} has digest {found[name][:12]}…, expected {digest[:12]}…")
+            message = f"file {name} has digest {found[name][:12]}…, expected {digest[:12]}…"
+            raise CheckpointError(f"checkpoint {path}: {message}; it was damaged after it was written")
     return RunState(**json.loads((path / "state.json").read_text()))
+
+
+def newest_sound(root: Path, warn: Callable[[str], None], before: int | None = None) -> tuple[Path, RunState] | None:
+    """The newest checkpoint whose files are what was written, and its state; None where there is no checkpoint at all.
+
+    `before`: of an earlier iteration than this. `warn` is told of each damaged one that was passed over.
+
+    Raises:
+        CheckpointError: there are checkpoints, and every one is damaged.
+    """
+    saved = [path for path in list_checkpoints(root) if before is None or int(path.name) < before]
+    for path in reversed(saved):
+        try:
+            return path, load_checkpoint(path)
+        except CheckpointError as error:
+            warn(f"{error}; using the one before it")
+    if saved:
+        raise CheckpointError(
+            f"checkpoints {root}: all {len(saved)} are damaged (newest {saved[-1].name}); restore one from a copy, or "
+            "start again in another run directory"
+        )
+    return None
+
+
+def set_aside_after(root: Path, iteration: int) -> None:
+    """Rename the checkpoints of later iterations, which were passed over: they must not count as the newest again."""
+    for path in list_checkpoints(root):
+        if int(path.name) > iteration:
+            aside = root / f"damaged-{path.name}"
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
 
 
 def _manifest(path: Path) -> dict[str, str]:
     try:
         return json.loads((path / MANIFEST).read_text())
     except ValueError as error:
-        raise _damage(path, f"file {MANIFEST} is not JSON") from error
+        raise CheckpointError(f"checkpoint {path}: file {MANIFEST} is not JSON; it was damaged") from error
 
 
-def _digests(directory: Path) -> dict[str, str]:
+def _digests(directory: Path, known: Mapping[str, str]) -> dict[str, str]:
+    """Digest of every file by its relative path; read from the disk where it is not known."""
     files = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST)
-    return {str(path.relative_to(directory)): _digest(path) for path in files}
+    named = {str(path.relative_to(directory)): path for path in files}
+    return {name: known.get(name) or _digest(path) for name, path in named.items()}
 
 
 def _digest(path: Path) -> str:
@@ -128,15 +205,6 @@ def _disk_full(target: Path) -> str:
     return (
         f"checkpoint {target}: no space left on the disk; earlier checkpoints and all metrics are kept. "
         "Free some space and run the same command again: it resumes from the newest checkpoint"
-    )
-
-
-def _damage(path: Path, what: str) -> CheckpointError:
-    others = [other.name for other in list_checkpoints(path.parent) if other != path]
-    remedy = f"to resume from {others[-1]}" if others else "to start again"
-    return CheckpointError(
-        f"checkpoint {path}: {what}; it was damaged after it was written. "
-        f"Delete the directory {remedy}, or restore it from a copy"
     )
 
 

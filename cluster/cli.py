@@ -16,6 +16,7 @@ from cluster.audit_cli import audit
 from cluster.bench_cli import bench
 from cluster.environment import apply_process_defaults
 from cluster.exit_codes import exit_codes
+from cluster.replay_cli import replay
 from cluster.rewards_cli import rescore, score, serve_rewards
 from cluster.sandbox_cli import sandbox
 from cluster.serve_tools_cli import serve_tools
@@ -41,6 +42,7 @@ app.command("serve-tools")(serve_tools)
 app.command("serve-rewards")(serve_rewards)
 app.command("score")(score)
 app.command("rescore")(rescore)
+app.command("replay")(replay)
 
 Preset = Annotated[str, typer.Option(help="Name of a preset in deploy/presets, or path of a YAML file.")]
 Overrides = Annotated[

@@ -17,6 +17,8 @@ from pydantic import (
 
 from actors.config import RolloutConfig
 from learner.config import CreditConfig, LearnerConfig, StepGaeConfig
+from learner.credit.config import TRAJECTORY_LEVEL, LeaveOneOutConfig, MonteCarloConfig, value_head_of
+from learner.objective.config import NoKl
 from reward_service.config import RewardConfig
 from tool_sandbox.config import PoolConfig
 from tool_sandbox.tasks import Split
@@ -114,11 +116,31 @@ class LoopConfig(Settings):
     for the last evaluation, after one iteration at the least. A resumed run has it anew. None: no limit."""
 
 
+class KeepNewest(Settings):
+    """Only the newest checkpoints."""
+
+    kind: Literal["newest"] = "newest"
+    count: PositiveInt = 2
+
+
+class KeepMilestones(Settings):
+    """The newest checkpoints, and for good those of every so many iterations."""
+
+    kind: Literal["milestones"] = "milestones"
+    count: PositiveInt = 2
+    interval: PositiveInt
+    """A checkpoint stays where its iteration is a multiple of this; the start, iteration 0, is one."""
+
+
+KeepConfig = Annotated[KeepNewest | KeepMilestones, Field(discriminator="kind")]
+
+
 class CheckpointConfig(Settings):
-    """When to save, and how many to keep."""
+    """When to save, and which checkpoints to keep."""
 
     every: PositiveInt = 5
-    keep: PositiveInt = 2
+    """Iterations."""
+    keep: KeepConfig = KeepNewest()
 
 
 class CanaryConfig(Settings):
@@ -186,6 +208,22 @@ class RunConfig(Settings):
         return self
 
     @model_validator(mode="after")
+    def _credit_has_what_it_reads(self) -> Self:
+        """Found out before anything starts: an estimator that reads nothing would give no credit."""
+        if isinstance(self.credit, MonteCarloConfig):
+            raise ValueError(
+                "credit.kind is 'monte_carlo', and a run has nobody who plays continuations from a prefix; expected "
+                "another estimator; it may be used through learner.estimator.CreditAssigner"
+            )
+        measured = self.rewards.signals.contribution.kind
+        if isinstance(self.credit, LeaveOneOutConfig) and measured != "leave_one_out":
+            raise ValueError(
+                f"credit.kind is 'leave_one_out' and rewards.signals.contribution.kind is {measured!r}: its advantages "
+                "are the contributions that replays measure; set rewards.signals.contribution.kind=leave_one_out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _a_group_for_each_minibatch(self) -> Self:
         """Groups stay whole, so a minibatch without one would silently be no step."""
         minibatches, groups = self.learner.minibatches, self.task.per_iteration
@@ -193,5 +231,26 @@ class RunConfig(Settings):
             raise ValueError(
                 f"learner.minibatches is {minibatches}, expected at most task.per_iteration, which is {groups}: "
                 "a group is never cut; lower the one or raise the other"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_penalty_that_credit_sees(self) -> Self:
+        kl = self.learner.loss.kl
+        if not isinstance(kl, NoKl) and kl.place == "reward" and isinstance(self.credit, TRAJECTORY_LEVEL):
+            raise ValueError(
+                f"learner.loss.kl.place is reward and credit.kind is {self.credit.kind}, which reads no step "
+                "reward: the KL would control nothing; set learner.loss.kl.place to loss, or choose credit by step"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_value_clip_that_acts(self) -> Self:
+        """In the first step after values were read, no value has moved."""
+        head = value_head_of(self.credit)
+        if head is not None and head.clip is not None and self.learner.steps_per_update == 1:
+            raise ValueError(
+                "credit.critic.clip is set and an update is one optimiser step, in which no value has moved yet; "
+                "raise learner.passes or learner.minibatches, or drop credit.critic.clip"
             )
         return self

@@ -15,7 +15,7 @@ from rich.text import Text
 from cluster.evaluation import Evaluation
 from cluster.metrics import IterationReport
 from learner.publish import PublishReport
-from learner.rank import SftReport
+from learner.reports import SftReport
 
 _ROWS = 12
 _COLUMNS = ("iteration", "solved", "reward", "signals", "steps", "tok/s roll", "tok/s upd", "seconds", "stale", "gap")
@@ -25,6 +25,7 @@ class Display(Protocol):
     """Told of everything worth seeing; keeps nothing that matters."""
 
     def note(self, text: str) -> None: ...
+    def warn(self, text: str) -> None: ...
     def warm_start(self, report: SftReport) -> None: ...
     def published(self, report: PublishReport) -> None: ...
     def episode(self, label: str, done: int, total: int) -> None: ...
@@ -41,6 +42,9 @@ class LineDisplay:
 
     def note(self, text: str) -> None:
         self._print(text)
+
+    def warn(self, text: str) -> None:
+        self._print(f"warning: {text}")
 
     def warm_start(self, report: SftReport) -> None:
         if report.step % 10 == 0 or report.step + 1 == report.steps:
@@ -82,6 +86,10 @@ class LiveDisplay:
 
     def note(self, text: str) -> None:
         self._show(text)
+
+    def warn(self, text: str) -> None:
+        """Stays above the table."""
+        self._lines.warn(text)
 
     def warm_start(self, report: SftReport) -> None:
         bar = _bar(report.step + 1, report.steps)

@@ -1,13 +1,12 @@
-"""What a run would be, before anything of it exists: settings, placement, memory. Owns the memory estimate.
+"""What a run would be, before anything of it exists: settings, placement, memory.
 
 Consumes a resolved configuration and the model's `config.json`; produces three printed parts. Starts nothing: no Ray,
-no engine, no weights. Activations, the caching allocator and the interpreter itself are not estimated.
+no engine, no weights. `learner.memory` does the arithmetic; the interpreter and its libraries are not in it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -15,27 +14,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from actors.config import GIB, RolloutConfig
+from actors.config import GIB
 from cluster.config import RunConfig
 from cluster.models import find_model
 from cluster.placement import Placed, plan
 from cluster.presets import dump_config
-from learner.config import LearnerConfig, ReferenceKl
-
-BYTES = {"bfloat16": 2, "float32": 4}
-_MASTER_BYTES = 4
-_ADAM_BYTES = 8
-"""Two float32 moments."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSize:
-    """What memory depends on."""
-
-    parameters: int
-    """Tied weights counted once."""
-    kv_values_per_token: int
-    """Keys and values of all layers that one token leaves in the cache."""
+from learner.memory import DTYPE_BYTES, ModelShape, checkpoint_bytes, engine_bytes, update_bytes
 
 
 def describe(config: RunConfig, console: Console) -> None:
@@ -49,8 +33,8 @@ def describe(config: RunConfig, console: Console) -> None:
     console.print(_memory_table(config))
 
 
-def model_size(directory: Path) -> ModelSize:
-    """Size of the model in a directory, from its `config.json` alone: nothing is allocated."""
+def model_shape(directory: Path) -> ModelShape:
+    """Dimensions of the model in a directory, from its `config.json` alone: nothing is allocated."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -58,34 +42,24 @@ def model_size(directory: Path) -> ModelSize:
     config: Any = AutoConfig.from_pretrained(directory)
     with torch.device("meta"):
         model: Any = AutoModelForCausalLM.from_config(config)
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return ModelSize(sum(p.numel() for p in model.parameters()), 2 * config.num_hidden_layers * heads * width)
+    heads = config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return ModelShape(
+        parameters=sum(p.numel() for p in model.parameters()),
+        layers=config.num_hidden_layers,
+        hidden=config.hidden_size,
+        intermediate=config.intermediate_size,
+        query_width=heads * width,
+        kv_width=(getattr(config, "num_key_value_heads", None) or heads) * width,
+        vocabulary=config.vocab_size,
+    )
 
 
-def learner_bytes(parameters: int, config: LearnerConfig) -> dict[str, int]:
-    """Bytes that one rank holds, by purpose. ZeRO divides the optimiser's state among the ranks from stage 1 on, the
-    gradients from stage 2 on and the weights at stage 3 (Rajbhandari et al. 2020, §5). Gradients are summed in float32.
-
-    A float32 model is its own master copy unless ZeRO keeps a partition of it.
-    """
-    share = {stage: config.ranks if config.zero_stage >= stage else 1 for stage in (1, 2, 3)}
-    precise = config.dtype == "float32" and config.zero_stage == 0
-    held = {
-        "weights": BYTES[config.dtype] * parameters // share[3],
-        "gradients": _MASTER_BYTES * parameters // share[2],
-        "master weights": 0 if precise else _MASTER_BYTES * parameters // share[1],
-        "Adam moments": _ADAM_BYTES * parameters // share[1],
-    }
-    if isinstance(config.loss.kl, ReferenceKl):
-        held["reference policy"] = BYTES[config.dtype] * parameters
-    return held
-
-
-def rollout_bytes(parameters: int, config: RolloutConfig) -> dict[str, int]:
-    """Bytes that one engine holds on each of its `tensor_parallel_size` devices, by purpose."""
-    weights = BYTES[config.engine.dtype] * parameters // config.engine.tensor_parallel_size
-    return {"weights": weights, "KV cache": config.engine.kv_cache_gib * GIB}
+def expected_predictions(config: RunConfig) -> int:
+    """Positions of a full row that predict an action token, as if every turn were as long as it may be, and every
+    observation too."""
+    turn, observation = config.rollout.sampling.max_turn_tokens, config.rollout.episode.observation_tokens
+    return config.learner.pack_tokens * turn // (turn + observation)
 
 
 def _placement_table(placed: tuple[Placed, ...]) -> Table:
@@ -98,7 +72,7 @@ def _placement_table(placed: tuple[Placed, ...]) -> Table:
 
 
 def _memory_table(config: RunConfig) -> Table:
-    table = Table("part", "how many", "what each holds", "GiB", title="Estimated memory, without activations")
+    table = Table("part", "how many", "what each holds", "GiB", title="Estimated memory at its peak")
     for part, count, held in _parts(config):
         for what, size in held.items():
             table.add_row(part, str(count), what, f"{size / GIB:.2f}")
@@ -107,18 +81,21 @@ def _memory_table(config: RunConfig) -> Table:
 
 
 def _parts(config: RunConfig) -> Iterator[tuple[str, int, Mapping[str, int]]]:
-    trained, served = _size(config.learner.model_path), _size(config.rollout.model)
-    yield "learner", config.learner.ranks, learner_bytes(trained.parameters, config.learner)
+    trained, served = _shape(config.learner.model_path), _shape(config.rollout.model)
+    tokens = config.learner.pack_tokens
+    update = update_bytes(trained, config.learner, tokens, expected_predictions(config))
+    yield "learner", config.learner.ranks, update
+    yield "checkpoint", 1, {"copy that is being written": checkpoint_bytes(trained, config.learner)}
     engine = config.rollout.engine
-    held = rollout_bytes(served.parameters, config.rollout)
-    tokens = held["KV cache"] // (served.kv_values_per_token * BYTES[engine.dtype])
-    fits = f"KV cache ({tokens} tokens, {tokens // engine.max_model_len} full contexts)"
+    held = engine_bytes(served, config.rollout)
+    cached = held["KV cache"] // (served.kv_values_per_token * DTYPE_BYTES[engine.dtype])
+    fits = f"KV cache ({cached} tokens, {cached // engine.max_model_len} full contexts)"
     yield "rollout", config.rollout.actors, {"weights": held["weights"], fits: held["KV cache"]}
     # A publish puts one whole copy of the weights into the object store; the copy before it goes when it is replaced.
-    yield "object store", 1, {"published weights": BYTES[config.learner.dtype] * trained.parameters}
+    yield "object store", 1, {"published weights": DTYPE_BYTES[config.learner.dtype] * trained.parameters}
 
 
-def _size(model: str) -> ModelSize:
+def _shape(model: str) -> ModelShape:
     directory = find_model(model)
     assert directory is not None, "the caller looked first"
-    return model_size(directory)
+    return model_shape(directory)

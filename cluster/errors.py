@@ -1,6 +1,7 @@
 """Errors that end a run, each with the exit code that the command line gives it.
 
-Tree: `RunError` ← `BadConfiguration` (2), `NotEnoughResources` (3), `CheckpointError` (2), `Stopped` (75).
+Tree: `RunError` ← `BadConfiguration` (2), `NotEnoughResources` (3), `CheckpointError` (2),
+`NotReproduced` (1), `Stopped` (75).
 """
 
 from __future__ import annotations
@@ -28,6 +29,12 @@ class CheckpointError(RunError):
     """A checkpoint is damaged or belongs to another run."""
 
     exit_code = 2
+
+
+class NotReproduced(RunError):
+    """What was done again did not come out as it was recorded."""
+
+    exit_code = 1
 
 
 class Stopped(RunError):

@@ -17,7 +17,7 @@ from rich.text import Text
 from actors.errors import BadInput, EngineFailure, RolloutsLost
 from cluster.errors import BadConfiguration, NotEnoughResources, RunError, Stopped
 from cluster.models import ModelError
-from learner.errors import LearnerLost
+from learner.errors import BadCheckpoint, LearnerLost
 from reward_service.errors import ServiceNotStarted, StepModelUnusable
 from tool_sandbox.errors import (
     AuditFailed,
@@ -31,6 +31,7 @@ from tool_sandbox.errors import (
 
 _BAD_INPUT = (
     BadInput,
+    BadCheckpoint,
     UnknownToolset,
     InvalidToolset,
     InvalidTool,

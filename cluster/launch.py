@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.batch import check_distances, check_replays, training_tasks, warm_start_demonstrations
-from cluster.checkpoint import list_checkpoints
+from cluster.checkpoint import list_checkpoints, newest_sound
 from cluster.config import RunConfig
 from cluster.display import Display, LineDisplay, LiveDisplay
 from cluster.environment import apply_process_defaults, process_defaults
@@ -142,10 +142,10 @@ def _resolve_subject(path: Path, preset: str) -> tuple[str, str]:
     directory = RunDirectory(path)
     if not directory.config.is_file():
         return str(path), preset
-    saved = list_checkpoints(directory.checkpoints)
-    if not saved:
+    found = newest_sound(directory.checkpoints, lambda text: Console(stderr=True).print(text, style="yellow"))
+    if found is None:
         raise BadConfiguration(f"run {path}: it has no checkpoint yet; train it first")
-    return str((saved[-1] / "learner" / "model").resolve()), str(directory.config)
+    return str((found[0] / "learner" / "model").resolve()), str(directory.config)
 
 
 @contextmanager

@@ -21,13 +21,14 @@ from actors.storage import read_trajectories
 from actors.trajectory import Trajectory
 from cluster.config import RunConfig
 from cluster.errors import BadConfiguration
-from cluster.presets import load_config
 from cluster.reward_assembly import opened_service
 from cluster.reward_file import read_rewards
 from cluster.run_directory import RunDirectory
-from learner.config import CreditConfig, StepGaeConfig, ValueHeadConfig
-from learner.credit import CreditedTrajectory
+from learner.config import CreditConfig
+from learner.credit import CreditedTrajectory, StateAt
+from learner.credit.config import value_head_of
 from learner.estimator import CreditAssigner
+from learner.objective.config import NoKl
 from reward_service.config import RewardConfig
 from reward_service.errors import UnscorableTrajectory
 from reward_service.service import RewardService
@@ -180,15 +181,19 @@ def _sign(number: float) -> float:
     return math.copysign(1.0, number) if number else 0.0
 
 
-def _no_value_head(trajectories: Sequence[Trajectory]) -> Sequence[Sequence[float]]:
+def _no_value_head(trajectories: Sequence[Trajectory], at: StateAt = StateAt.STEPS, /) -> Sequence[Sequence[float]]:
     raise RuntimeError("rescore: asked for values of a policy that is not there")
 
 
 def _run_config(directory: RunDirectory) -> RunConfig:
-    if not directory.config.is_file():
-        raise BadConfiguration(f"run {directory.path}: no config.yaml there; expected a run directory, as runs/latest")
-    config = load_config(str(directory.config), ())
-    if isinstance(config.credit, StepGaeConfig) and isinstance(config.credit.critic, ValueHeadConfig):
+    config = directory.read_config()
+    kl = config.learner.loss.kl
+    if not isinstance(kl, NoKl) and kl.place == "reward":
+        raise BadConfiguration(
+            f"run {directory.path}: its step rewards were charged with the KL to a reference policy, which is not "
+            "recorded; only runs with learner.loss.kl.place loss, or without KL, can be scored again"
+        )
+    if value_head_of(config.credit) is not None:
         raise BadConfiguration(
             f"run {directory.path}: its advantages come from the policy's value head, which is not recorded; "
             "only runs with a progress table or without a critic can be scored again"

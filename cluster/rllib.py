@@ -31,8 +31,8 @@ from ray.util.placement_group import get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from rich.console import Console
 
-from cluster.checkpoint import RunState, list_checkpoints
-from cluster.config import RunConfig
+from cluster.checkpoint import RunState
+from cluster.config import KeepNewest, RunConfig
 from cluster.display import LineDisplay
 from cluster.environment import apply_process_defaults
 from cluster.errors import CheckpointError
@@ -130,14 +130,15 @@ class StepToolAlgorithm(Algorithm):
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         root = Path(checkpoint_dir)
-        self._trainer.save(self._begun(), root, keep=1)
+        self._trainer.save(self._begun(), root, KeepNewest(count=1))
+        self._trainer.finish_saving()
         (root / CONFIG_FILE).write_text(dump_config(self._run))
 
     def load_checkpoint(self, checkpoint_dir: str) -> None:
-        saved = list_checkpoints(Path(checkpoint_dir))
-        if not saved:
+        restored = self._trainer.restore(Path(checkpoint_dir))
+        if restored is None:
             raise CheckpointError(f"checkpoint {checkpoint_dir}: found no complete one; expected one that we saved")
-        self._state = self._trainer.restore(saved[-1])
+        self._state = restored
 
     def save_to_path(self, path: Any = None, **_: Any) -> str:
         """RLlib's newer spelling of `save_checkpoint`."""

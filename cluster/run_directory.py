@@ -6,6 +6,7 @@ runs/quickstart-1f0c9a2b/      one run: preset name and hash of its configuratio
   metrics.jsonl                one object an iteration
   evaluations.jsonl            one object a pass over the held-out tasks
   trajectories/00001.parquet   every step of every trajectory
+  nonfinite/00007.parquet      the batch whose loss or gradient was no number; the run stopped there
   checkpoints/00005/           complete or absent; see `checkpoint`
   tensorboard/
   rewards.json                 address and key of the reward service, while it runs
@@ -25,11 +26,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from cluster.config import RunConfig
 from cluster.environment import home
 from cluster.errors import BadConfiguration
 from cluster.evaluation import Evaluation
-from cluster.presets import dump_config
+from cluster.presets import dump_config, load_config
+
+LAYOUT = ("learner.ranks", "learner.zero_stage", "placement")
+"""Settings that may change when a run goes on: checkpoints are read by any number of ranks at any ZeRO stage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,14 @@ class RunDirectory:
     def trajectories(self) -> Path:
         return self.path / "trajectories"
 
+    def trajectories_of(self, iteration: int) -> Path:
+        """File of one iteration's trajectories."""
+        return self.trajectories / f"{iteration:05d}.parquet"
+
+    @property
+    def nonfinite(self) -> Path:
+        return self.path / "nonfinite"
+
     @property
     def tensorboard(self) -> Path:
         return self.path / "tensorboard"
@@ -73,13 +87,13 @@ class RunDirectory:
         return config.model_copy(update={"rewards": rewards})
 
     def create(self, config: RunConfig) -> None:
-        """Make the directory and record the configuration.
+        """Make the directory and record the configuration. A run may go on in another layout, see `LAYOUT`.
 
         Raises:
             BadConfiguration: the directory holds a run of another configuration.
         """
         text = dump_config(config)
-        if self.config.exists() and self.config.read_text() != text:
+        if self.config.exists() and not _same_run(self.config.read_text(), text):
             raise BadConfiguration(
                 f"run directory {self.path}: it holds a run with other settings (compare {self.config}); "
                 "choose another --run-dir, or repeat the settings of that run"
@@ -88,6 +102,16 @@ class RunDirectory:
             directory.mkdir(parents=True, exist_ok=True)
         self.config.write_text(text)
         _link_latest(self.path)
+
+    def read_config(self) -> RunConfig:
+        """The recorded configuration.
+
+        Raises:
+            BadConfiguration: this is no run directory.
+        """
+        if not self.config.is_file():
+            raise BadConfiguration(f"run {self.path}: no config.yaml there; expected a run directory, as runs/latest")
+        return load_config(str(self.config), ())
 
     def write_reward_access(self, url: str, key: str) -> None:
         """How to reach the reward service while the run goes on; readable by its owner alone."""
@@ -163,6 +187,22 @@ def write_atomically(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def _same_run(recorded: str, text: str) -> bool:
+    """Whether two resolved configurations differ in their layout alone."""
+    return recorded == text or _without_layout(recorded) == _without_layout(text)
+
+
+def _without_layout(text: str) -> dict[str, Any]:
+    settings: dict[str, Any] = yaml.safe_load(text)
+    for name in LAYOUT:
+        *parents, leaf = name.split(".")
+        node = settings
+        for parent in parents:
+            node = node.get(parent, {})
+        node.pop(leaf, None)
+    return settings
 
 
 def _link_latest(path: Path) -> None:

@@ -213,14 +213,14 @@ def learning_rate(step: int, steps: int) -> float:
 
 def _accumulate(policy: PolicyWithCritic, batch: list[Demonstration]) -> float:
     """Gradients of one batch; returns its loss in nats per demonstrated token."""
-    from learner.losses import BatchScale, imitation_loss
+    from learner.objective.loss import imitation_loss
     from learner.packing import items_to_imitate, pack
 
     items = items_to_imitate(batch)
-    scale = BatchScale(action_tokens=sum(len(item.action_at) for item in items), states=0)
+    tokens = sum(len(item.action_at) for item in items)
     total = 0.0
     for row in pack(items, ROW_TOKENS, 1)[0]:
-        loss = imitation_loss(policy(row).logprobs, scale)
+        loss = imitation_loss(policy(row).logprobs, tokens)
         loss.backward()
         total += float(loss.detach())
     return total

@@ -22,8 +22,18 @@ from cluster.batch import (
     training_tasks,
     warm_start_demonstrations,
 )
-from cluster.checkpoint import RunState, copy_tokenizer, list_checkpoints, load_checkpoint, save_checkpoint
-from cluster.config import RunConfig
+from cluster.checkpoint import (
+    RunState,
+    WaitForFiles,
+    begin_checkpoint,
+    copy_tokenizer,
+    list_checkpoints,
+    newest_sound,
+    remove_scraps,
+    set_aside_after,
+)
+from cluster.checkpoint_writer import CheckpointWriter
+from cluster.config import KeepConfig, RunConfig
 from cluster.display import Display
 from cluster.errors import Stopped
 from cluster.evaluation import Evaluation, evaluation_requests, heldout_tasks, summarise
@@ -31,10 +41,14 @@ from cluster.interrupt import StopFlag
 from cluster.metrics import IterationReport, MetricSink, count_solved, count_staleness, level_shares, mean_signals
 from cluster.parts import Parts
 from cluster.run_directory import RunDirectory
-from learner.credit import CreditedTrajectory
+from learner.credit import CreditedTrajectory, uniform_groups
+from learner.credit import summarise as summarise_credit
+from learner.credit.config import resampling_rounds
+from learner.errors import NonFinite
 from learner.estimator import CreditAssigner
+from learner.objective.penalty import as_credit_sees
 from learner.publish import CanaryBounds, ObjectStorePublisher, PublishReport, WeightPublisher
-from learner.rank import SftReport, UpdateReport
+from learner.reports import SftReport, UpdateReport
 
 
 @dataclass(slots=True)
@@ -47,7 +61,7 @@ class Stopwatch:
     def phase(self, name: str) -> Iterator[None]:
         began = time.monotonic()
         yield
-        self.seconds[name] = time.monotonic() - began
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - began
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +95,7 @@ class Trainer:
         self._publisher = _publisher(config, parts)
         self._began = time.monotonic() if began is None else began
         self._heldout = heldout_tasks(config.task, config.evaluation)
+        self._writer = CheckpointWriter(config.learner.deadline_seconds)
         self.last_batch: list[ScoredTrajectory] = []
         """Trajectories of the newest iteration."""
 
@@ -90,28 +105,29 @@ class Trainer:
         Raises:
             Stopped: a signal came; the last finished iteration is saved.
         """
-        state = self._resume() or self._begin()
-        before = self._directory.evaluation("before") or self._evaluate("before")
-        state = self._train(state)
-        return Outcome(before, self._evaluate("after"), state)
+        try:
+            state = self._resume() or self._begin()
+            before = self._directory.evaluation("before") or self._evaluate("before")
+            state = self._train(state)
+            return Outcome(before, self._evaluate("after"), state)
+        finally:
+            self._writer.finish()
 
     def iterate(self, state: RunState) -> tuple[RunState, IterationReport]:
         """One turn of the loop. A stop request is heeded while episodes play, never after the update has begun."""
         watch, iteration = Stopwatch(), state.iteration + 1
-        with watch.phase("rollout"):
-            scored = self._collect(state, iteration)
-        with watch.phase("credit"):
-            credited = self._credit.assign(scored)
+        scored, credited, draws = self._gather(state, iteration, watch)
         with watch.phase("update"):
-            update = self._parts.learner.update(credited)
+            update = self._update(iteration, credited)
         with watch.phase("publish"):
             published = self._publish(state.version + 1) if update.optimiser_steps else None
         with watch.phase("store"):
             self._store(iteration, scored, credited)
         self.last_batch = scored
-        after = self._next(state, scored, sum(watch.seconds.values()), published is not None)
+        after = self._next(state, scored, draws, sum(watch.seconds.values()), published is not None)
         gap = published.mean_gap if published else 0.0
-        return after, _report(after, state.version, scored, update, watch.seconds, gap)
+        learner = {**update.summary(), **summarise_credit(credited).metrics()}
+        return after, _report(after, state.version, scored, learner, watch.seconds, gap)
 
     def _train(self, state: RunState) -> RunState:
         sink = MetricSink(self._directory, self._config.name)
@@ -123,6 +139,7 @@ class Trainer:
                 self._between_iterations(state)
         except Stopped:
             # Raised only where the learner has not moved since `state`, so `state` is what it holds.
+            self._writer.finish()
             if state.iteration > self._last_saved():
                 self._save(state)
             raise
@@ -131,6 +148,7 @@ class Trainer:
         return state
 
     def _between_iterations(self, state: RunState) -> None:
+        self._writer.check()
         if state.iteration % self._config.checkpoint.every == 0 or self._is_finished(state):
             self._save(state)
         every = self._config.evaluation.every
@@ -144,24 +162,33 @@ class Trainer:
         self._publish(1)
         return RunState(0, 1, 0, 0.0, self._credit.state())
 
-    def restore(self, checkpoint: Path) -> RunState:
-        """Put learner, estimator, metrics and engines where a checkpoint was written.
+    def restore(self, root: Path) -> RunState | None:
+        """Put learner, estimator, metrics and engines where the newest sound checkpoint under `root` was written.
+
+        None where there is none, and nothing has changed.
 
         Raises:
-            CheckpointError: the checkpoint is damaged.
+            CheckpointError: every checkpoint is damaged.
         """
+        found = newest_sound(root, self._display.warn)
+        if found is None:
+            return None
+        checkpoint, state = found
         self._display.note(f"resuming from {checkpoint}")
-        state = load_checkpoint(checkpoint)
         self._parts.learner.load(str(checkpoint / "learner"))
         self._credit.restore(state.credit)
         self._directory.drop_metrics_after(state.iteration)
         self._publish(state.version)
         return state
 
-    def save(self, state: RunState, root: Path, keep: int) -> Path:
-        """Write a checkpoint of `state`, which is what the learner holds, under `root`."""
+    def save(self, state: RunState, root: Path, keep: KeepConfig) -> None:
+        """Begin a checkpoint of `state`, which is what the learner holds, under `root`; the loop may go on."""
         self._display.note(f"saving checkpoint {state.iteration}")
-        return save_checkpoint(root, state, self._write_files, keep)
+        self._writer.start(lambda: begin_checkpoint(root, state, self._begin_writing, keep))
+
+    def finish_saving(self) -> None:
+        """Wait until the checkpoint that was begun is complete."""
+        self._writer.finish()
 
     def _begin(self) -> RunState:
         state = self.begin()
@@ -169,8 +196,12 @@ class Trainer:
         return state
 
     def _resume(self) -> RunState | None:
-        saved = list_checkpoints(self._directory.checkpoints)
-        return self.restore(saved[-1]) if saved else None
+        root = self._directory.checkpoints
+        remove_scraps(root)
+        state = self.restore(root)
+        if state is not None:
+            set_aside_after(root, state.iteration)
+        return state
 
     def _warm_start(self) -> None:
         if self._config.learner.sft.demonstrations:
@@ -181,9 +212,30 @@ class Trainer:
         self._display.warm_start(report)
         self._stop.check()
 
-    def _collect(self, state: RunState, iteration: int) -> list[ScoredTrajectory]:
-        tasks = training_tasks(self._config, state.cursor, state.curriculum)
-        requests = training_requests(self._config, tasks, iteration)
+    def _gather(
+        self, state: RunState, iteration: int, watch: Stopwatch
+    ) -> tuple[list[ScoredTrajectory], list[CreditedTrajectory], list[int]]:
+        """Play and give credit; and again with other tasks for the groups that teach nothing, where that is wanted.
+
+        The third is how many tasks were drawn, each time.
+        """
+        scored: list[ScoredTrajectory] = []
+        credited: list[CreditedTrajectory] = []
+        draws, lacking, kl = list[int](), self._config.task.per_iteration, self._config.learner.loss.kl
+        for _ in range(1 + resampling_rounds(self._config.credit)):
+            draws.append(lacking)
+            with watch.phase("rollout"):
+                scored += self._collect(state, iteration, draws)
+            with watch.phase("credit"):
+                credited = self._credit.assign(as_credit_sees(scored, kl, self._parts.learner.step_penalties))
+            lacking = self._config.task.per_iteration - sum(draws) + len(uniform_groups(credited))
+            if not lacking:
+                break
+        return scored, credited, draws
+
+    def _collect(self, state: RunState, iteration: int, draws: Sequence[int]) -> list[ScoredTrajectory]:
+        tasks = training_tasks(self._config, state.cursor, state.curriculum, draws)
+        requests = training_requests(self._config, tasks, iteration, sum(draws[:-1]))
         return self._play(requests, f"iteration {iteration}")
 
     def _play(self, requests: Sequence[EpisodeRequest], label: str) -> list[ScoredTrajectory]:
@@ -198,6 +250,16 @@ class Trainer:
             played.append(one)
             self._display.episode(label, len(played), len(requests))
         return sorted(played, key=lambda one: order[one.trajectory.id])
+
+    def _update(self, iteration: int, credited: Sequence[CreditedTrajectory]) -> UpdateReport:
+        """Raises `NonFinite` with the file that holds the batch."""
+        try:
+            return self._parts.learner.update(credited)
+        except NonFinite as error:
+            path = self._directory.nonfinite / f"{iteration:05d}.parquet"
+            path.parent.mkdir(exist_ok=True)
+            write_trajectories(path, [one.scored for one in credited], [one.advantages for one in credited])
+            raise NonFinite(f"iteration {iteration}: {error}; the batch is in {path}") from error
 
     def _publish(self, version: int) -> PublishReport:
         report = self._publisher.publish(version)
@@ -222,28 +284,37 @@ class Trainer:
     def _store(
         self, iteration: int, scored: Sequence[ScoredTrajectory], credited: Sequence[CreditedTrajectory]
     ) -> None:
-        path = self._directory.trajectories / f"{iteration:05d}.parquet"
+        path = self._directory.trajectories_of(iteration)
         write_trajectories(path, scored, [one.advantages for one in credited])
 
     def _save(self, state: RunState) -> None:
         self.save(state, self._directory.checkpoints, self._config.checkpoint.keep)
 
-    def _write_files(self, directory: Path) -> None:
-        self._parts.learner.save(str(directory / "learner"))
-        copy_tokenizer(Path(self._config.rollout.model), directory / "learner" / "model")
+    def _begin_writing(self, directory: Path) -> WaitForFiles:
+        learner = directory / "learner"
+        pending = self._parts.learner.save(str(learner))
+
+        def wait() -> dict[str, str]:
+            digests = pending.wait()
+            copy_tokenizer(Path(self._config.rollout.model), learner / "model")
+            return {f"learner/{name}": digest for name, digest in digests.items()}
+
+        return wait
 
     def _last_saved(self) -> int:
         saved = list_checkpoints(self._directory.checkpoints)
         return int(saved[-1].name) if saved else -1
 
-    def _next(self, state: RunState, scored: Sequence[ScoredTrajectory], seconds: float, updated: bool) -> RunState:
+    def _next(
+        self, state: RunState, scored: Sequence[ScoredTrajectory], draws: Sequence[int], seconds: float, updated: bool
+    ) -> RunState:
         return RunState(
             iteration=state.iteration + 1,
             version=state.version + updated,
-            cursor=state.cursor + self._config.task.per_iteration,
+            cursor=state.cursor + sum(draws),
             train_seconds=state.train_seconds + seconds,
             credit=self._credit.state(),
-            curriculum=next_curriculum(self._config.task, state.curriculum, count_solved(scored)),
+            curriculum=next_curriculum(self._config.task, state.curriculum, count_solved(scored), draws),
         )
 
     def _is_finished(self, state: RunState) -> bool:
@@ -272,7 +343,7 @@ def _report(
     state: RunState,
     sampled_from: int,
     scored: Sequence[ScoredTrajectory],
-    update: UpdateReport,
+    learner: Mapping[str, float],
     seconds: Mapping[str, float],
     canary_gap: float,
 ) -> IterationReport:
@@ -291,7 +362,7 @@ def _report(
         abstained_steps=len(rewards) - len(known),
         action_tokens=sum(len(step.action_ids) for one in scored for step in one.trajectory.steps),
         staleness=count_staleness(scored, sampled_from),
-        learner=update.summary(),
+        learner=learner,
         level_solved={level: solved / judged for level, (solved, judged) in levels.items() if judged},
         level_share=level_shares(scored),
         seconds=dict(seconds),

@@ -1,6 +1,7 @@
 """How DeepSpeed is set up: the process group, its settings, the optimiser under it.
 
-Owns `join`, `build_engine` and `PlainClip`. Consumes the learner's settings and a policy, produces a DeepSpeed engine.
+Owns `join`, `build_engine`, `GuardedAdamW` and `take_step`. Consumes the learner's settings and a policy, produces a
+DeepSpeed engine and its steps.
 On a CPU the collectives are gloo's, on a GPU NCCL's.
 """
 
@@ -8,6 +9,8 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -29,13 +32,40 @@ def join(rank: int, ranks: int, config: LearnerConfig) -> None:
     deepspeed.init_distributed(backend, timeout=timedelta(seconds=config.deadline_seconds), verbose=False)
 
 
-def build_engine(policy: PolicyWithCritic, config: LearnerConfig) -> tuple[Any, PlainClip | None]:
-    """The engine, and the clip where DeepSpeed leaves clipping to us."""
+def build_engine(policy: PolicyWithCritic, config: LearnerConfig) -> Any:
+    """The engine; its `basic_optimizer` is a `GuardedAdamW` that knows where the gradient's norm comes from."""
     optimiser = _adamw(policy, config)
-    clip = PlainClip(optimiser, config.optimiser.max_grad_norm) if _is_plain(config) else None
     settings = engine_settings(config)
-    engine, *_ = deepspeed.initialize(model=policy, optimizer=optimiser, config=settings, dist_init_required=False)
-    return engine, clip
+    made = deepspeed.initialize(model=policy, optimizer=optimiser, config=settings, dist_init_required=False)
+    engine: Any = made[0]
+    if _is_plain(config):
+        optimiser.guard(lambda: _clip(optimiser, config.optimiser.max_grad_norm))
+    else:
+        optimiser.guard(lambda: float(engine.optimizer._global_grad_norm))
+    return engine
+
+
+@dataclass(frozen=True, slots=True)
+class StepTaken:
+    """What became of one optimiser step."""
+
+    norm: float
+    """Global L2 norm of the gradient before clipping; infinite or NaN where it overflowed."""
+    applied: bool
+    """False: neither weights nor moments changed."""
+
+
+def take_step(engine: Any, rates: Sequence[float], bound: float | None) -> StepTaken:
+    """Apply the accumulated gradient at a rate for each parameter group, unless its norm is above `bound`."""
+    optimiser: GuardedAdamW = engine.basic_optimizer
+    for group, rate in zip(optimiser.param_groups, rates, strict=True):
+        group["lr"] = rate
+    optimiser.bound = math.inf if bound is None else bound
+    engine.step()
+    # Where DeepSpeed finds the overflow itself, it does not call the optimiser, whose own norm would be an old one.
+    reported = engine.get_global_grad_norm()
+    norm = optimiser.norm if reported is None else float(reported)
+    return StepTaken(norm, math.isfinite(norm) and norm <= optimiser.bound)
 
 
 def _is_plain(config: LearnerConfig) -> bool:
@@ -61,12 +91,12 @@ def engine_settings(config: LearnerConfig) -> dict[str, Any]:
     return settings
 
 
-def _adamw(policy: PolicyWithCritic, config: LearnerConfig) -> torch.optim.Optimizer:
+def _adamw(policy: PolicyWithCritic, config: LearnerConfig) -> GuardedAdamW:
     critic = list(policy.value_head.parameters())
     mine = {id(parameter) for parameter in critic}
     body = [parameter for parameter in policy.parameters() if id(parameter) not in mine]
     chosen = config.optimiser
-    return torch.optim.AdamW(
+    return GuardedAdamW(
         [{"params": body}, {"params": critic}],
         lr=chosen.lr,
         betas=chosen.betas,
@@ -76,14 +106,39 @@ def _adamw(policy: PolicyWithCritic, config: LearnerConfig) -> torch.optim.Optim
     )
 
 
-class PlainClip:
-    """Clips an optimiser that DeepSpeed did not wrap, and keeps the norm, which DeepSpeed does not report there."""
+class GuardedAdamW(torch.optim.AdamW):
+    """AdamW that leaves a step out whose gradient is not finite or too large.
 
-    def __init__(self, optimiser: torch.optim.Optimizer, max_norm: float) -> None:
+    DeepSpeed knows the norm when it calls the optimiser and steps whatever it is. Left out here, the weights are copied
+    from masters that have not changed, at every ZeRO stage.
+    """
+
+    def __init__(self, groups: Iterable[dict[str, Any]], **settings: Any) -> None:
         self.norm = math.nan
-        self._max_norm = max_norm
-        optimiser.register_step_pre_hook(self._clip)
+        self.bound = math.inf
+        self._measure: Callable[[], float] | None = None
+        super().__init__(groups, **settings)
 
-    def _clip(self, optimiser: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        parameters = [p for group in optimiser.param_groups for p in group["params"]]
-        self.norm = float(nn.utils.clip_grad_norm_(parameters, self._max_norm))
+    def guard(self, measure: Callable[[], float]) -> None:
+        """From now on `measure` gives the gradient's norm before each step; DeepSpeed's own first step has none."""
+        self._measure = measure
+
+    def step(self, closure: Any = None) -> Any:
+        """One step, or none."""
+        if self._measure is not None:
+            self.norm = self._measure()
+            if not (math.isfinite(self.norm) and self.norm <= self.bound):
+                self._make_moments()
+                return None
+        return super().step(closure)
+
+    def _make_moments(self) -> None:
+        """ZeRO links the moments to its partitions once, after the first step, even one that was left out."""
+        for group in self.param_groups:
+            self._init_group(group, [], [], [], [], [], [])
+
+
+def _clip(optimiser: torch.optim.Optimizer, max_norm: float) -> float:
+    """Clip gradients that DeepSpeed leaves alone, and give their norm, which it does not report there."""
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    return float(nn.utils.clip_grad_norm_(parameters, max_norm))

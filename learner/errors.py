@@ -4,6 +4,7 @@ LearnerError
 ├── NoCredit          rewards differ and yet nothing would be learned
 ├── UnsupportedModel  the model's head or attention is not one that packing can reproduce
 ├── NonFinite         a loss or a gradient norm is not a number
+├── BadCheckpoint     what a checkpoint holds is not what this learner needs
 └── LearnerLost       a rank died or missed its deadline
 """
 
@@ -24,6 +25,10 @@ class UnsupportedModel(LearnerError):
 
 class NonFinite(LearnerError):
     """A loss or a gradient norm overflowed; the update was not applied."""
+
+
+class BadCheckpoint(LearnerError):
+    """A checkpoint is of another model or critic, or lacks a part."""
 
 
 class LearnerLost(LearnerError):

@@ -1,29 +1,51 @@
 """From scored trajectories to credited ones, with whatever critic the configuration asks for.
 
-Owns `CreditAssigner`: the pure estimators of `credit` plus the state that a critic keeps between batches.
+Owns `CreditAssigner`: the pure estimators of `credit` plus the state that a critic keeps between batches, and where the
+values of states come from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from actors.scoring import ScoredTrajectory
 from actors.trajectory import Trajectory
-from learner.config import CreditConfig, ProgressTableConfig, StepGaeConfig
-from learner.credit import CreditedTrajectory, assign_credit
+from learner.credit import CreditedTrajectory, StateAt, assign_credit
+from learner.credit.assign import needs_values, states_of
+from learner.credit.config import CreditConfig, MonteCarloConfig, ProgressTableConfig, StepGaeConfig
+from learner.credit.kept import Readings
+from learner.credit.monte_carlo import ReadContinuations, prefix_values
 from learner.progress_table import ProgressTable
 
-ReadValues = Callable[[Sequence[Trajectory]], Sequence[Sequence[float]]]
+
+class ReadValues(Protocol):
+    """Asks the policy's value head."""
+
+    def __call__(self, trajectories: Sequence[Trajectory], at: StateAt = StateAt.STEPS, /) -> Readings:
+        """V of every state of each trajectory, in order, in units of reward."""
+        ...
 
 
 class CreditAssigner:
     """One estimator for one run."""
 
-    def __init__(self, config: CreditConfig, read_values: ReadValues) -> None:
-        """`read_values`: V(s_t) of every step from the policy's value head; called only where that is the critic."""
+    def __init__(
+        self, config: CreditConfig, read_values: ReadValues, read_continuations: ReadContinuations | None = None
+    ) -> None:
+        """Both readers are called only where the estimator needs them.
+
+        Raises:
+            ValueError: the estimator needs continuations, and there is nobody to play them.
+        """
+        if isinstance(config, MonteCarloConfig) and read_continuations is None:
+            raise ValueError(
+                "monte_carlo: nobody plays continuations here; expected a reader of them; give one to "
+                "CreditAssigner, or choose another credit.kind"
+            )
         self._config = config
         self._read_values = read_values
+        self._read_continuations = read_continuations
         self._table = _table(config)
 
     def assign(self, scored: Sequence[ScoredTrajectory]) -> list[CreditedTrajectory]:
@@ -41,12 +63,18 @@ class CreditAssigner:
         if self._table is not None:
             self._table.restore(state)
 
-    def _values(self, scored: Sequence[ScoredTrajectory]) -> Sequence[Sequence[float]] | None:
-        if not isinstance(self._config, StepGaeConfig):
+    def _values(self, scored: Sequence[ScoredTrajectory]) -> Readings | None:
+        if not needs_values(self._config):
             return None
         if self._table is not None:
             return self._table.values(scored)
-        return self._read_values([one.trajectory for one in scored])
+        trajectories = [one.trajectory for one in scored]
+        if self._read_continuations is not None and isinstance(self._config, MonteCarloConfig):
+            returns = self._read_continuations(trajectories, self._config.continuations)
+            return [prefix_values(one) for one in returns]
+        if states_of(self._config) is StateAt.STEPS:
+            return self._read_values(trajectories)
+        return self._read_values(trajectories, StateAt.TOKENS)
 
 
 def _table(config: CreditConfig) -> ProgressTable | None:

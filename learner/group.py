@@ -18,12 +18,15 @@ from torch import Tensor
 
 from actors.trajectory import Trajectory
 from actors.weights import PublishedWeights, flatten
-from learner.config import CreditConfig, LearnerConfig, StepGaeConfig, ValueHeadConfig
-from learner.credit import CreditedTrajectory
+from learner.config import CreditConfig, LearnerConfig, ValueHeadConfig
+from learner.credit import CreditedTrajectory, StateAt
+from learner.credit.config import value_head_of
 from learner.errors import LearnerError, LearnerLost
-from learner.losses import LossStats
+from learner.objective.stats import LossStats
 from learner.packing import Demonstration
-from learner.rank import LearnerRank, SftReport, UpdateReport
+from learner.rank import LearnerRank
+from learner.reports import SftReport, UpdateReport
+from learner.saving import PendingSave
 from tool_sandbox.ray_failures import ACTOR_LOST
 
 Result = TypeVar("Result")
@@ -96,9 +99,12 @@ class LearnerGroup:
         first = reports[0]
         return UpdateReport(
             optimiser_steps=first.optimiser_steps,
+            skipped_steps=first.skipped_steps,
+            passes=first.passes,
             stats=LossStats.total([report.stats for report in reports]),
             grad_norm=first.grad_norm,
             lr=first.lr,
+            kl_coef=first.kl_coef,
             batch_tokens=first.batch_tokens,
             computed_tokens=sum(report.computed_tokens for report in reports),
             seconds=max(report.seconds for report in reports),
@@ -118,12 +124,16 @@ class LearnerGroup:
         return reports
 
     def begin_reinforcement(self) -> None:
-        """Forget the warm start's Adam moments and freeze the reference policy, where the loss has one."""
+        """Forget the warm start's Adam moments and freeze the reference policy, where there is KL control."""
         self._all("begin_reinforcement")
 
-    def values(self, trajectories: Sequence[Trajectory]) -> list[tuple[float, ...]]:
-        """V(s_t) of every step of each trajectory, from the value head."""
-        return _merge(self._all("values", list(trajectories)), len(trajectories))
+    def values(self, trajectories: Sequence[Trajectory], at: StateAt = StateAt.STEPS) -> list[tuple[float, ...]]:
+        """V from the value head, at every step of each trajectory or before every action token."""
+        return _merge(self._all("values", list(trajectories), at), len(trajectories))
+
+    def step_penalties(self, trajectories: Sequence[Trajectory]) -> list[tuple[float, ...]]:
+        """β·KL of every step of each trajectory to the reference, in units of reward, where the KL is in the reward."""
+        return _merge(self._all("step_penalties", list(trajectories)), len(trajectories))
 
     def log_probs(self, sequences: Sequence[Demonstration]) -> list[tuple[float, ...]]:
         """Log-probabilities in nats of the masked tokens of each sequence, at temperature 1."""
@@ -139,12 +149,20 @@ class LearnerGroup:
         assert published is not None, "rank 0 published nothing"
         return published
 
-    def save(self, path: str) -> None:
-        """Write a checkpoint into a directory that all ranks see; making it atomic is the caller's business."""
+    def save(self, path: str) -> PendingSave:
+        """Begin a checkpoint in a directory that all ranks see; making it atomic is the caller's business.
+
+        Returns once the ranks have copied their state. Only waiting for the rest may happen in another thread.
+        """
         self._all("save", path)
+        return PendingSave(lambda: self._all("saved"), self._config.deadline_seconds)
 
     def load(self, path: str) -> None:
-        """Continue from a checkpoint."""
+        """Continue from a checkpoint, whatever number of ranks and ZeRO stage wrote it.
+
+        Raises:
+            BadCheckpoint: it is of another model or critic, or a part is missing.
+        """
         self._all("load", path)
 
     def shutdown(self) -> None:
@@ -196,15 +214,6 @@ class LearnerGroup:
             raise
 
 
-def value_head_of(credit: CreditConfig) -> ValueHeadConfig | None:
-    """The value head that an estimator reads, or None."""
-    match credit:
-        case StepGaeConfig(critic=ValueHeadConfig() as head):
-            return head
-        case _:
-            return None
-
-
 def _merge(shares: Iterable[Mapping[int, tuple[float, ...]]], count: int) -> list[tuple[float, ...]]:
     merged = {index: numbers for share in shares for index, numbers in share.items()}
-    return [merged[index] for index in range(count)]
+    return [merged.get(index, ()) for index in range(count)]

@@ -16,8 +16,8 @@ causally, to itself; position ids count along the path.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import pairwise
 
@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actors.trajectory import Trajectory
-from learner.credit import CreditedTrajectory
+from learner.credit import CreditedTrajectory, StateAt
+from learner.credit.credited import TokenCredits
 
 Ints = NDArray[np.int64]
 
@@ -77,8 +78,14 @@ class PackItem:
     """Log-probability of each, in nats, when it was sampled."""
     advantages: tuple[float, ...]
     """Of each; an item without credit holds zeros."""
+    action_step: tuple[int, ...]
+    """Index of the step that each is of."""
+    step_tokens: tuple[int, ...]
+    """How many action tokens that step has."""
+    trajectory_tokens: int
+    """Action tokens with credit of the whole trajectory, those left out here included."""
     value_at: tuple[int, ...]
-    """Indices of the last token of each state s_t."""
+    """Indices of the last token of each state: s_t, or all that comes before an action token."""
     value_targets: tuple[float, ...]
 
 
@@ -111,6 +118,12 @@ class PackedRow:
     """[N] int64: index into the predictions; trajectories that share a token share its prediction."""
     action_item: Tensor
     """[N] int64: `PackItem.index` of each action token."""
+    action_step: Tensor
+    """[N] int64: the same number for the action tokens of one step, another for every other step of the row."""
+    step_tokens: Tensor
+    """[N] float32: `PackItem.step_tokens`."""
+    trajectory_tokens: Tensor
+    """[N] float32: `PackItem.trajectory_tokens`."""
     behaviour: Tensor
     """[N] float32, nats."""
     advantages: Tensor
@@ -131,13 +144,14 @@ def items_to_train(credited: Sequence[CreditedTrajectory], keep: Keep) -> list[P
     """The action tokens and states that carry credit; a trajectory of which nothing is kept has no item."""
     items = [_credited_item(index, one) for index, one in enumerate(credited)]
     if keep is Keep.ALL:
-        return [item for item in items if item.action_at]
+        return [item for item in items if item.action_at or item.value_at]
     return [cut for item in items if (cut := _cut_to_credit(item)).action_at]
 
 
-def items_to_read(trajectories: Sequence[Trajectory]) -> list[PackItem]:
+def items_to_read(trajectories: Sequence[Trajectory], at: StateAt = StateAt.STEPS) -> list[PackItem]:
     """Every action token and every state, without credit: for values and for reference log-probabilities."""
-    return [_trajectory_item(index, one) for index, one in enumerate(trajectories)]
+    items = [_trajectory_item(index, one) for index, one in enumerate(trajectories)]
+    return items if at is StateAt.STEPS else [_valued_at_tokens(item) for item in items]
 
 
 def items_to_imitate(demonstrations: Sequence[Demonstration]) -> list[PackItem]:
@@ -146,7 +160,9 @@ def items_to_imitate(demonstrations: Sequence[Demonstration]) -> list[PackItem]:
     for index, one in enumerate(demonstrations):
         at = tuple(i for i, is_action in enumerate(one.action_mask) if is_action and i > 0)
         end = at[-1] + 1
-        items.append(PackItem(index, one.token_ids[:end], at, (0.0,) * len(at), (1.0,) * len(at), (), ()))
+        n = len(at)
+        whole = (0,) * n, (n,) * n, n
+        items.append(PackItem(index, one.token_ids[:end], at, (0.0,) * n, (1.0,) * n, *whole, (), ()))
     return items
 
 
@@ -159,7 +175,7 @@ def pack(items: Sequence[PackItem], pack_tokens: int, ranks: int) -> list[list[P
     """
     if not items:
         raise ValueError("pack: 0 sequences; expected at least one; a batch without credit is not packed")
-    idle = PackItem(IDLE, items[0].token_ids[:1], (), (), (), (), ())
+    idle = PackItem(IDLE, items[0].token_ids[:1], (), (), (), (), (), 0, (), ())
     ordered = sorted([*items, *[idle] * (ranks - len(items))], key=lambda item: item.token_ids)
     rows = [_lay_out(chunk) for chunk in _chunk(ordered, pack_tokens, ranks)]
     return [rows[rank::ranks] for rank in range(ranks)]
@@ -177,41 +193,71 @@ def _trajectory_item(index: int, trajectory: Trajectory) -> PackItem:
     if value_at and value_at[0] < 0:
         raise ValueError(f"trajectory {trajectory.id!r}: 0 prompt tokens at the first step; expected at least one")
     behaviour = tuple(number for step in trajectory.steps for number in step.logprobs)
-    zeros = (0.0,) * len(action_at)
-    ids = tuple(trajectory.token_ids())
-    return PackItem(index, ids, tuple(action_at), behaviour, zeros, tuple(value_at), (0.0,) * len(value_at))
+    lengths = [len(step.action_ids) for step in trajectory.steps]
+    return PackItem(
+        index=index,
+        token_ids=tuple(trajectory.token_ids()),
+        action_at=tuple(action_at),
+        behaviour=behaviour,
+        advantages=(0.0,) * len(action_at),
+        action_step=tuple(t for t, n in enumerate(lengths) for _ in range(n)),
+        step_tokens=tuple(n for n in lengths for _ in range(n)),
+        trajectory_tokens=len(action_at),
+        value_at=tuple(value_at),
+        value_targets=(0.0,) * len(value_at),
+    )
+
+
+def _valued_at_tokens(item: PackItem) -> PackItem:
+    return replace(item, value_at=tuple(i - 1 for i in item.action_at), value_targets=(0.0,) * len(item.action_at))
 
 
 def _credited_item(index: int, credited: CreditedTrajectory) -> PackItem:
     trajectory = credited.scored.trajectory
-    whole = _trajectory_item(index, trajectory)
+    whole, targets = _trajectory_item(index, trajectory), credited.returns
     lengths = [len(step.action_ids) for step in trajectory.steps]
-    spread = [a for a, n in zip(credited.advantages, lengths, strict=True) for _ in range(n)]
-    actions = [(i, b, a) for i, b, a in zip(whole.action_at, whole.behaviour, spread, strict=True) if a is not None]
-    states = [(i, g) for i, g in zip(whole.value_at, credited.returns, strict=True) if g is not None]
-    end = actions[-1][0] + 1 if actions else 0
-    return PackItem(
-        index=index,
-        token_ids=whole.token_ids[:end],
-        action_at=tuple(i for i, _, _ in actions),
-        behaviour=tuple(b for _, b, _ in actions),
-        advantages=tuple(a for _, _, a in actions),
+    if credited.tokens is None:
+        spread = [a for a, n in zip(credited.advantages, lengths, strict=True) for _ in range(n)]
+    else:
+        whole = _valued_at_tokens(whole)
+        spread = _flat(credited.tokens.advantages, lengths)
+        targets = _flat(credited.tokens.returns, lengths)
+    kept = [j for j, advantage in enumerate(spread) if advantage is not None]
+    states = [(i, g) for i, g in zip(whole.value_at, targets, strict=True) if g is not None]
+    credit = replace(
+        whole,
+        advantages=tuple(0.0 if advantage is None else advantage for advantage in spread),
+        trajectory_tokens=len(kept),
         value_at=tuple(i for i, _ in states),
         value_targets=tuple(g for _, g in states),
     )
+    return _only(credit, kept)
+
+
+def _flat(credits: TokenCredits, lengths: Sequence[int]) -> list[float | None]:
+    """One number for each action token."""
+    flat: list[float | None] = []
+    for numbers, length in zip(credits, lengths, strict=True):
+        flat.extend([None] * length if numbers is None else numbers)
+    return flat
 
 
 def _cut_to_credit(item: PackItem) -> PackItem:
     kept = [j for j, advantage in enumerate(item.advantages) if advantage != 0.0]
-    end = item.action_at[kept[-1]] + 1 if kept else 0
-    return PackItem(
-        index=item.index,
+    return _only(replace(item, value_at=(), value_targets=()), kept)
+
+
+def _only(item: PackItem, kept: Sequence[int]) -> PackItem:
+    """The item with these of its action tokens, up to the last of them and of its states."""
+    end = max([item.action_at[j] + 1 for j in kept[-1:]] + [at + 1 for at in item.value_at[-1:]], default=0)
+    return replace(
+        item,
         token_ids=item.token_ids[:end],
         action_at=tuple(item.action_at[j] for j in kept),
         behaviour=tuple(item.behaviour[j] for j in kept),
         advantages=tuple(item.advantages[j] for j in kept),
-        value_at=(),
-        value_targets=(),
+        action_step=tuple(item.action_step[j] for j in kept),
+        step_tokens=tuple(item.step_tokens[j] for j in kept),
     )
 
 
@@ -314,12 +360,25 @@ def _lay_out(items: Sequence[PackItem]) -> PackedRow:
         prediction_target=_tensor(predictions[1].copy()),
         action_prediction=_tensor(action_prediction.reshape(-1)),
         action_item=_repeat([item.index for item in items], [len(item.action_at) for item in items]),
-        behaviour=torch.tensor([number for item in items for number in item.behaviour], dtype=torch.float32),
-        advantages=torch.tensor([number for item in items for number in item.advantages], dtype=torch.float32),
+        action_step=_number_steps(items),
+        step_tokens=_floats(number for item in items for number in item.step_tokens),
+        trajectory_tokens=_floats(item.trajectory_tokens for item in items for _ in item.action_at),
+        behaviour=_floats(number for item in items for number in item.behaviour),
+        advantages=_floats(number for item in items for number in item.advantages),
         value_at=_tensor(_concatenate([flat[list(item.value_at)] for item, flat in paths])),
         value_item=_repeat([item.index for item in items], [len(item.value_at) for item in items]),
-        value_targets=torch.tensor([number for item in items for number in item.value_targets], dtype=torch.float32),
+        value_targets=_floats(number for item in items for number in item.value_targets),
     )
+
+
+def _number_steps(items: Sequence[PackItem]) -> Tensor:
+    steps = [(position, step) for position, item in enumerate(items) for step in item.action_step]
+    numbers = {step: number for number, step in enumerate(dict.fromkeys(steps))}
+    return torch.tensor([numbers[step] for step in steps], dtype=torch.int64)
+
+
+def _floats(numbers: Iterable[float]) -> Tensor:
+    return torch.tensor(list(numbers), dtype=torch.float32)
 
 
 def _tensor(array: Ints) -> Tensor:

@@ -35,7 +35,7 @@ class RowOutputs(NamedTuple):
     logprobs: Tensor
     """[N] nats, of each action token."""
     entropies: Tensor
-    """[P] nats, of the distribution at each predicting position; without gradient."""
+    """[N] nats, of the distribution that each action token was predicted from."""
     values: Tensor
     """[S] V(s_t) in units of reward."""
 
@@ -110,33 +110,48 @@ AttentionInterface.register(ATTENTION, attend_segments)
 
 
 class _ActionLogProbs(torch.autograd.Function):
-    """log softmax(h·Wᵀ) at chosen (position, token) pairs, without ever holding all logits in float32.
+    """log softmax(h·Wᵀ) at chosen (position, token) pairs and the entropy at each position, without ever holding all
+    logits in float32.
 
-    Forward keeps the logits in the model's dtype and one log-sum-exp per position; backward needs nothing else, for
-    ∂ log p_y / ∂ z = 1[y] − p.
+    Forward keeps the logits in the model's dtype, one log-sum-exp and one entropy per position; backward needs nothing
+    else, for ∂ log p_y / ∂ z = 1[y] − p and ∂ H / ∂ z = −p·(log p + H).
     """
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, row: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         logits = F.linear(hidden, weight)
         normaliser, entropies = _normalise(logits)
-        ctx.save_for_backward(hidden, weight, row, target, logits, normaliser)
-        ctx.mark_non_differentiable(entropies)
+        ctx.save_for_backward(hidden, weight, row, target, logits, normaliser, entropies)
+        # A loss without an entropy term pays for no entropy gradient: None comes back instead of zeros.
+        ctx.set_materialize_grads(False)
         return logits[row, target].float() - normaliser[row], entropies
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        hidden, weight, row, target, logits, normaliser = ctx.saved_tensors
-        by_row = torch.zeros(len(hidden), dtype=torch.float32, device=hidden.device).index_add_(0, row, grads[0])
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor, Tensor, None, None]:
+        hidden, weight, row, target, logits, normaliser, entropies = ctx.saved_tensors
+        by_token = normaliser.new_zeros(len(row)) if grads[0] is None else grads[0]
+        fall = torch.zeros_like(normaliser).index_add_(0, row, by_token).neg_()
+        entropy_fall = None if grads[1] is None else grads[1].neg()
         grad_logits = torch.empty_like(logits)
         for start in range(0, len(logits), _HEAD_ROWS):
             here = slice(start, start + _HEAD_ROWS)
-            softmax = (logits[here].float() - normaliser[here, None]).exp_()
-            grad_logits[here] = softmax.mul_(by_row[here, None].neg())
+            log_p = logits[here].float() - normaliser[here, None]
+            by_entropy = None if entropy_fall is None else entropy_fall[here, None]
+            grad_logits[here] = _spread(log_p, fall[here, None], by_entropy, entropies[here, None])
         # The target's entry is written in one piece: g_y − p_y·Σg in bfloat16 twice would lose the small difference.
-        probability = (logits[row, target].float() - normaliser[row]).exp()
-        grad_logits[row, target] = (grads[0] - probability * by_row[row]).to(logits.dtype)
+        log_p = logits[row, target].float() - normaliser[row]
+        by_entropy = None if entropy_fall is None else entropy_fall[row]
+        grad_logits[row, target] = (by_token + _spread(log_p, fall[row], by_entropy, entropies[row])).to(logits.dtype)
         return grad_logits @ weight, grad_logits.T @ hidden, None, None
+
+
+def _spread(log_p: Tensor, fall: Tensor, by_entropy: Tensor | None, entropies: Tensor) -> Tensor:
+    """p·(−Σg − g_H·(log p + H)), which every logit of a position gets; in place of `log_p`.
+
+    `fall` is −Σg over the position's targets, `by_entropy` −g_H.
+    """
+    slope = fall if by_entropy is None else fall + by_entropy * (log_p + entropies)
+    return log_p.exp_().mul_(slope)
 
 
 def _normalise(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -192,7 +207,13 @@ class PolicyWithCritic(nn.Module):
         logprobs, entropies = self.action_head(hidden[row.predict_at], row.prediction_row, row.prediction_target)
         states = hidden[row.value_at]
         states = states.detach() if self._backbone == "detached" else states
-        return RowOutputs(logprobs[row.action_prediction], entropies, self.value_head(states).squeeze(-1).float())
+        at = row.action_prediction
+        values = self.value_head(states).squeeze(-1).float()
+        return RowOutputs(logprobs[at], entropies[row.prediction_row[at]], values)
+
+    def learn_from_values(self, backbone: Literal["detached", "shared"]) -> None:
+        """Whether, from now on, the value loss reaches the model's layers or the read-out alone."""
+        self._backbone = backbone
 
 
 def load_model(path: str, dtype: torch.dtype) -> PreTrainedModel:

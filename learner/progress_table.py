@@ -17,8 +17,8 @@ from typing import Any
 
 from actors.scoring import ScoredTrajectory
 from actors.trajectory import Trajectory
-from learner.config import ProgressTableConfig
-from learner.credit import monte_carlo_returns
+from learner.credit.config import ProgressTableConfig
+from learner.credit.step_returns import monte_carlo_returns
 
 Cell = tuple[int | None, int | None]
 """(calls still needed, steps taken); None stands for "any" in a coarser cell, -1 for an unknown distance."""

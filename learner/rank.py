@@ -1,6 +1,6 @@
 """One rank of the learner: a DeepSpeed engine around the policy, fed with packed rows.
 
-Owns `LearnerRank` and `UpdateReport`. Consumes credited trajectories and demonstrations, produces new weights. A plain
+Owns `LearnerRank`. Consumes credited trajectories and demonstrations, produces new weights. A plain
 class without Ray: `group` puts it into actors. Every public method is collective: all ranks call it with the same
 arguments, in the same order, and each works on its share of the rows.
 
@@ -10,11 +10,10 @@ ranks.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +23,27 @@ from torch import Tensor
 
 from actors.trajectory import Trajectory
 from learner.config import LearnerConfig, ValueHeadConfig
-from learner.credit import CreditedTrajectory
-from learner.engine import PlainClip, build_engine, join
+from learner.credit import CreditedTrajectory, StateAt
+from learner.engine import StepTaken, build_engine, join, take_step
 from learner.errors import NonFinite
-from learner.losses import BatchScale, Credit, LossStats, imitation_loss, reinforcement_loss
 from learner.minibatches import split_groups
+from learner.objective.aggregation import BatchScale
+from learner.objective.config import FixedControl, NoCorrection, NoKl, ReferenceKl
+from learner.objective.kl import estimate, next_coefficient
+from learner.objective.loss import (
+    Predictions,
+    ValueTerm,
+    Weights,
+    has_kl_term,
+    imitation_loss,
+    reinforcement_loss,
+)
+from learner.objective.penalty import sum_by_step
+from learner.objective.row import RowCredit
+from learner.objective.stats import KlSums, LossStats
 from learner.packing import (
     IDLE,
     Demonstration,
-    Keep,
     PackedRow,
     PackItem,
     items_to_imitate,
@@ -41,49 +52,12 @@ from learner.packing import (
     pack,
 )
 from learner.policy import PolicyWithCritic, RowOutputs, load_model
+from learner.reports import SftReport, UpdateReport
+from learner.saving import BackgroundWriter, Digests, Progress, restore_engine, take_snapshot, write_snapshot
+from learner.schedules import rate_at
+from learner.training_rows import TrainingRow, batch_scale, can_teach, tokens_to_keep, training_row
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-
-
-@dataclass(frozen=True, slots=True)
-class UpdateReport:
-    """What one update did, on one rank or, summed, on all."""
-
-    optimiser_steps: int
-    """0 where no step of the batch had a non-zero advantage: nothing was computed and nothing changed."""
-    stats: LossStats
-    grad_norm: float
-    """Global L2 norm before clipping, of the last step."""
-    lr: float
-    batch_tokens: int
-    """Tokens of the trajectories, shared prompts counted once for each."""
-    computed_tokens: int
-    """Tokens that went through the model, all passes together."""
-    seconds: float
-
-    def summary(self) -> dict[str, float]:
-        """Numbers by the names that metrics use."""
-        return {
-            **self.stats.summary(),
-            "optimiser_steps": float(self.optimiser_steps),
-            "grad_norm": self.grad_norm,
-            "lr": self.lr,
-            "batch_tokens": float(self.batch_tokens),
-            "computed_tokens": float(self.computed_tokens),
-            "update_seconds": self.seconds,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class SftReport:
-    """One optimiser step of the warm start."""
-
-    step: int
-    steps: int
-    loss: float
-    """Nats per demonstrated token."""
-    grad_norm: float
-    tokens: int
 
 
 class LearnerRank:
@@ -97,56 +71,76 @@ class LearnerRank:
         self._ranks = ranks
         self._updates = 0
         self._reference: PolicyWithCritic | None = None
+        self._writer = BackgroundWriter()
+        self._kl_coef = _first_coefficient(config)
+        self._penalised = KlSums(0, 0.0, 0.0, 0.0)
         join(rank, ranks, config)
         torch.manual_seed(config.seed)
-        self._engine, self._clip = self._build()
+        self._engine = self._build()
 
     # -- training ---------------------------------------------------------------------------------------------------
 
     def update(self, credited: Sequence[CreditedTrajectory]) -> UpdateReport:
-        """Reinforce: `passes` times over the batch, an optimiser step for each minibatch that has credit.
+        """Reinforce: up to `passes` times over the batch, an optimiser step for each minibatch that has credit.
 
         Raises:
             NonFinite: before a bad step is applied; steps on earlier minibatches stand.
         """
         began = time.monotonic()
-        batch_tokens = sum(one.scored.trajectory.token_count for one in credited)
-        minibatches = self._minibatches(credited)
-        scale = batch_scale(credited)
-        stats, norm, lr = LossStats.total([]), 0.0, 0.0
-        for _ in range(self._config.passes):
+        minibatches, scale = self._minibatches(credited), batch_scale(credited)
+        stats, taken, lr, passes = LossStats.total([]), list[StepTaken](), 0.0, 0
+        while passes < self._config.passes and not (passes and self._has_moved(stats)):
             parts: list[LossStats] = []
             for rows in filter(None, minibatches):
-                parts += [self._reinforce(*row, scale, len(minibatches)) for row in rows]
-                lr, norm = self._reinforcement_step()
-            stats = LossStats.total(parts)
-        steps = self._config.passes * sum(bool(rows) for rows in minibatches)
-        computed = self._config.passes * sum(row.token_count for rows in minibatches for row, _ in rows)
-        return UpdateReport(steps, stats, norm, lr, batch_tokens, computed, time.monotonic() - began)
+                parts += [self._reinforce(row, scale, len(minibatches)) for row in rows]
+                lr, step = self._reinforcement_step()
+                taken.append(step)
+            stats, passes = LossStats.total(parts), passes + 1
+        stats, coef = self._with_reference(stats), self._kl_coef
+        self._follow_kl(stats, len(credited))
+        return UpdateReport(
+            optimiser_steps=sum(step.applied for step in taken),
+            skipped_steps=sum(not step.applied for step in taken),
+            passes=passes,
+            stats=stats,
+            grad_norm=taken[-1].norm if taken else 0.0,
+            lr=lr,
+            kl_coef=coef,
+            batch_tokens=sum(one.scored.trajectory.token_count for one in credited),
+            computed_tokens=passes * sum(row.packed.token_count for rows in minibatches for row in rows),
+            seconds=time.monotonic() - began,
+        )
 
     def sft_step(self, demonstrations: Sequence[Demonstration], step: int = 0, steps: int = 1) -> SftReport:
         """Imitate: one optimiser step on these demonstrations."""
         items = items_to_imitate(demonstrations)
-        scale = BatchScale(action_tokens=sum(len(item.action_at) for item in items), states=0)
+        tokens = sum(len(item.action_at) for item in items)
         rows = self._share(items)
-        loss = sum(self._imitate(row, scale) for row in rows)
-        norm = self._step(self._config.sft.lr, self._config.sft.lr)
-        return SftReport(step, steps, loss, norm, sum(row.token_count for row in rows))
+        loss = sum(self._imitate(row, tokens) for row in rows)
+        taken = self._step(self._config.sft.lr, self._config.sft.lr, bound=None)
+        return SftReport(step, steps, loss, taken.norm, sum(row.token_count for row in rows))
 
     def begin_reinforcement(self) -> None:
-        """Leave the warm start behind: forget its Adam moments, and freeze the reference where the loss has one."""
+        """Leave the warm start behind: forget its Adam moments, and freeze the reference where there is KL control."""
         for state in self._engine.basic_optimizer.state.values():
             for name, value in state.items():
                 state[name] = value.zero_() if isinstance(value, Tensor) else 0
         self._updates = 0
-        if self._config.loss.kl.kind == "reference":
+        self._kl_coef = _first_coefficient(self._config)
+        if not isinstance(self._config.loss.kl, NoKl):
             self._freeze_reference()
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
-    def values(self, trajectories: Sequence[Trajectory]) -> dict[int, tuple[float, ...]]:
-        """V(s_t) of every step, by index of the trajectory, for this rank's share."""
-        rows = self._share([_without_actions(item) for item in items_to_read(trajectories)])
+    def values(self, trajectories: Sequence[Trajectory], at: StateAt = StateAt.STEPS) -> dict[int, tuple[float, ...]]:
+        """V at every step or before every action token, by index of the trajectory, for this rank's share.
+
+        A trajectory without a step has no state and no entry.
+        """
+        items = [_without_actions(item) for item in items_to_read(trajectories, at) if item.value_at]
+        if not items:
+            return {}
+        rows = self._share(items)
         outputs = [(row.value_item, self._read(row).values) for row in rows]
         return _by_item(outputs)
 
@@ -158,6 +152,19 @@ class LearnerRank:
         rows = self._share(items_to_imitate(sequences))
         outputs = [(row.action_item, self._read(row).logprobs) for row in rows]
         return _by_item(outputs)
+
+    def step_penalties(self, trajectories: Sequence[Trajectory]) -> dict[int, tuple[float, ...]]:
+        """β·KL of every step's action tokens to the reference, in units of reward, by index of the trajectory, for this
+        rank's share; for a KL placed in the reward. The next update reports the KL, and an adaptive β follows it.
+        """
+        kl = self._config.loss.kl
+        if not isinstance(kl, ReferenceKl):
+            raise RuntimeError("step penalties: no reference policy; set learner.loss.kl.kind to reference")
+        rows = self._share(items_to_read(trajectories))
+        read = [(row, self._reference_logprobs(row)) for row in rows]
+        self._penalised = KlSums.total([KlSums.of(row.behaviour, reference) for row, reference in read])
+        costs = [(row.action_item, self._kl_coef * estimate(row.behaviour, ref, kl.estimator)) for row, ref in read]
+        return {index: sum_by_step(trajectories[index], numbers) for index, numbers in _by_item(costs).items()}
 
     def state_dict_iter(self) -> Iterator[tuple[str, Tensor]]:
         """Every parameter of the language model under its Hugging Face name, whole, in the training dtype.
@@ -183,33 +190,23 @@ class LearnerRank:
     # -- checkpoints ------------------------------------------------------------------------------------------------
 
     def save(self, path: str) -> None:
-        """Write `model/` (Hugging Face safetensors), `engine/` (master weights, moments, critic) and `learner.json`.
+        """Copy all that a checkpoint holds, and begin to write it into a directory that all ranks see. Collective.
 
-        Collective, into one directory that all ranks see and that the caller makes atomic.
+        Returns once the copy is made: training may go on. `saved` tells when the files are complete.
         """
-        weights = self.full_parameters()
-        if self._rank == 0:
-            self._policy.model.save_pretrained(Path(path, "model"), state_dict=_with_ties(self._policy.model, weights))
-        self._engine.save_checkpoint(path, tag="engine", client_state={"rng": torch.get_rng_state()}, save_latest=False)
-        if self._reference is not None and self._rank == 0:
-            self._reference.model.save_pretrained(Path(path, "reference"))
-        if self._rank == 0:
-            Path(path, "learner.json").write_text(json.dumps({"updates": self._updates, "ranks": self._ranks}))
-        torch.distributed.barrier()
+        progress = Progress(self._updates, self._kl_coef)
+        snapshot = take_snapshot(self._engine, self._rank, self._ranks, progress, self.state_dict_iter())
+        model, reference = self._policy.model, self._reference.model if self._reference else None
+        self._writer.start(lambda: write_snapshot(snapshot, Path(path), model, reference))
+
+    def saved(self) -> Digests | None:
+        """Digests of the files that this rank wrote, by relative path; None while it writes. Not collective."""
+        return self._writer.written()
 
     def load(self, path: str) -> None:
-        """Continue from what `save` wrote, with the same number of ranks and the same ZeRO stage. Collective."""
-        state = json.loads(Path(path, "learner.json").read_text())
-        if state["ranks"] != self._ranks:
-            raise ValueError(
-                f"checkpoint {path!r}: written by {state['ranks']} ranks, found {self._ranks}; "
-                "resume with as many ranks as wrote it"
-            )
-        found, client_state = self._engine.load_checkpoint(path, tag="engine")
-        if found is None:
-            raise FileNotFoundError(f"checkpoint {path!r}: no readable engine state; take an earlier checkpoint")
-        torch.set_rng_state(client_state["rng"])
-        self._updates = state["updates"]
+        """Continue from what `save` wrote, on any number of ranks and at any ZeRO stage. Collective."""
+        progress = restore_engine(self._engine, Path(path), self._rank)
+        self._updates, self._kl_coef = progress.updates, progress.kl_coef
         if Path(path, "reference").is_dir():
             self._reference = self._frozen(load_model(str(Path(path, "reference")), _DTYPES[self._config.dtype]))
 
@@ -223,77 +220,121 @@ class LearnerRank:
     def _policy(self) -> PolicyWithCritic:
         return self._engine.module
 
-    def _build(self) -> tuple[Any, PlainClip | None]:
+    def _build(self) -> Any:
         policy = PolicyWithCritic(
             load_model(self._config.model_path, _DTYPES[self._config.dtype]),
             self._critic.backbone if self._critic else "detached",
         ).train()
         return build_engine(policy, self._config)
 
-    def _keep(self) -> Keep:
-        needs_all = self._critic is not None or self._config.loss.kl.kind == "reference"
-        return Keep.ALL if needs_all else Keep.CREDITED
+    def _minibatches(self, credited: Sequence[CreditedTrajectory]) -> list[list[TrainingRow]]:
+        """This rank's rows of each minibatch; none where nothing is taught."""
+        parts = split_groups(credited, self._config.minibatches)
+        return [self._rows_of(part) for part in parts]
 
-    def _minibatches(self, credited: Sequence[CreditedTrajectory]) -> list[list[tuple[PackedRow, Tensor | None]]]:
-        """This rank's rows of each minibatch, with their reference log-probabilities; none where nothing is taught."""
-        parts = [items_to_train(part, self._keep()) for part in split_groups(credited, self._config.minibatches)]
-        return [
-            [(row, self._reference_logprobs(row)) for row in self._share(items)] if _can_teach(items) else []
-            for items in parts
-        ]
+    def _rows_of(self, part: Sequence[CreditedTrajectory]) -> list[TrainingRow]:
+        items = items_to_train(part, tokens_to_keep(self._config, self._critic))
+        return [self._prepared(row, part) for row in self._share(items)] if can_teach(items) else []
+
+    def _prepared(self, row: PackedRow, part: Sequence[CreditedTrajectory]) -> TrainingRow:
+        """A row with what is read before the first step: log-probabilities, values and those of the reference."""
+        clips = self._critic is not None and self._critic.clip is not None
+        before = self._read(row) if self._config.recomputes_old or clips else None
+        return training_row(
+            row,
+            part,
+            old=before.logprobs if before and self._config.recomputes_old else None,
+            old_values=before.values if before and clips else None,
+            reference=self._reference_logprobs(row) if has_kl_term(self._config.loss) else None,
+        )
 
     def _share(self, items: Sequence[PackItem]) -> list[PackedRow]:
         return pack(items, self._config.pack_tokens, self._ranks)[self._rank]
 
-    def _reinforce(self, row: PackedRow, reference: Tensor | None, scale: BatchScale, minibatches: int) -> LossStats:
+    def _reinforce(self, row: TrainingRow, scale: BatchScale, minibatches: int) -> LossStats:
         """Accumulate a row's gradient. Its loss is a share of the whole batch's; a step sees one minibatch of it."""
-        outputs: RowOutputs = self._engine(row)
-        credit = Credit(row.behaviour, row.advantages, row.value_targets, reference)
-        coef = self._config.loss.value_coef if self._critic else 0.0
-        row_loss = reinforcement_loss(
-            outputs.logprobs, outputs.values, outputs.entropies, credit, scale, self._config.loss, value_coef=coef
-        )
-        self._backward(row_loss.loss * minibatches)
+        if self._critic is not None:
+            self._policy.learn_from_values("detached" if self._critic_learns_alone() else self._critic.backbone)
+        outputs: RowOutputs = self._engine(row.packed)
+        predicted = Predictions(outputs.logprobs, outputs.entropies, outputs.values)
+        credit = self._compared_with(row.credit, outputs.logprobs)
+        row_loss = reinforcement_loss(predicted, credit, scale, self._config.loss, self._weights())
+        self._backward(row_loss.loss * minibatches, row.trajectories)
         return row_loss.stats
 
-    def _reinforcement_step(self) -> tuple[float, float]:
-        """Apply the gradient; gives the rate of the policy and the gradient's norm."""
-        lr = self._rate(self._config.optimiser.lr)
-        norm = self._step(lr, self._rate(self._critic.lr) if self._critic else lr)
-        self._updates += 1
-        return lr, norm
+    def _compared_with(self, credit: RowCredit, logprobs: Tensor) -> RowCredit:
+        """Where an update is one step, the old policy of a corrected objective is the current one."""
+        corrects = not isinstance(self._config.loss.correction, NoCorrection)
+        return replace(credit, old=logprobs.detach()) if corrects and not self._config.recomputes_old else credit
 
-    def _imitate(self, row: PackedRow, scale: BatchScale) -> float:
+    def _weights(self) -> Weights:
+        value = ValueTerm(self._critic.coef, self._critic.clip) if self._critic else None
+        return Weights(0.0 if self._critic_learns_alone() else 1.0, self._kl_coef, value)
+
+    def _critic_learns_alone(self) -> bool:
+        return self._critic is not None and self._updates < self._critic.warmup_steps
+
+    def _reinforcement_step(self) -> tuple[float, StepTaken]:
+        """Apply the gradient; gives the rate of the policy and what became of the step."""
+        optimiser, critic = self._config.optimiser, self._critic
+        warmup = critic.warmup_steps if critic else 0
+        # Rate 0 while the critic learns alone: weight decay would move the policy without any gradient.
+        lr = rate_at(self._updates - warmup, optimiser.lr, optimiser) if self._updates >= warmup else 0.0
+        critic_lr = rate_at(self._updates, critic.lr, optimiser) if critic else lr
+        taken = self._step(lr, critic_lr, optimiser.skip_grad_norm)
+        self._updates += taken.applied
+        return lr, taken
+
+    def _has_moved(self, stats: LossStats) -> bool:
+        """Whether the policy is too far from the old one for another pass; all ranks say the same."""
+        if self._config.stop_kl is None:
+            return False
+        total, tokens = self._sum_over_ranks(stats.old_kl_sum, stats.tokens)
+        return total > self._config.stop_kl * tokens
+
+    def _with_reference(self, stats: LossStats) -> LossStats:
+        return stats if has_kl_term(self._config.loss) else stats.with_reference(self._penalised)
+
+    def _follow_kl(self, stats: LossStats, trajectories: int) -> None:
+        kl = self._config.loss.kl
+        if isinstance(kl, NoKl) or isinstance(kl.control, FixedControl):
+            return
+        total, tokens = self._sum_over_ranks(stats.reference_kl_sum(kl.estimator), stats.reference_tokens)
+        if tokens:
+            self._kl_coef = next_coefficient(self._kl_coef, total / tokens, trajectories, kl.control)
+
+    def _sum_over_ranks(self, *numbers: float) -> list[float]:
+        summed = torch.tensor(numbers, dtype=torch.float64, device=self._engine.device)
+        torch.distributed.all_reduce(summed)
+        return summed.tolist()
+
+    def _imitate(self, row: PackedRow, tokens: int) -> float:
         outputs: RowOutputs = self._engine(row)
-        loss = imitation_loss(outputs.logprobs, scale) + outputs.values.sum() * 0.0
-        self._backward(loss)
+        loss = imitation_loss(outputs.logprobs, tokens) + outputs.values.sum() * 0.0
+        self._backward(loss, ())
         return float(loss.detach())
 
-    def _backward(self, loss: Tensor) -> None:
+    def _backward(self, loss: Tensor, trajectories: Sequence[str]) -> None:
         if not math.isfinite(float(loss.detach())):
-            raise NonFinite(f"rank {self._rank}: loss {float(loss.detach())}; the weights are as they were")
+            raise NonFinite(
+                f"rank {self._rank}: loss {float(loss.detach())} of the row with trajectories {list(trajectories)}; "
+                "expected a finite number; the weights are as they were"
+            )
         self._engine.backward(loss * self._ranks)
 
-    def _step(self, lr: float, critic_lr: float) -> float:
-        for group, rate in zip(self._engine.basic_optimizer.param_groups, (lr, critic_lr), strict=True):
-            group["lr"] = rate
-        self._engine.step()
-        norm = self._clip.norm if self._clip is not None else float(self._engine.get_global_grad_norm())
-        if not math.isfinite(norm):
-            raise NonFinite(f"rank {self._rank}: gradient norm {norm} after the step; restart from the last checkpoint")
-        return norm
-
-    def _rate(self, lr: float) -> float:
-        warmup = self._config.optimiser.warmup_steps
-        return lr * min(1.0, (self._updates + 1) / warmup) if warmup else lr
+    def _step(self, lr: float, critic_lr: float, bound: float | None) -> StepTaken:
+        taken = take_step(self._engine, (lr, critic_lr), bound)
+        if not math.isfinite(taken.norm):
+            raise NonFinite(
+                f"rank {self._rank}: gradient norm {taken.norm}, expected a finite number; the weights are as they were"
+            )
+        return taken
 
     def _read(self, row: PackedRow) -> RowOutputs:
         with torch.no_grad():
             return self._engine(row)
 
-    def _reference_logprobs(self, row: PackedRow) -> Tensor | None:
-        if self._config.loss.kl.kind == "none":
-            return None
+    def _reference_logprobs(self, row: PackedRow) -> Tensor:
         if self._reference is None:
             raise RuntimeError("reference policy: not frozen yet; call begin_reinforcement() before the first update")
         with torch.no_grad():
@@ -311,30 +352,15 @@ class LearnerRank:
         return PolicyWithCritic(model).eval().requires_grad_(False)
 
 
-def batch_scale(credited: Sequence[CreditedTrajectory]) -> BatchScale:
-    """Count what the whole batch has credit for; the same on every rank."""
-    tokens = sum(
-        len(step.action_ids)
-        for one in credited
-        for step, advantage in zip(one.scored.trajectory.steps, one.advantages, strict=True)
-        if advantage is not None
-    )
-    return BatchScale(tokens, sum(number is not None for one in credited for number in one.returns))
-
-
-def _can_teach(items: Sequence[PackItem]) -> bool:
-    return any(advantage != 0.0 for item in items for advantage in item.advantages)
-
-
-def _with_ties(model: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Hugging Face wants tied names in the state dict before it drops them itself."""
-    ties = (model.all_tied_weights_keys or {}).items()
-    return {**weights, **{alias: weights[source] for alias, source in ties if source in weights}}
+def _first_coefficient(config: LearnerConfig) -> float:
+    return 0.0 if isinstance(config.loss.kl, NoKl) else config.loss.kl.coef
 
 
 def _without_actions(item: PackItem) -> PackItem:
     end = item.value_at[-1] + 1
-    return PackItem(item.index, item.token_ids[:end], (), (), (), item.value_at, item.value_targets)
+    return replace(
+        item, token_ids=item.token_ids[:end], action_at=(), behaviour=(), advantages=(), action_step=(), step_tokens=()
+    )
 
 
 def _by_item(outputs: Sequence[tuple[Tensor, Tensor]]) -> dict[int, tuple[float, ...]]:

@@ -92,6 +92,15 @@ def test_what_was_written_reads_back_as_it_was(tmp_path: Path) -> None:
     assert [one.advantages for one in read] == [(0.7, None, -0.1), (0.0,)]
 
 
+def test_a_judges_rate_reads_back_to_the_last_bit(tmp_path: Path) -> None:
+    """A third does not fit into single precision; credit by outcome would differ in the seventh digit."""
+    path = tmp_path / "00001.parquet"
+    one = scored(trajectory(step()), 1.0)
+    write_trajectories(path, [replace(one, reward=replace(one.reward, solved=1 / 3))], [[0.5]])
+    [stored] = read_trajectories(path)
+    assert stored.scored.reward.solved == 1 / 3
+
+
 def test_a_file_of_another_version_is_refused_with_what_differs(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     write_trajectories(path, [scored(trajectory(step()), 1.0)], [[0.0]])

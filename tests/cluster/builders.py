@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,10 +23,11 @@ from cluster.models import fetch_model
 from cluster.presets import load_config
 from cluster.run_directory import RunDirectory
 from cluster.trainer import Trainer
-from learner.credit import CreditedTrajectory
-from learner.losses import LossStats
+from learner.credit import CreditedTrajectory, StateAt
+from learner.errors import NonFinite
+from learner.objective.stats import LossStats
 from learner.packing import Demonstration
-from learner.rank import SftReport, UpdateReport
+from learner.reports import SftReport, UpdateReport
 from reward_service.rewards import StepReward, TrajectoryReward
 from tool_sandbox.tasks import GroundTruth, Split, StopReason, Task
 from tool_sandbox.tools import CallStatus, Progress, ToolCall, ToolResult
@@ -111,17 +113,26 @@ class FakeLearner:
     def __init__(self, log: list[str], teaches: bool = True) -> None:
         self.log = log
         self.teaches = teaches
+        self.overflows = False
+        self.seen: list[CreditedTrajectory] = []
         self.weights = 0
 
-    def values(self, trajectories: Sequence[Trajectory]) -> Sequence[Sequence[float]]:
+    def values(self, trajectories: Sequence[Trajectory], at: StateAt = StateAt.STEPS) -> Sequence[Sequence[float]]:
         raise AssertionError("the progress table needs no value head")
+
+    def step_penalties(self, trajectories: Sequence[Trajectory]) -> list[tuple[float, ...]]:
+        self.log.append("step penalties")
+        return [(0.25,) * len(one.steps) for one in trajectories]
 
     def update(self, credited: Sequence[CreditedTrajectory]) -> UpdateReport:
         self.log.append("update")
+        self.seen = list(credited)
+        if self.overflows:
+            raise NonFinite("rank 0: loss nan; the weights are as they were")
         self.weights += self.teaches
         tokens = sum(one.scored.trajectory.token_count for one in credited)
-        stats = LossStats(0.25 * self.weights, 0.0, 0.0, 0.0, tokens, float(tokens), 1.0, 0, 0.0, 0.0, 0.0, 0)
-        return UpdateReport(int(self.teaches), stats, 0.5, 1e-5, tokens, tokens, 0.1)
+        stats = replace(LossStats.total([]), loss=0.25 * self.weights, tokens=tokens, ratio_sum=float(tokens))
+        return UpdateReport(int(self.teaches), 0, 1, stats, 0.5, 1e-5, 0.0, tokens, tokens, 0.1)
 
     def warm_start(self, demonstrations: Sequence[Demonstration], progress: Callable[[SftReport], None]) -> None:
         self.log.append(f"warm start on {len(demonstrations)}")
@@ -137,24 +148,36 @@ class FakeLearner:
     def log_probs(self, sequences: Sequence[Demonstration]) -> list[tuple[float, ...]]:
         return [(-float(self.weights),) * sum(one.action_mask) for one in sequences]
 
-    def save(self, path: str) -> None:
+    def save(self, path: str) -> Any:
         self.log.append("save")
         model = Path(path) / "model"
         model.mkdir(parents=True)
         (Path(path) / "weights.json").write_text(json.dumps(self.weights))
+        return SimpleNamespace(wait=dict)
 
     def load(self, path: str) -> None:
         self.log.append("load")
         self.weights = json.loads((Path(path) / "weights.json").read_text())
 
 
-class FakeRollouts:
-    """Plays one call and an answer; every other episode is solved. Hands them out in the wrong order."""
+def every_other(request: EpisodeRequest) -> float:
+    """The outcome of an episode: the second of each pair is solved."""
+    return float(int(request.id[-1]) % 2)
 
-    def __init__(self, log: list[str], before_each: Callable[[EpisodeRequest], None] = lambda _: None) -> None:
+
+class FakeRollouts:
+    """Plays one call and an answer, and hands the episodes out in the wrong order."""
+
+    def __init__(
+        self,
+        log: list[str],
+        before_each: Callable[[EpisodeRequest], None] = lambda _: None,
+        outcome: Callable[[EpisodeRequest], float] = every_other,
+    ) -> None:
         self.log = log
         self.played: list[EpisodeRequest] = []
         self._before_each = before_each
+        self._outcome = outcome
         self._weights = self._version = -1
 
     def play(self, requests: Sequence[EpisodeRequest]) -> Iterator[ScoredTrajectory]:
@@ -180,8 +203,7 @@ class FakeRollouts:
     def _play(self, request: EpisodeRequest) -> ScoredTrajectory:
         self.played.append(request)
         steps = [call_step(version=self._version), answer_step(version=self._version)]
-        solved = float(int(request.id[-1]) % 2)
-        return episode(steps, solved, about=request.task, id=request.id, group=request.group)
+        return episode(steps, self._outcome(request), about=request.task, id=request.id, group=request.group)
 
 
 class FakeRun:
@@ -194,13 +216,14 @@ class FakeRun:
         *,
         teaches: bool = True,
         before_each: Callable[[StopFlag, EpisodeRequest], None] = lambda flag, request: None,
+        outcome: Callable[[EpisodeRequest], float] = every_other,
     ) -> None:
         self.log: list[str] = []
         self.stop = StopFlag()
         self.directory = RunDirectory(path)
         self.directory.create(config)
         self.learner = FakeLearner(self.log, teaches)
-        self.rollouts = FakeRollouts(self.log, lambda request: before_each(self.stop, request))
+        self.rollouts = FakeRollouts(self.log, lambda request: before_each(self.stop, request), outcome)
         self.screen = StringIO()
         parts: Any = SimpleNamespace(learner=self.learner, rollouts=self.rollouts)
         display = LineDisplay(Console(file=self.screen, width=200))

@@ -59,7 +59,7 @@ def test_every_task_is_played_by_a_group_of_its_own() -> None:
     assert {request.group for request in requests} == {"00007/000", "00007/001", "00007/002"}
 
 
-@pytest.mark.parametrize("kind", ["group_step", "group_outcome", "reinforce"])
+@pytest.mark.parametrize("kind", ["step_returns", "ppo_outcome", "grpo", "rloo", "reinforce_pp", "rft"])
 def test_a_baseline_sees_the_prompts_and_the_budgets_of_the_method(kind: str) -> None:
     """The published comparison gave its baselines other step budgets; here nothing but the credit may differ."""
     method, baseline = load_config("quickstart"), load_config("quickstart", [f"credit.kind={kind}"])

@@ -9,8 +9,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from actors.errors import RolloutsLost
-from cluster.checkpoint import RunState, save_checkpoint
+from cluster.checkpoint import RunState, begin_checkpoint
 from cluster.cli import app
+from cluster.config import KeepNewest
 from cluster.errors import CheckpointError, NotEnoughResources, Stopped
 from cluster.launch import ray_session
 from cluster.run_directory import RunDirectory
@@ -97,7 +98,7 @@ def test_the_directory_of_another_run_ends_with_2(run: Path) -> None:
 
 
 def test_a_directory_with_checkpoints_is_not_started_anew(run: Path) -> None:
-    save_checkpoint(run / "checkpoints", RunState(0, 1, 0, 0.0, {}), lambda directory: None, keep=1)
+    begin_checkpoint(run / "checkpoints", RunState(0, 1, 0, 0.0, {}), lambda directory: dict, KeepNewest())()
     result = steptool("train", *settings_of(run), "--resume", "never")
     assert result.exit_code == 2
     assert "it holds checkpoints and --resume is never" in result.stderr

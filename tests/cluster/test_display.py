@@ -9,7 +9,7 @@ from rich.console import Console
 from cluster.display import Display, LineDisplay, LiveDisplay
 from cluster.evaluation import Evaluation
 from learner.publish import PublishReport
-from learner.rank import SftReport
+from learner.reports import SftReport
 from tests.cluster.builders import REPORT
 
 EVALUATION = Evaluation(192, 0.5, (0.43, 0.57), {"L0": 0.75, "L2": 0.25}, 2.0, 0.5, {"L0": 1.0, "L2": 3.0})
@@ -50,6 +50,17 @@ def test_a_log_has_one_line_for_each_event_worth_one(console: Console) -> None:
         "L0 75% (1.0 calls), L2 25% (3.0 calls); useless calls 0.50 an episode"
     )
     assert "sampled at T=1" in lines[5]
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_warning_stays_where_it_can_be_read(console: Console, live: bool) -> None:
+    if live:
+        with LiveDisplay(console) as display:
+            display.warn("checkpoint 00010: file state.json is missing")
+            display.note("resuming")
+    else:
+        LineDisplay(console).warn("checkpoint 00010: file state.json is missing")
+    assert "warning: checkpoint 00010: file state.json is missing\n" in told(console)
 
 
 def test_a_log_is_not_filled_by_every_step_of_the_warm_start(console: Console) -> None:

@@ -7,13 +7,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from actors.config import RolloutConfig
-from cluster.dry_run import describe, learner_bytes, model_size, rollout_bytes
+from cluster.dry_run import describe, expected_predictions, model_shape
 from cluster.presets import load_config, preset_names
-from learner.config import LearnerConfig
+from learner.memory import ModelShape
 from tests.cluster.builders import small_config
-
-MIB = 2**20
 
 
 @pytest.fixture
@@ -43,46 +40,18 @@ def told(*overrides: str, preset: str = "quickstart") -> str:
     return console.file.getvalue()
 
 
-def test_the_size_of_a_model_follows_from_its_configuration(small_model: Path) -> None:
+def test_the_dimensions_of_a_model_follow_from_its_configuration(small_model: Path) -> None:
     attention = 2 * 16 * 16 + 2 * 16 * 8
     layer = attention + 3 * 16 * 32 + 2 * 16
-    size = model_size(small_model)
-    assert size.parameters == 100 * 16 + 2 * layer + 16
-    assert size.kv_values_per_token == 2 * 2 * 2 * 4
+    parameters = 100 * 16 + 2 * layer + 16
+    assert model_shape(small_model) == ModelShape(
+        parameters, layers=2, hidden=16, intermediate=32, query_width=16, kv_width=8, vocabulary=100
+    )
 
 
-@pytest.mark.parametrize(
-    ("stage", "expected"),
-    [
-        (0, {"weights": 2, "gradients": 4, "master weights": 4, "Adam moments": 8}),
-        (1, {"weights": 2, "gradients": 4, "master weights": 1, "Adam moments": 2}),
-        (2, {"weights": 2, "gradients": 1, "master weights": 1, "Adam moments": 2}),
-        (3, {"weights": 0.5, "gradients": 1, "master weights": 1, "Adam moments": 2}),
-    ],
-)
-def test_each_zero_stage_divides_one_thing_more_among_four_ranks(stage: int, expected: dict[str, float]) -> None:
-    config = LearnerConfig.model_validate({"model_path": "x", "zero_stage": stage, "ranks": 4})
-    assert learner_bytes(MIB, config) == {name: int(size * MIB) for name, size in expected.items()}
-
-
-def test_a_float32_model_is_its_own_master_copy_and_a_reference_costs_another() -> None:
-    settings = {"model_path": "x", "zero_stage": 0, "dtype": "float32", "loss": {"kl": {"kind": "reference"}}}
-    held = learner_bytes(MIB, LearnerConfig.model_validate(settings))
-    assert held == {
-        "weights": 4 * MIB,
-        "gradients": 4 * MIB,
-        "master weights": 0,
-        "Adam moments": 8 * MIB,
-        "reference policy": 4 * MIB,
-    }
-
-
-def test_an_engine_holds_its_part_of_the_weights_and_a_whole_cache() -> None:
-    engine = {"dtype": "bfloat16", "tensor_parallel_size": 2, "kv_cache_gib": 3}
-    assert rollout_bytes(MIB, RolloutConfig.model_validate({"model": "x", "engine": engine})) == {
-        "weights": MIB,
-        "KV cache": 3 * 1024 * MIB,
-    }
+def test_actions_are_the_share_of_a_row_that_turns_have_of_turns_and_observations() -> None:
+    turns = ("rollout.sampling.max_turn_tokens=30", "rollout.episode.observation_tokens=10")
+    assert expected_predictions(small_config(*turns, "learner.pack_tokens=1000")) == 750
 
 
 def test_the_description_begins_with_a_configuration_that_loads(tmp_path: Path) -> None:
@@ -104,7 +73,8 @@ def test_the_description_says_who_runs_where_and_what_it_holds() -> None:
     # 134,515,008 parameters: 2 bytes of weights, 4 of gradients, 4 of masters, 8 of moments each.
     assert ["learner", "1", "weights", "0.25"] in rows
     assert ["learner", "1", "Adam moments", "1.00"] in rows
-    assert ["learner", "1", "all", "2.25"] in rows
+    # Masters and moments, and the model that is exported: 14 bytes each.
+    assert ["checkpoint", "1", "copy that is being written", "1.75"] in rows
     # 30 layers, 3 heads of 64: 11,520 keys and values a token, 2 bytes each, in 1 GiB.
     assert ["rollout", "1", "KV cache (46603 tokens, 121 full contexts)", "1.00"] in rows
 

@@ -7,7 +7,8 @@ import yaml
 
 from cluster.errors import BadConfiguration
 from cluster.presets import dump_config, load_config, preset_names, setting_names
-from learner.config import ReinforceConfig, StepGaeConfig, ValueHeadConfig
+from learner.config import StepGaeConfig, ValueHeadConfig
+from learner.credit.config import LeaveOneOutConfig, StepReinforcePpConfig
 
 MODELS = {"rollout": {"model": "here"}, "learner": {"model_path": "here"}}
 
@@ -52,8 +53,8 @@ def test_a_later_override_wins() -> None:
 
 
 def test_another_kind_takes_none_of_the_settings_of_the_old_one() -> None:
-    config = load_config("quickstart", ["credit.kind=reinforce"])
-    assert config.credit == ReinforceConfig()
+    config = load_config("quickstart", ["credit.kind=step_reinforce_pp"])
+    assert config.credit == StepReinforcePpConfig()
 
 
 def test_settings_of_a_variant_follow_its_kind() -> None:
@@ -89,12 +90,24 @@ def test_an_unknown_key_is_answered_with_the_nearest_setting(preset, settings: d
 
 def test_a_setting_of_another_variant_is_refused(preset) -> None:
     with pytest.raises(BadConfiguration, match=r"credit\.lam: Extra inputs are not permitted"):
-        load_config(preset(credit={"kind": "reinforce", "lam": 0.9}))
+        load_config(preset(credit={"kind": "step_reinforce_pp", "lam": 0.9}))
 
 
 def test_an_unknown_kind_is_answered_with_the_known_ones(preset) -> None:
-    with pytest.raises(BadConfiguration, match=r"credit: .*'step_gae', 'group_step', 'group_outcome', 'reinforce'"):
+    with pytest.raises(BadConfiguration, match=r"credit: .*'step_gae', 'token_gae_masked', 'bilevel_gae'"):
         load_config(preset(credit={"kind": "gae"}))
+
+
+def test_credit_by_continuations_that_no_run_plays_is_refused_before_anything_starts() -> None:
+    with pytest.raises(BadConfiguration, match="nobody who plays continuations"):
+        load_config("quickstart", ["credit.kind=monte_carlo"])
+
+
+def test_credit_by_leave_one_out_needs_the_replays_that_measure_it() -> None:
+    with pytest.raises(BadConfiguration, match=r"set rewards\.signals\.contribution\.kind=leave_one_out"):
+        load_config("quickstart", ["credit.kind=leave_one_out"])
+    replayed = ["rewards.signals.contribution.kind=leave_one_out", "credit.kind=leave_one_out"]
+    assert load_config("quickstart", replayed).credit == LeaveOneOutConfig()
 
 
 def test_a_missing_model_is_named(tmp_path: Path) -> None:
@@ -162,3 +175,28 @@ def test_more_minibatches_than_groups_are_refused() -> None:
 def test_a_training_temperature_that_the_ratios_do_not_know_is_refused() -> None:
     with pytest.raises(BadConfiguration, match=r"temperature is 0.8, expected 1"):
         load_config("tiny", ["rollout.sampling.temperature=0.8"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["learner.loss.kl.kind=reference", "learner.loss.kl.place=reward", "credit.kind=grpo"],
+            r"kl\.place is reward and credit\.kind is grpo, which reads no step reward.*set .* to loss",
+        ),
+        (
+            ["credit.critic.kind=value_head", "credit.critic.clip=0.2", "learner.minibatches=1"],
+            r"credit\.critic\.clip is set and an update is one optimiser step.*raise learner\.passes",
+        ),
+    ],
+)
+def test_settings_of_credit_and_objective_that_undo_each_other_are_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(BadConfiguration, match=message):
+        load_config("quickstart", overrides)
+
+
+def test_a_value_clip_acts_where_an_update_takes_several_steps() -> None:
+    overrides = ["credit.critic.kind=value_head", "credit.critic.clip=0.2", "learner.minibatches=3"]
+    assert load_config("quickstart", overrides).credit == StepGaeConfig(
+        gamma=0.95, lam=0.2, critic=ValueHeadConfig(clip=0.2)
+    )

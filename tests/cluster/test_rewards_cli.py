@@ -80,6 +80,14 @@ def test_a_directory_without_a_run_or_without_trajectories_is_named(tmp_path: Pa
         list(rescore(tmp_path, reward))
 
 
+def test_a_run_whose_rewards_were_charged_with_kl_is_not_scored_again(tmp_path: Path) -> None:
+    charged = ("learner.loss.kl.kind=reference", "learner.loss.kl.place=reward")
+    run = FakeRun(small_config("loop.iterations=1", *charged), tmp_path / "run")
+    run.trainer.run()
+    with pytest.raises(BadConfiguration, match="charged with the KL to a reference policy, which is not recorded"):
+        list(rescore(run.directory.path, written(tmp_path / "r.yaml", "{}")))
+
+
 def test_a_file_is_scored_from_the_command_line(tmp_path: Path) -> None:
     chat = {
         "id": "chat",

@@ -44,6 +44,14 @@ def test_the_same_settings_may_enter_again_and_others_may_not(directory: RunDire
     assert load_config(str(directory.config)) == config
 
 
+def test_a_run_may_go_on_in_another_layout_which_is_then_the_recorded_one(directory: RunDirectory) -> None:
+    other = load_config("quickstart", ["learner.ranks=2", "learner.zero_stage=2", "placement.learner_cpus=0.5"])
+    directory.create(other)
+    assert directory.read_config() == other
+    with pytest.raises(BadConfiguration, match="it holds a run with other settings"):
+        directory.create(load_config("quickstart", ["learner.ranks=2", "learner.optimiser.lr=1"]))
+
+
 def test_latest_points_at_the_newest_run(directory: RunDirectory, config: RunConfig) -> None:
     latest = directory.path.parent / "latest"
     assert latest.resolve() == directory.path

@@ -116,3 +116,17 @@ def test_a_stopped_run_resumes_with_the_losses_of_an_uninterrupted_one(
     assert code == 0, output
     expected = [record["loss"] for record in metrics(whole)]
     assert [record["loss"] for record in metrics(run)] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_recorded_update_done_again_gives_the_recorded_loss_and_gradient_norm_to_the_last_bit(
+    finished: tuple[Path, str], tmp_path: Path
+) -> None:
+    run, _ = finished
+    arguments = [sys.executable, "-m", "cluster", "replay", str(run), "--iteration", "4"]
+    code, output = finish(start(arguments, tmp_path))
+    assert code == 0, output
+    done, record = json.loads(output.splitlines()[-1]), metrics(run)[3]
+    learner = record["learner"]
+    assert isinstance(learner, dict)
+    assert (done["checkpoint"], done["advantage_gap"]) == (3, 0.0)
+    assert (done["loss"], done["grad_norm"]) == (record["loss"], learner["grad_norm"])

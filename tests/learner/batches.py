@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from actors.trajectory import Step
 from learner.config import LearnerConfig, OptimiserConfig, SftConfig
-from learner.credit import CreditedTrajectory
+from learner.credit import CreditedTrajectory, TokenCredit
 from learner.packing import Demonstration
 from tests.learner.builders import credited, step
 
@@ -61,6 +62,20 @@ def batch() -> list[CreditedTrajectory]:
             advantages = (rng.gauss(0, 1), None if k == 2 else rng.gauss(0, 1))
             out.append(credited(advantages, steps, id=f"{g}-{k}", group=str(g)))
     return out
+
+
+def spread(credited_batch: Sequence[CreditedTrajectory]) -> list[CreditedTrajectory]:
+    """The same credit, told token by token."""
+    found: list[CreditedTrajectory] = []
+    for one in credited_batch:
+        lengths = [len(s.action_ids) for s in one.scored.trajectory.steps]
+        advantages, returns = (_repeated(numbers, lengths) for numbers in (one.advantages, one.returns))
+        found.append(replace(one, tokens=TokenCredit(advantages, returns)))
+    return found
+
+
+def _repeated(numbers: Sequence[float | None], lengths: Sequence[int]) -> tuple[tuple[float, ...] | None, ...]:
+    return tuple(None if x is None else (x,) * n for x, n in zip(numbers, lengths, strict=True))
 
 
 def demonstrations() -> list[Demonstration]:

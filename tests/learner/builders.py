@@ -5,24 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from actors.scoring import ScoredTrajectory
-from actors.trajectory import Answer, Step, Trajectory, VersionSpan
+from actors.trajectory import Action, Answer, Step, Trajectory, VersionSpan
 from learner.credit import CreditedTrajectory
 from reward_service.rewards import StepReward, TrajectoryReward
 from tool_sandbox.tasks import GroundTruth, Split, StopReason, Task
-from tool_sandbox.tools import Progress
+from tool_sandbox.tools import Progress, ToolCall
 
 TASK = Task("ledger-1", "ledger", "How much?", (), GroundTruth(answer="7", minimum_calls=2), "L1", Split.TRAIN, {})
 
+ANSWER = Answer("7")
+CALL = ToolCall("c-0", "price", {"item": "ink"})
+
 
 def step(
-    prompt: Sequence[int], action: Sequence[int], logprob: float = -1.0, progress: tuple[int, int] | None = None
+    prompt: Sequence[int],
+    action: Sequence[int],
+    logprob: float = -1.0,
+    progress: tuple[int, int] | None = None,
+    does: Action = ANSWER,
 ) -> Step:
     return Step(
         prompt_ids=tuple(prompt),
         action_ids=tuple(action),
         logprobs=(logprob,) * len(action),
         versions=(VersionSpan(0, 0, len(action)),),
-        action=Answer("7"),
+        action=does,
         result=None,
         progress=None if progress is None else Progress(*progress),
     )
@@ -36,10 +43,14 @@ def scored(
     solved: float | None = 1.0,
     steps: Sequence[Step] | None = None,
     stop: StopReason = StopReason.ANSWERED,
+    contributions: Sequence[float | None] = (),
 ) -> ScoredTrajectory:
-    steps = steps or [step((1, 2, 3), (4, 5)) for _ in rewards]
+    # Every trajectory says something else, and sees at each step what the others see there.
+    steps = steps or [step((1, 2, 3) if not t else (7, t), (4, sum(map(ord, id)))) for t in range(len(rewards))]
     trajectory = Trajectory(id, group, TASK, tuple(steps), stop)
-    reward = TrajectoryReward(id, tuple(StepReward(value, {}) for value in rewards), solved, "v1")
+    signals = [{"contribution": one} for one in contributions] or [{} for _ in rewards]
+    given = tuple(StepReward(value, said) for value, said in zip(rewards, signals, strict=True))
+    reward = TrajectoryReward(id, given, solved, "v1")
     return ScoredTrajectory(trajectory, reward)
 
 

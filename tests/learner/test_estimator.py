@@ -8,14 +8,15 @@ from collections.abc import Sequence
 import pytest
 
 from actors.trajectory import Trajectory
-from learner.config import (
-    CreditConfig,
-    GroupOutcomeConfig,
-    GroupStepConfig,
-    ProgressTableConfig,
-    ReinforceConfig,
-    StepGaeConfig,
-    ValueHeadConfig,
+from learner.config import CreditConfig, ProgressTableConfig, StepGaeConfig, ValueHeadConfig
+from learner.credit import StateAt
+from learner.credit.config import (
+    GrpoConfig,
+    MonteCarloConfig,
+    NoWhitening,
+    StepReinforcePpConfig,
+    StepReturnsConfig,
+    TokenGaeConfig,
 )
 from learner.estimator import CreditAssigner
 from tests.learner.builders import scored, step
@@ -24,14 +25,15 @@ VALUE_HEAD = StepGaeConfig(gamma=1.0, lam=0.0, critic=ValueHeadConfig())
 TABLE = StepGaeConfig(gamma=1.0, lam=1.0, critic=ProgressTableConfig())
 
 
-def no_values(_: Sequence[Trajectory]) -> Sequence[Sequence[float]]:
+def no_values(trajectories: Sequence[Trajectory], at: StateAt = StateAt.STEPS, /) -> Sequence[Sequence[float]]:
     raise AssertionError("only a value head reads values")
 
 
 def test_a_value_head_is_read_once_per_step_and_its_values_are_credited() -> None:
     asked: list[str] = []
 
-    def read(trajectories: Sequence[Trajectory]) -> Sequence[Sequence[float]]:
+    def read(trajectories: Sequence[Trajectory], at: StateAt = StateAt.STEPS, /) -> Sequence[Sequence[float]]:
+        assert at is StateAt.STEPS
         asked.extend(one.id for one in trajectories)
         return [(0.5, 0.25), (1.0,)]
 
@@ -45,7 +47,7 @@ def test_a_value_head_is_read_once_per_step_and_its_values_are_credited() -> Non
     assert credited[1].advantages == pytest.approx((-0.5 / scale,))
 
 
-@pytest.mark.parametrize("config", [TABLE, GroupStepConfig(), GroupOutcomeConfig(), ReinforceConfig()])
+@pytest.mark.parametrize("config", [TABLE, StepReturnsConfig(), GrpoConfig(), StepReinforcePpConfig()])
 def test_no_other_estimator_asks_the_policy_for_values(config: CreditConfig) -> None:
     batch = [scored([1.0], id="a", solved=1.0), scored([0.0], id="b", solved=0.0)]
     good, bad = CreditAssigner(config, no_values).assign(batch)
@@ -87,6 +89,36 @@ def test_a_resumed_run_credits_the_next_batch_identically() -> None:
 
 
 def test_an_estimator_without_a_table_keeps_nothing() -> None:
-    assigner = CreditAssigner(ReinforceConfig(), no_values)
+    assigner = CreditAssigner(StepReinforcePpConfig(), no_values)
     assigner.restore(assigner.state())
     assert assigner.state() == {}
+
+
+def test_an_estimator_over_tokens_asks_for_a_value_before_every_action_token() -> None:
+    def read(trajectories: Sequence[Trajectory], at: StateAt = StateAt.STEPS, /) -> Sequence[Sequence[float]]:
+        assert at is StateAt.TOKENS
+        return [[0.25] * sum(len(s.action_ids) for s in one.steps) for one in trajectories]
+
+    config = TokenGaeConfig(gamma=1.0, lam=1.0, whiten=NoWhitening())
+    (one,) = CreditAssigner(config, read).assign([scored([0.0, 1.0])])
+    assert one.tokens is not None
+    assert one.tokens.advantages == ((0.75, 0.75), (0.75, 0.75))
+
+
+def test_monte_carlo_asks_for_as_many_continuations_as_it_is_set_to_and_takes_their_mean() -> None:
+    asked: list[int] = []
+
+    def play(trajectories: Sequence[Trajectory], count: int) -> Sequence[Sequence[Sequence[float]]]:
+        asked.append(count)
+        # From the start a quarter of the continuations earn 1, after the first step all do.
+        return [[[1.0, 0.0, 0.0, 0.0], [1.0] * 4] for _ in trajectories]
+
+    config = MonteCarloConfig(continuations=4, whiten=NoWhitening())
+    (one,) = CreditAssigner(config, no_values, play).assign([scored([0.0, 0.5])])
+    assert asked == [4]
+    assert one.advantages == (0.75, -0.5)
+
+
+def test_monte_carlo_without_anybody_who_plays_continuations_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="nobody plays continuations here"):
+        CreditAssigner(MonteCarloConfig(), no_values)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from learner.credit import CreditedTrajectory, StateAt, TokenCredit
 from learner.packing import (
     Demonstration,
     Keep,
@@ -81,6 +82,48 @@ def test_the_state_of_a_step_ends_right_before_its_action() -> None:
     assert row.value_item.tolist() == [0, 0]
 
 
+def test_the_state_before_every_action_token_ends_right_before_it() -> None:
+    one = scored([0.0, 0.0], steps=[step((1, 2, 3), (4, 5)), step((6, 7), (8,))]).trajectory
+    ((row,),) = pack(items_to_read([one], StateAt.TOKENS), pack_tokens=1000, ranks=1)
+    assert row.token_ids[0, row.value_at].tolist() == [3, 4, 7]
+
+
+def by_token(advantages: list, returns: list) -> CreditedTrajectory:
+    """Three steps of two, one and one action tokens."""
+    steps = [step((1, 2), (3, 4)), step((5,), (6,)), step((7, 8), (9,))]
+    one = scored([0.0] * 3, steps=steps)
+    nothing = (None,) * 3
+    return CreditedTrajectory(one, nothing, nothing, TokenCredit(tuple(advantages), tuple(returns)))
+
+
+def test_action_tokens_with_credit_of_their_own_carry_it_and_their_targets() -> None:
+    one = by_token([(2.0, 1.0), None, (-1.0,)], [(0.5, 0.25), None, (0.75,)])
+    ((row,),) = pack(items_to_train([one], Keep.ALL), pack_tokens=1000, ranks=1)
+    assert row.prediction_target[row.action_prediction].tolist() == [3, 4, 9]
+    assert row.advantages.tolist() == [2.0, 1.0, -1.0]
+    # The token before each action token that is kept, in the sequence 1 2 3 4 5 6 7 8 9.
+    assert row.token_ids[0, row.value_at].tolist() == [2, 3, 8]
+    assert row.value_targets.tolist() == [0.5, 0.25, 0.75]
+
+
+def test_a_token_without_credit_in_a_step_that_has_some_is_left_out_of_the_policy_loss_alone() -> None:
+    one = by_token([(0.0, 1.0), None, (0.0,)], [(0.5, 0.25), None, (0.75,)])
+    ((row,),) = pack(items_to_train([one], Keep.CREDITED), pack_tokens=1000, ranks=1)
+    assert row.prediction_target[row.action_prediction].tolist() == [4]
+    assert row.token_count == 4
+
+
+def test_a_critic_is_trained_where_the_policy_is_taught_nothing() -> None:
+    """A uniform group has value targets and no advantage."""
+    steps = [step((1, 2), (3, 4)), step((5,), (6,))]
+    one = CreditedTrajectory(scored([1.0, 1.0], steps=steps), (None, None), (2.0, 1.0))
+    ((row,),) = pack(items_to_train([one], Keep.ALL), pack_tokens=1000, ranks=1)
+    assert row.value_targets.tolist() == [2.0, 1.0]
+    assert row.token_ids.tolist() == [[1, 2, 3, 4, 5]]
+    assert len(row.advantages) == 0
+    assert items_to_train([one], Keep.CREDITED) == []
+
+
 def test_rows_keep_to_the_limit_and_ranks_get_as_many_each() -> None:
     demonstrations = [Demonstration((i,) * 30, (False,) * 10 + (True,) * 20) for i in range(10)]
     shares = pack(items_to_imitate(demonstrations), pack_tokens=100, ranks=2)
@@ -136,3 +179,19 @@ def test_every_sequence_can_be_read_back_from_its_row(
             assert row.position_ids[0, at] == len(path) - 1
             found[item] = [*path, int(row.prediction_target[prediction])]
     assert found == {i: list(ids) for i, ids in enumerate(sequences)}
+
+
+def test_a_token_knows_its_step_and_how_many_tokens_step_and_trajectory_have() -> None:
+    """The abstained step counts nowhere; the step of advantage zero counts, whether it is computed or not."""
+    steps = [step((1, 2), (3, 4)), step((5,), (6,)), step((7,), (8, 9, 10)), step((11,), (12,))]
+    pair = [credited([2.0, None, 0.0, -1.0], steps, id="a"), credited([1.0], [step((1, 2), (3,))], id="b")]
+    ((row,),) = pack(items_to_train(pair, Keep.ALL), pack_tokens=1000, ranks=1)
+    order = row.action_item.tolist()
+    a = [i for i, item in enumerate(order) if item == 0]
+    assert row.step_tokens[a].tolist() == [2.0, 2.0, 3.0, 3.0, 3.0, 1.0]
+    assert row.trajectory_tokens[a].tolist() == [6.0] * 6
+    assert [row.action_step[a].tolist().count(s) for s in row.action_step[a].tolist()] == [2, 2, 3, 3, 3, 1]
+    assert not set(row.action_step[a].tolist()) & set(row.action_step[[order.index(1)]].tolist())
+    ((cut,),) = pack(items_to_train(pair[:1], Keep.CREDITED), pack_tokens=1000, ranks=1)
+    assert cut.step_tokens.tolist() == [2.0, 2.0, 1.0]
+    assert cut.trajectory_tokens.tolist() == [6.0] * 3

@@ -86,6 +86,30 @@ def test_entropy_is_that_of_the_whole_distribution() -> None:
     torch.testing.assert_close(entropies, -(log_p.exp() * log_p).sum(-1))
 
 
+@pytest.mark.parametrize("asks_logprobs", [True, False])
+def test_the_entropy_has_the_gradient_that_plain_torch_gives(asks_logprobs: bool) -> None:
+    """Sequences that share positions: one position has several targets, and its entropy counts for each of them."""
+    packed, plain = tiny(), tiny()
+    items = items_to_imitate(forest_of_demonstrations())
+    (rows,) = pack(items, 60, 1)
+    policy, rng = PolicyWithCritic(packed), torch.Generator().manual_seed(1)
+    by_item = {item.index: torch.randn(2, len(item.action_at), generator=rng) for item in items}
+    for row in rows:
+        outputs = policy(row)
+        order = list(dict.fromkeys(row.action_item.tolist()))
+        weights = torch.cat([by_item[i] for i in order], dim=1)
+        total = (outputs.entropies * weights[0]).sum()
+        (total + (outputs.logprobs * weights[1]).sum() if asks_logprobs else total).backward()
+    for item in items:
+        ids, at = torch.tensor([item.token_ids]), torch.tensor(item.action_at)
+        log_p = torch.log_softmax(plain(ids).logits[0], -1)[at - 1]
+        entropies, logprobs = -(log_p.exp() * log_p).sum(-1), log_p[torch.arange(len(at)), ids[0, at]]
+        total = (entropies * by_item[item.index][0]).sum()
+        (total + (logprobs * by_item[item.index][1]).sum() if asks_logprobs else total).backward()
+    for (name, mine), theirs in zip(packed.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, atol=1e-5, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
 def test_values_read_the_last_token_of_each_state() -> None:
     one = scored([0.0, 0.0], steps=[step((1, 2, 3), (4, 5)), step((6, 7), (8,))]).trajectory
     model = tiny()

@@ -79,6 +79,7 @@ async def test_the_contract_in_raw_json(http):
             {"name": "contribution", "raw": 1.0, "weight": 0.6, "value": 0.6},
         ],
         "why": None,
+        "votes": {},
     }
     assert first["steps"][3]["components"] == []
     assert (first["id"], first["status"], first["solved"], first["error"]) == (

@@ -1,0 +1,49 @@
+"""REINFORCE leave-one-out over the returns of steps.
+
+    Â_{i,t} = G_{i,t} − mean of G_{j,t} over the other trajectories j of the group that have a step t
+
+(Kool et al. 2019; Ahmadian et al. 2024, arXiv 2402.14740; with steps in place of sequences.) A step that no
+other trajectory reached is compared with all steps of the others.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from learner.credit.config import StepRlooConfig
+from learner.credit.estimate import Estimate, by_step
+from learner.credit.kept import KeptSteps
+from learner.credit.normalising import less_the_others
+from learner.credit.step_returns import step_returns
+
+
+def step_rloo(returns: Sequence[Sequence[float]]) -> list[list[float]]:
+    """Â of each step from the step returns of one group, one sequence a trajectory; as ragged as they are."""
+    columns: dict[int, list[float]] = defaultdict(list)
+    for one in returns:
+        for t, number in enumerate(one):
+            columns[t].append(number)
+    total, count = sum(map(sum, returns)), sum(map(len, returns))
+    return [
+        [_against(number, columns[t], total - sum(one), count - len(one)) for t, number in enumerate(one)]
+        for one in returns
+    ]
+
+
+def _against(number: float, column: Sequence[float], others: float, count: int) -> float:
+    if len(column) > 1:
+        return less_the_others(number, len(column), sum(column))
+    return number - others / count if count else 0.0
+
+
+def estimate(batch: Sequence[KeptSteps], config: StepRlooConfig) -> list[Estimate]:
+    """One advantage a step."""
+    returns = [step_returns(one.rewards, config.gamma) for one in batch]
+    members: dict[str, list[int]] = defaultdict(list)
+    for i, one in enumerate(batch):
+        members[one.group].append(i)
+    found: dict[int, list[float]] = {}
+    for group in members.values():
+        found.update(zip(group, step_rloo([returns[i] for i in group]), strict=True))
+    return [by_step(found[i], returns[i], returns[i][:1]) for i in range(len(batch))]

@@ -1,0 +1,107 @@
+"""How much memory the parts that hold a model need, before any of it is allocated.
+
+Pure arithmetic over a model's dimensions and the settings; loads no torch. Owns `ModelShape` and the items of the plan.
+The interpreter and its libraries are not in it. `memory_probe` measures what this estimates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from actors.config import GIB, RolloutConfig
+from learner.config import LearnerConfig
+from learner.objective.config import ReferenceKl
+
+DTYPE_BYTES = {"bfloat16": 2, "float32": 4}
+_MASTER_BYTES = 4
+_ADAM_BYTES = 8
+"""Two float32 moments."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """The dimensions of a decoder with gated feed-forward layers (Llama, Qwen) that memory depends on."""
+
+    parameters: int
+    """Tied weights counted once."""
+    layers: int
+    hidden: int
+    intermediate: int
+    """Width of the feed-forward layer."""
+    query_width: int
+    """Of all query heads together."""
+    kv_width: int
+    """Of all key heads together; values are as wide."""
+    vocabulary: int
+
+    @property
+    def kv_values_per_token(self) -> int:
+        """Keys and values of all layers that one token leaves in an engine's cache."""
+        return 2 * self.layers * self.kv_width
+
+
+def held_bytes(shape: ModelShape, config: LearnerConfig) -> dict[str, int]:
+    """Bytes that one rank holds between micro-batches, by item. ZeRO divides the optimiser's state among the ranks from
+    stage 1 on, the gradients from stage 2 on and the weights at stage 3 (Rajbhandari et al. 2020, §5). Gradients are
+    summed in float32.
+
+    A float32 model is its own master copy unless ZeRO keeps a partition of it.
+    """
+    share = {stage: config.ranks if config.zero_stage >= stage else 1 for stage in (1, 2, 3)}
+    precise = config.dtype == "float32" and config.zero_stage == 0
+    held = {
+        "weights": DTYPE_BYTES[config.dtype] * shape.parameters // share[3],
+        "gradients": _MASTER_BYTES * shape.parameters // share[2],
+        "master weights": 0 if precise else _MASTER_BYTES * shape.parameters // share[1],
+        "Adam moments": _ADAM_BYTES * shape.parameters // share[1],
+    }
+    if isinstance(config.loss.kl, ReferenceKl):
+        held["reference policy"] = DTYPE_BYTES[config.dtype] * shape.parameters
+    return held
+
+
+def update_bytes(shape: ModelShape, config: LearnerConfig, tokens: int, predictions: int) -> dict[str, int]:
+    """Bytes of one rank at the peak of an update, by item: a row is at the head of its backward pass, and earlier rows
+    have left their gradients.
+
+    `tokens`: of the longest row, `learner.pack_tokens` unless a trajectory is longer. `predictions`: its positions that
+    predict an action token.
+    """
+    size, layer = DTYPE_BYTES[config.dtype], layer_bytes(shape, config.dtype)
+    return {
+        **held_bytes(shape, config),
+        # Of all layers, and once more of one: the gradients of what it kept, as the backward pass goes through it.
+        "activations": tokens * ((shape.layers + 1) * layer + 3 * size * shape.hidden),
+        # The logits, and their gradient as the backward pass begins.
+        "logits at action tokens": 2 * size * predictions * shape.vocabulary,
+        # One whole gradient of the output projection before it is added to the others.
+        "gradient of the head": size * shape.vocabulary * shape.hidden,
+    }
+
+
+def layer_bytes(shape: ModelShape, dtype: str) -> int:
+    """Bytes that one layer keeps of one token for its backward pass.
+
+    Norms keep their input in float32, what is left of it after the division, and their output; attention keeps query,
+    key, value and output, keys and values once more beside those of their past, and the projection after it the output
+    laid out anew; the feed-forward layer keeps gate, its activation, up, and their product. Attention is computed in
+    float32, as on a CPU; on a GPU it is at most that.
+    """
+    size = DTYPE_BYTES[dtype]
+    norms = 2 * (4 + 2 * size) * shape.hidden
+    attention = 4 * (2 * shape.query_width + 4 * shape.kv_width) + size * shape.query_width
+    return norms + attention + 4 * size * shape.intermediate
+
+
+def checkpoint_bytes(shape: ModelShape, config: LearnerConfig) -> int:
+    """Bytes of the copy that the first rank makes for a checkpoint and keeps while it is written: its share of the
+    float32 state, and the whole model unless its master weights are just that."""
+    state = (_MASTER_BYTES + _ADAM_BYTES) * shape.parameters // config.ranks
+    whole = config.dtype == "float32" and config.ranks == 1
+    return state + (0 if whole else DTYPE_BYTES[config.dtype] * shape.parameters)
+
+
+def engine_bytes(shape: ModelShape, config: RolloutConfig) -> dict[str, int]:
+    """Bytes that one engine holds on each of its `tensor_parallel_size` devices, by item."""
+    weights = DTYPE_BYTES[config.engine.dtype] * shape.parameters // config.engine.tensor_parallel_size
+    return {"weights": weights, "KV cache": config.engine.kv_cache_gib * GIB}

@@ -1,0 +1,1 @@
+"""What an update maximises, as pure functions of log-probabilities; no models, no ranks."""

@@ -1,0 +1,58 @@
+"""What the learner says of its steps. Owns `UpdateReport` and `SftReport`, of one rank or of all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from learner.objective.stats import LossStats
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateReport:
+    """What one update did, on one rank or, summed, on all."""
+
+    optimiser_steps: int
+    """Those applied; 0 where no step of the batch had a non-zero advantage, or all were skipped: nothing changed."""
+    skipped_steps: int
+    """Left out because the gradient's norm was above `optimiser.skip_grad_norm`."""
+    passes: int
+    """Those made; fewer than configured where the policy had moved by `stop_kl`."""
+    stats: LossStats
+    """Of the last pass."""
+    grad_norm: float
+    """Global L2 norm before clipping, of the last step, whether it was applied or not."""
+    lr: float
+    kl_coef: float
+    """Of the KL to the reference in this update; 0 without one."""
+    batch_tokens: int
+    """Tokens of the trajectories, shared prompts counted once for each."""
+    computed_tokens: int
+    """Tokens that went through the model, all passes together."""
+    seconds: float
+
+    def summary(self) -> dict[str, float]:
+        """Numbers by the names that metrics use."""
+        return {
+            **self.stats.summary(),
+            "optimiser_steps": float(self.optimiser_steps),
+            "skipped_steps": float(self.skipped_steps),
+            "passes": float(self.passes),
+            "grad_norm": self.grad_norm,
+            "lr": self.lr,
+            "kl_coef": self.kl_coef,
+            "batch_tokens": float(self.batch_tokens),
+            "computed_tokens": float(self.computed_tokens),
+            "update_seconds": self.seconds,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SftReport:
+    """One optimiser step of the warm start."""
+
+    step: int
+    steps: int
+    loss: float
+    """Nats per demonstrated token."""
+    grad_norm: float
+    tokens: int

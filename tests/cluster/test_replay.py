@@ -1,0 +1,96 @@
+"""`steptool replay`, over runs that the fake parts made: their learner's loss is a quarter of its one weight."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from cluster.cli import app
+from cluster.config import RunConfig
+from cluster.errors import BadConfiguration, NotReproduced
+from cluster.replay import Replayed, expect_reproduced, replay, replayable
+from cluster.run_directory import RunDirectory
+from learner.credit import CreditedTrajectory
+from learner.rank import UpdateReport
+from tests.cluster.builders import FakeLearner, FakeRun, small_config
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    """Five iterations; of the checkpoints 0, 2, 4 and 5 the newest two are left, and the start."""
+    keep = ("checkpoint.keep.kind=milestones", "checkpoint.keep.count=2", "checkpoint.keep.interval=10")
+    made = FakeRun(small_config("loop.iterations=5", "checkpoint.every=2", *keep), tmp_path / "run")
+    made.trainer.run()
+    assert sorted(path.name for path in made.directory.checkpoints.iterdir()) == ["00000", "00004", "00005"]
+    return made.directory
+
+
+class Recorder(FakeLearner):
+    """Keeps what it was updated with."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+        self.batches: list[Sequence[CreditedTrajectory]] = []
+
+    def update(self, credited: Sequence[CreditedTrajectory]) -> UpdateReport:
+        self.batches.append(credited)
+        return super().update(credited)
+
+
+def replayed(run: RunDirectory, iteration: int) -> tuple[list[Replayed], Recorder]:
+    learner = Recorder()
+
+    @contextmanager
+    def start(config: RunConfig) -> Iterator[Any]:
+        yield learner
+
+    return list(replay(run.path, iteration, pytest.fail, start)), learner
+
+
+def test_an_iteration_is_done_again_from_the_checkpoint_before_it(run: RunDirectory) -> None:
+    [done], learner = replayed(run, 5)
+    # Four updates made the checkpoint's weight 4; the fifth makes it 5.
+    assert (done.iteration, done.checkpoint, done.loss) == (5, 4, 5 * 0.25)
+    assert done.exact
+    assert [one.scored.trajectory.id for one in learner.batches[0]] == [
+        f"00005/{t:03d}/{k:02d}" for t in (0, 1) for k in (0, 1)
+    ]
+
+
+def test_the_updates_since_the_checkpoint_are_done_again_on_the_way_with_the_state_of_the_critic(
+    run: RunDirectory,
+) -> None:
+    done, _ = replayed(run, 3)
+    assert [(one.iteration, one.checkpoint, one.loss) for one in done] == [(1, 0, 0.25), (2, 0, 0.5), (3, 0, 0.75)]
+    # The progress table remembers the batches before: without its state the advantages would differ.
+    assert [one.advantage_gap for one in done] == [0.0, 0.0, 0.0]
+
+
+def test_a_number_that_comes_out_otherwise_is_told(run: RunDirectory) -> None:
+    records = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    records[-1]["learner"]["grad_norm"] = 0.5000000001
+    run.metrics.write_text("".join(json.dumps(record) + "\n" for record in records))
+    [done], _ = replayed(run, 5)
+    assert not done.exact
+    with pytest.raises(NotReproduced, match=r"iteration 5: .* gradient norm 0\.5, recorded .*0\.5000000001"):
+        expect_reproduced(done, small_config())
+    expect_reproduced(done, small_config("learner.dtype=bfloat16"))
+
+
+def test_an_iteration_without_checkpoint_or_trajectories_is_refused_and_the_others_are_named(run: RunDirectory) -> None:
+    run.trajectories_of(2).unlink()
+    assert replayable(run) == [1, 5]
+    with pytest.raises(BadConfiguration, match=r"iteration 3 cannot be replayed; those that can: 1, 5\. .* 0, 4, 5"):
+        replayed(run, 3)
+
+
+def test_a_run_that_is_none_ends_the_command_with_2(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["replay", str(tmp_path), "--iteration", "1"])
+    assert result.exit_code == 2
+    assert "no config.yaml there" in result.stderr

@@ -1,0 +1,246 @@
+"""Each estimator by numbers that were worked out by hand, or that its authors published."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from actors.trajectory import Step
+from learner.credit import CreditedTrajectory, assign_credit
+from learner.credit.bilevel_gae import bilevel_gae
+from learner.credit.config import (
+    BilevelGaeConfig,
+    GigpoConfig,
+    GrpoConfig,
+    LeaveOneOutConfig,
+    MonteCarloConfig,
+    MtGrpoConfig,
+    NoWhitening,
+    PpoOutcomeConfig,
+    ReinforcePpConfig,
+    RftConfig,
+    RlooConfig,
+    StepReinforcePpConfig,
+    StepReturnsConfig,
+    StepRlooConfig,
+    TokenGaeConfig,
+    TreeConfig,
+)
+from learner.credit.gigpo import anchors
+from learner.credit.monte_carlo import prefix_values
+from learner.credit.token_gae_masked import token_gae
+from tests.learner.builders import CALL, scored, step
+
+PLAIN = NoWhitening()
+
+
+def tokens(one: CreditedTrajectory) -> tuple[Any, Any]:
+    assert one.tokens is not None
+    return one.tokens.advantages, one.tokens.returns
+
+
+def test_token_gae_skips_the_observation_between_two_steps() -> None:
+    # γ = λ = ½, values .4 before each token, reward 1 at the last of four tokens: δ = −.2, −.2, −.2, .6; γλ = ¼.
+    found = token_gae([0.0, 1.0], [(0.4, 0.4), (0.4, 0.4)], 0.5, 0.5)
+    assert found == [pytest.approx((-0.253125, -0.2125)), pytest.approx((-0.05, 0.6))]
+
+
+def test_token_credit_reaches_the_packer_by_token_and_the_records_as_its_mean() -> None:
+    steps = [step((1, 2), (3, 4)), step((5, 6, 7), (8,))]
+    config = TokenGaeConfig(gamma=0.5, lam=1.0, whiten=PLAIN)
+    (one,) = assign_credit([scored([0.0, 1.0], steps=steps)], [[0.0, 0.25, 0.5]], config)
+    # Â of the tokens: ¼ − 0, ½ − ¼, 1 − ½; targets ¼, ½, 1.
+    assert tokens(one) == (((0.25, 0.25), (0.5,)), ((0.25, 0.5), (1.0,)))
+    assert one.advantages == (0.25, 0.5)
+    assert one.returns == (0.25, 1.0)
+
+
+def test_bilevel_gae_on_the_example_of_ragens_own_code() -> None:
+    """Two turns of five tokens, a reward of 1 at the end of each, values 0.1 … 1.0, γ = λ = 1, γ of a turn 0.95.
+
+    The second turn returns 1.0. The first returns 1 + 0.95 · 1.0 = 1.95, as V before its last token is 0.5 and
+    Â = 1 + 0.95 · 1.0 − 0.5 = 1.45. Within a turn every token gets the turn's return less its own value.
+    """
+    values = [(0.1, 0.2, 0.3, 0.4, 0.5), (0.6, 0.7, 0.8, 0.9, 1.0)]
+    found = bilevel_gae([1.0, 1.0], values, BilevelGaeConfig(gamma=0.95, lam=1.0))
+    assert found[0] == pytest.approx((1.85, 1.75, 1.65, 1.55, 1.45))
+    assert found[1] == pytest.approx((0.4, 0.3, 0.2, 0.1, 0.0))
+
+
+def test_without_step_optimisation_no_credit_crosses_a_step() -> None:
+    """The paper's ablation: every step a sub-trajectory with its own reward, PPO over its tokens."""
+    config = BilevelGaeConfig(gamma=0.0, token_gamma=0.5, token_lam=1.0, whiten=PLAIN)
+    steps = [step((1,), (2, 3)), step((4,), (5, 6))]
+    for last in (0.0, 1.0):
+        (one,) = assign_credit([scored([0.8, last], steps=steps)], [[0.1, 0.2, 0.3, 0.4]], config)
+        # The first step: .8 at its last token, halved once, less the values .1 and .2.
+        assert tokens(one)[0][0] == pytest.approx((0.3, 0.6))
+        assert tokens(one)[0][1] == pytest.approx((0.5 * last - 0.3, last - 0.4))
+
+
+def test_gtpo_normalises_the_returns_of_each_turn_over_the_group() -> None:
+    batch = [scored([1.0, 1.0], id="a"), scored([0.0, 0.0], id="b", solved=0.0)]
+    a, b = assign_credit(batch, None, StepReturnsConfig(gamma=1.0))
+    # returns [2, 1] and [0, 0]: means 1 and .5, deviations 1 and .5
+    assert a.advantages == pytest.approx((1.0, 1.0))
+    assert b.advantages == pytest.approx((-1.0, -1.0))
+    assert a.returns == (2.0, 1.0)
+
+
+def test_step_rloo_leaves_the_trajectory_itself_out() -> None:
+    batch = [scored([0.0, 4.0], id="a"), scored([0.0, 1.0], id="b"), scored([3.0], id="c")]
+    a, b, c = assign_credit(batch, None, StepRlooConfig(gamma=0.5))
+    # returns (2, 4), (.5, 1), (3): at step 0 the others' means are 1.75, 2.5, 1.25; at step 1 they are 1 and 4.
+    assert a.advantages == pytest.approx((0.25, 3.0))
+    assert b.advantages == pytest.approx((-2.0, -3.0))
+    assert c.advantages == pytest.approx((1.75,))
+
+
+def test_step_rloo_compares_a_step_without_peers_with_all_steps_of_the_others() -> None:
+    batch = [scored([0.0, 4.0], id="a"), scored([3.0], id="b"), scored([1.0], id="c")]
+    a, _, _ = assign_credit(batch, None, StepRlooConfig(gamma=0.5))
+    assert a.advantages == pytest.approx((0.0, 2.0))
+
+
+def test_step_reinforce_pp_whitens_over_all_steps_of_the_batch() -> None:
+    batch = [scored([1.0, 2.0], id="a", group="g"), scored([3.0], id="b", group="h")]
+    a, b = assign_credit(batch, None, StepReinforcePpConfig(gamma=0.0))
+    assert a.advantages == pytest.approx((-(1.5**0.5), 0.0))
+    assert b.advantages == pytest.approx((1.5**0.5,))
+
+
+def shop(*steps: tuple[int, int]) -> list[Step]:
+    """(what is seen, what is said) at each step; four tokens of each, the task's prompt first."""
+    return [step((seen,) * 4, (said,)) for seen, said in steps]
+
+
+def test_gigpo_compares_trajectories_in_the_group_and_steps_at_the_same_state() -> None:
+    """Both trajectories come by state 2, one of them twice, and only one buys there."""
+    batch = [
+        scored([0.0, 1.0], id="buys", steps=shop((1, 10), (2, 11))),
+        scored([0.0, 0.0, 0.0], id="loops", steps=shop((1, 10), (2, 12), (2, 13)), solved=0.0),
+    ]
+    buys, loops = assign_credit(batch, None, GigpoConfig(gamma=0.5, similarity=1.0))
+    # Episodes 1 and 0: ±1. State 1: returns ½ and 0: ±1. State 2: returns 1, 0, 0: mean ⅓, deviation √2/3.
+    assert buys.advantages == pytest.approx((2.0, 1.0 + 2.0**0.5))
+    assert loops.advantages == pytest.approx((-2.0, -1.0 - 0.5**0.5, -1.0 - 0.5**0.5))
+
+
+def test_gigpo_gives_a_state_that_nobody_else_saw_the_episodes_part_alone() -> None:
+    batch = [
+        scored([0.0, 1.0], id="a", steps=shop((1, 10), (2, 11))),
+        scored([0.0, 0.0], id="b", steps=shop((1, 12), (3, 13)), solved=0.0),
+    ]
+    a, b = assign_credit(batch, None, GigpoConfig(gamma=0.5, similarity=1.0))
+    assert (a.advantages[1], b.advantages[1]) == pytest.approx((1.0, -1.0))
+
+
+def test_gigpo_falls_back_to_similar_observations() -> None:
+    seen = [(1,) * 20, (1,) * 19 + (2,), (3,) * 20, (1,) * 20]
+    assert anchors(seen, similarity=1.0) == [0, 1, 2, 0]
+    # 19 of 20 tokens in common are enough for the second; the third has none.
+    assert anchors(seen, similarity=0.95) == [0, 0, 1, 0]
+    assert anchors(seen, similarity=0.96) == [0, 1, 2, 0]
+
+
+def test_gigpo_never_lets_a_lone_observation_split_those_who_saw_the_same() -> None:
+    lone, often = (1,) * 19 + (2,), (1,) * 20
+    assert anchors([lone, often, often], similarity=0.95) == [0, 0, 0]
+
+
+def test_mt_grpo_adds_the_turns_own_reward_to_the_outcome() -> None:
+    batch = [scored([0.5, 1.0], id="a"), scored([0.1, 0.0], id="b", solved=0.0)]
+    a, b = assign_credit(batch, None, MtGrpoConfig(turn_weight=0.5))
+    # Outcomes 1 and 0: ±1. First turns .5 and .1: ±1, halved. Last turns: the outcome alone.
+    assert a.advantages == pytest.approx((1.5, 1.0))
+    assert b.advantages == pytest.approx((-1.5, -1.0))
+
+
+def forked() -> list[Any]:
+    """Two trees: one whose first step was taken on by two sessions, one of a single trajectory."""
+    root = step((1, 2), (3,))
+    return [
+        scored([0.0, 1.0], id="a", steps=[root, step((5,), (6,))]),
+        scored([0.0, 0.0], id="b", steps=[root, step((5,), (7,))], solved=0.0),
+        scored([0.0, 0.5], id="c", steps=[step((1, 2), (4,)), step((8,), (6,))]),
+    ]
+
+
+def test_a_tree_compares_branches_within_it_and_leaves_over_the_group() -> None:
+    a, b, c = assign_credit(forked(), None, TreeConfig(gamma=1.0))
+    # Within the first tree ±1, alone 0. Over the group, returns 1, 0, ½: mean ½, deviation √(1/6), so ±√1.5 and 0.
+    assert a.advantages[1] == pytest.approx(1.0 + 1.5**0.5)
+    assert b.advantages[1] == pytest.approx(-1.0 - 1.5**0.5)
+    # What the branches share cancels; nothing is said of c but that it is average.
+    assert (a.advantages[0], b.advantages[0], *c.advantages) == pytest.approx((0.0, 0.0, 0.0, 0.0))
+
+
+def test_without_forks_a_tree_is_the_group_alone() -> None:
+    batch = [scored([0.5, 0.5], id="a"), scored([0.0, 0.0], id="b", solved=0.0)]
+    a, b = assign_credit(batch, None, TreeConfig(gamma=1.0))
+    assert (a.advantages, b.advantages) == (pytest.approx((1.0, 1.0)), pytest.approx((-1.0, -1.0)))
+
+
+def test_trajectories_that_are_the_same_to_the_last_token_cannot_be_told_apart() -> None:
+    """A noisy reward is no defect of the estimator."""
+    steps = [step((1, 2), (3,))]
+    batch = [scored([1.0], id="a", steps=steps), scored([0.0], id="b", steps=steps, solved=0.0)]
+    assert [one.advantages for one in assign_credit(batch, None, TreeConfig())] == [(None,), (None,)]
+
+
+def test_monte_carlo_credits_a_step_with_what_it_gained() -> None:
+    # VinePPO: of four continuations 1, 3 and 2 solve the task from before each step; the last step solves it.
+    values = prefix_values([(1, 0, 0, 0), (1, 1, 1, 0), (0, 1, 1, 0)])
+    assert values == [0.25, 0.75, 0.5]
+    (one,) = assign_credit([scored([0.0, 0.0, 1.0])], [values], MonteCarloConfig(whiten=PLAIN))
+    assert one.advantages == pytest.approx((0.5, -0.25, 0.5))
+
+
+def test_a_state_without_a_continuation_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"\[1, 0\] continuations a state"):
+        prefix_values([(1.0,), ()])
+
+
+def test_leave_one_out_reads_the_replays_and_not_the_rewards() -> None:
+    calls = [step((1,), (2,), does=CALL), step((3,), (4,), does=CALL), step((5,), (6,))]
+    good = scored([0.9, 0.9, 0.9], id="a", steps=calls, contributions=[1.0, 0.0, None])
+    bad = scored([0.9, 0.9, 0.9], id="b", steps=calls, solved=0.0, contributions=[0.0, -1.0, None])
+    a, b = assign_credit([good, bad], None, LeaveOneOutConfig(whiten=PLAIN))
+    # An answer is worth the outcome: without it there is none.
+    assert (a.advantages, b.advantages) == ((1.0, 0.0, 1.0), (0.0, -1.0, 0.0))
+
+
+def test_ppo_on_outcomes_sees_no_step_reward() -> None:
+    steps = [step((1,), (2,)), step((3,), (4,))]
+    config = PpoOutcomeConfig(gamma=0.5, lam=1.0, whiten=PLAIN)
+    found = [
+        assign_credit([scored([r, 0.0], steps=steps)], [[0.25, 0.75]], config)[0].advantages for r in (0.0, 0.9, -0.9)
+    ]
+    assert found == [(0.25, 0.25)] * 3
+
+
+def outcomes(*solved: float, length: int = 1) -> list[Any]:
+    return [scored([0.9] * length, id=str(i), solved=outcome) for i, outcome in enumerate(solved)]
+
+
+def test_grpo_normalises_the_outcome_over_the_group() -> None:
+    found = assign_credit(outcomes(1.0, 0.0, 0.0, 0.0, length=2), None, GrpoConfig())
+    # Mean ¼, deviation √3/4.
+    assert found[0].advantages == pytest.approx((3**0.5, 3**0.5))
+    assert found[1].advantages == pytest.approx((-(3**-0.5), -(3**-0.5)))
+
+
+def test_rloo_leaves_the_trajectory_itself_out_of_its_baseline() -> None:
+    found = assign_credit(outcomes(1.0, 0.0, 0.0, 0.5), None, RlooConfig())
+    assert [one.advantages[0] for one in found] == pytest.approx([5 / 6, -0.5, -0.5, 1 / 6])
+
+
+def test_reinforce_pp_whitens_over_trajectories_however_long_they_are() -> None:
+    found = assign_credit([*outcomes(1.0, length=5), *outcomes(0.0, length=1)], None, ReinforcePpConfig())
+    assert [set(one.advantages) for one in found] == [{1.0}, {-1.0}]
+
+
+def test_rejection_sampling_imitates_what_was_solved_and_nothing_else() -> None:
+    found = assign_credit(outcomes(1.0, 0.5, 0.0, length=2), None, RftConfig())
+    assert [one.advantages for one in found] == [(1.0, 1.0), (None, None), (None, None)]
