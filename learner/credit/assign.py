@@ -17,6 +17,7 @@ from typing import Any
 from actors.scoring import ScoredTrajectory
 from learner.credit import (
     bilevel_gae,
+    eto,
     gigpo,
     grpo,
     leave_one_out,
@@ -58,6 +59,7 @@ ESTIMATORS: Mapping[type[Any], Callable[[Sequence[KeptSteps], Any], list[Estimat
     kinds.RlooConfig: rloo.estimate,
     kinds.ReinforcePpConfig: reinforce_pp.estimate,
     kinds.RftConfig: rft.estimate,
+    kinds.EtoConfig: eto.estimate,
 }
 
 _ON_OUTCOME = (*TRAJECTORY_LEVEL, kinds.MtGrpoConfig, kinds.PpoOutcomeConfig)

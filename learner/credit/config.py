@@ -5,9 +5,9 @@ Owns pydantic models only. docs/credit.md says which estimator needs what, and w
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class _Settings(BaseModel):
@@ -284,6 +284,24 @@ class RftConfig(Credit):
     kind: Literal["rft"] = "rft"
 
 
+class EtoConfig(OverGroup):
+    """Prefer what did best in its group to what did worse: DPO on pairs of whole trajectories."""
+
+    kind: Literal["eto"] = "eto"
+    beta: float = Field(default=0.1, gt=0)
+    """β, per nat of margin over the reference: the larger, the sooner a pair counts as told apart."""
+
+    @model_validator(mode="after")
+    def _takes_no_advantages(self) -> Self:
+        given = [name for name in Credit.model_fields if getattr(self, name) != Credit.model_fields[name].default]
+        if given:
+            raise ValueError(
+                f"eto: {', '.join(given)} set; expected the default: pairs are compared, and no advantage is whitened, "
+                "clipped or mixed; drop them, or choose another credit.kind"
+            )
+        return self
+
+
 CreditConfig = Annotated[
     StepGaeConfig
     | TokenGaeConfig
@@ -300,13 +318,14 @@ CreditConfig = Annotated[
     | GrpoConfig
     | RlooConfig
     | ReinforcePpConfig
-    | RftConfig,
+    | RftConfig
+    | EtoConfig,
     Field(discriminator="kind"),
 ]
 
 TOKEN_LEVEL = (TokenGaeConfig, BilevelGaeConfig, PpoOutcomeConfig)
 """Estimators that give every action token a number of its own."""
-TRAJECTORY_LEVEL = (GrpoConfig, RlooConfig, ReinforcePpConfig, RftConfig)
+TRAJECTORY_LEVEL = (GrpoConfig, RlooConfig, ReinforcePpConfig, RftConfig, EtoConfig)
 """Estimators that give a trajectory one number."""
 
 
