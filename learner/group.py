@@ -28,6 +28,7 @@ from learner.preference_rank import PreferenceRank
 from learner.rank import LearnerRank
 from learner.reports import SftReport, UpdateReport
 from learner.saving import PendingSave
+from learner.utterance_features import UtteranceFeatures
 from tool_sandbox.ray_failures import ACTOR_LOST
 
 Result = TypeVar("Result")
@@ -137,6 +138,12 @@ class LearnerGroup:
     def values(self, trajectories: Sequence[Trajectory], at: StateAt = StateAt.STEPS) -> list[tuple[float, ...]]:
         """V from the value head, at every step of each trajectory or before every action token."""
         return _merge(self._all("values", list(trajectories), at), len(trajectories))
+
+    def features(self, trajectories: Sequence[Trajectory]) -> list[UtteranceFeatures]:
+        """Hidden states of the policy before and at the end of every action of each trajectory."""
+        shares: list[dict[int, Tensor]] = self._all("features", list(trajectories))
+        found = {index: tensor for share in shares for index, tensor in share.items()}
+        return [UtteranceFeatures.of(found.get(index)) for index in range(len(trajectories))]
 
     def step_penalties(self, trajectories: Sequence[Trajectory]) -> list[tuple[float, ...]]:
         """β·KL of every step of each trajectory to the reference, in units of reward, where the KL is in the reward."""

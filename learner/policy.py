@@ -30,7 +30,7 @@ At 256 the whole head, three matrix products included, takes a fifth longer."""
 
 
 class RowOutputs(NamedTuple):
-    """What the policy says of one row; float32 throughout. A tuple, since DeepSpeed hooks the tensors in one."""
+    """What the policy says of one row; float32 but for states. A tuple, since DeepSpeed hooks the tensors in one."""
 
     logprobs: Tensor
     """[N] nats, of each action token."""
@@ -38,6 +38,8 @@ class RowOutputs(NamedTuple):
     """[N] nats, of the distribution that each action token was predicted from."""
     values: Tensor
     """[S] V(s_t) in units of reward."""
+    states: Tensor
+    """[S, d] the hidden states that V was read from, without gradient; in the model's dtype."""
 
 
 def attend_segments(
@@ -209,7 +211,7 @@ class PolicyWithCritic(nn.Module):
         states = states.detach() if self._backbone == "detached" else states
         at = row.action_prediction
         values = self.value_head(states).squeeze(-1).float()
-        return RowOutputs(logprobs[at], entropies[row.prediction_row[at]], values)
+        return RowOutputs(logprobs[at], entropies[row.prediction_row[at]], values, states.detach())
 
     def learn_from_values(self, backbone: Literal["detached", "shared"]) -> None:
         """Whether, from now on, the value loss reaches the model's layers or the read-out alone."""

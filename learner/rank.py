@@ -56,6 +56,7 @@ from learner.reports import SftReport, UpdateReport
 from learner.saving import BackgroundWriter, Digests, Progress, restore_engine, take_snapshot, write_snapshot
 from learner.schedules import rate_at
 from learner.training_rows import TrainingRow, batch_scale, can_teach, tokens_to_keep, training_row
+from learner.utterance_features import features_by_item, utterance_items
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -143,6 +144,14 @@ class LearnerRank:
         rows = self._share(items)
         outputs = [(row.value_item, self._read(row).values) for row in rows]
         return _by_item(outputs)
+
+    def features(self, trajectories: Sequence[Trajectory]) -> dict[int, Tensor]:
+        """[2T, d] hidden states of the policy at the end of the state and of the action of each of T steps in turn,
+        normalised, in half precision; by index of the trajectory, for this rank's share.
+        """
+        items = utterance_items(trajectories)
+        rows = self._share(items) if items else []
+        return features_by_item([(row.value_item, self._read(row).states) for row in rows])
 
     def log_probs(self, sequences: Sequence[Demonstration]) -> dict[int, tuple[float, ...]]:
         """Log-probability in nats of every masked token, by index of the sequence, for this rank's share.

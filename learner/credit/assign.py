@@ -16,6 +16,7 @@ from typing import Any
 
 from actors.scoring import ScoredTrajectory
 from learner.credit import (
+    archer,
     bilevel_gae,
     eto,
     gigpo,
@@ -60,6 +61,7 @@ ESTIMATORS: Mapping[type[Any], Callable[[Sequence[KeptSteps], Any], list[Estimat
     kinds.ReinforcePpConfig: reinforce_pp.estimate,
     kinds.RftConfig: rft.estimate,
     kinds.EtoConfig: eto.estimate,
+    kinds.ArcherConfig: archer.estimate,
 }
 
 _ON_OUTCOME = (*TRAJECTORY_LEVEL, kinds.MtGrpoConfig, kinds.PpoOutcomeConfig)
@@ -73,6 +75,8 @@ def needs_values(config: CreditConfig) -> bool:
 
 def states_of(config: CreditConfig) -> StateAt:
     """Where the estimator reads them."""
+    if isinstance(config, kinds.ArcherConfig):
+        return StateAt.UTTERANCES
     return StateAt.TOKENS if isinstance(config, TOKEN_LEVEL) else StateAt.STEPS
 
 

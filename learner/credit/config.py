@@ -302,6 +302,36 @@ class EtoConfig(OverGroup):
         return self
 
 
+class UtteranceCriticConfig(_Settings):
+    """Q(s, a) and V(s) are twin networks on hidden states of the policy, learned by temporal differences with target
+    networks from a replay buffer."""
+
+    kind: Literal["utterance"] = "utterance"
+    hidden: int = Field(default=64, ge=1)
+    """Units of the one hidden layer of each network."""
+    lr: float = Field(default=1e-3, gt=0)
+    """Of Adam."""
+    steps: int = Field(default=50, ge=1)
+    """Optimiser steps of the critic for each batch of trajectories."""
+    batch_steps: int = Field(default=64, ge=1)
+    """Steps of trajectories that each of them draws from the buffer."""
+    tau: float = Field(default=0.1, gt=0, le=1)
+    """Share of the way that the target networks go towards the networks after each step."""
+    capacity: int = Field(default=1024, ge=1)
+    """Steps of trajectories in the buffer; the oldest leave."""
+    seed: int = Field(default=0, ge=0)
+    """Of the networks at the start and of what is drawn."""
+
+
+class ArcherConfig(Credit):
+    """What an utterance-level critic says of the action beyond what it says of the state."""
+
+    kind: Literal["archer"] = "archer"
+    gamma: Share = 0.95
+    """Of a step."""
+    critic: UtteranceCriticConfig = UtteranceCriticConfig()
+
+
 CreditConfig = Annotated[
     StepGaeConfig
     | TokenGaeConfig
@@ -319,7 +349,8 @@ CreditConfig = Annotated[
     | RlooConfig
     | ReinforcePpConfig
     | RftConfig
-    | EtoConfig,
+    | EtoConfig
+    | ArcherConfig,
     Field(discriminator="kind"),
 ]
 

@@ -1,4 +1,4 @@
-"""A batch whose trajectories did better and worse, and what plain PyTorch makes of it; shared by tests of preferences."""
+"""A batch whose trajectories did better and worse, and what plain PyTorch makes of it; for tests of preferences."""
 
 from __future__ import annotations
 
