@@ -145,7 +145,7 @@ def _transitions(scored: ScoredTrajectory, features: UtteranceFeatures) -> Itera
     rewards = [one.value for one in scored.reward.steps]
     kept = [t for t, reward in enumerate(rewards) if reward is not None]
     was_cut = scored.trajectory.stop is StopReason.INFRASTRUCTURE
-    for t, following in zip(kept, [*kept[1:], None], strict=True):
+    for t, following in zip(kept, [*kept, None][1:], strict=True):
         ends = following is None and not was_cut
         after = t if ends else t + 1 if following is None else following
         if after < len(rewards):

@@ -38,7 +38,7 @@ def plain_loss(parameters: dict[str, Tensor], reference: dict[str, Tensor], path
     with torch.no_grad():
         before = [_log_probability(frozen, one) for one in compared()]
     sides = [torch.stack([of[pair[side]] for pair in PAIRS]) for of in (now, before) for side in (0, 1)]
-    loss = preference_loss(*sides, BETA)
+    loss = preference_loss(sides[0], sides[1], sides[2], sides[3], BETA)
     loss.backward()
     return float(loss.detach()), torch.cat([p.grad.flatten() for p in policy.parameters() if p.grad is not None])
 

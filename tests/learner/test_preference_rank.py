@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +36,6 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
     directory = str(tmp_path_factory.mktemp("model"))
     save_tiny_model(directory)
     return directory
-
-
-@pytest.fixture(scope="module")
-def alone() -> Iterator[None]:
-    """A process group of one, that is taken down again."""
-    before = dict(os.environ)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(probe.getsockname()[1]), LOCAL_SIZE="1")
-    yield
-    torch.distributed.destroy_process_group()
-    os.environ.clear()
-    os.environ.update(before)
 
 
 class Watched(PreferenceRank):
