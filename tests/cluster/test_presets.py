@@ -79,6 +79,11 @@ def test_a_deterministic_run_is_float32_on_both_sides() -> None:
             "credit.critic.backbones",
             "credit.critic.backbone",
         ),
+        (
+            {"credit": {"kind": "step_gae", "critic": {"kind": "progress_table", "prior_visit": 1}}},
+            "credit.critic.prior_visit",
+            "credit.critic.prior_visits",
+        ),
     ],
 )
 def test_an_unknown_key_is_answered_with_the_nearest_setting(preset, settings: dict, wrong: str, right: str) -> None:
