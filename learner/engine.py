@@ -94,7 +94,7 @@ def engine_settings(config: LearnerConfig) -> dict[str, Any]:
 def _adamw(policy: PolicyWithCritic, config: LearnerConfig) -> GuardedAdamW:
     critic = list(policy.value_head.parameters())
     mine = {id(parameter) for parameter in critic}
-    body = [parameter for parameter in policy.parameters() if id(parameter) not in mine]
+    body = [parameter for parameter in policy.parameters() if parameter.requires_grad and id(parameter) not in mine]
     chosen = config.optimiser
     return GuardedAdamW(
         [{"params": body}, {"params": critic}],
