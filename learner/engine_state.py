@@ -1,13 +1,14 @@
 """What an update changes, parameter by parameter, wherever DeepSpeed keeps it: master weights and Adam's moments.
 
-Owns `Piece` and the three functions that every checkpoint goes through. Consumes a DeepSpeed engine at any ZeRO stage;
-produces live views of its float32 state under the names of the parameters. A name and an index into the flattened
-parameter mean the same at every stage and on every number of ranks, so what one layout wrote, another can read.
+Owns `Piece`, the three functions that every checkpoint goes through, and `overwrite`. Consumes a DeepSpeed engine at
+any ZeRO stage, offloaded or not; produces live views of its float32 state under the names of the parameters. A name and
+an index into the flattened parameter mean the same at every stage and on every number of ranks, so what one layout
+wrote, another can read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,6 +93,22 @@ def restore(engine: Any, read: ReadRange, steps: int) -> None:
         state = _adam_state(engine, owner)
         state["step"] = state["step"].fill_(steps) if isinstance(state["step"], Tensor) else steps
     _refresh_weights(engine, read)
+
+
+def overwrite(engine: Any, weights: Iterable[tuple[str, Tensor]]) -> None:
+    """Give the named parameters other weights, masters included; moments stay. Each tensor is whole. Collective."""
+    pieces = {piece.name: piece for piece in held_pieces(engine)}
+    trained = dict(_trained(engine))
+    partitioned = engine.zero_optimization_stage() == 3
+    with torch.no_grad():
+        for name, tensor in weights:
+            if name in pieces:
+                start, numel = pieces[name].start, pieces[name].numel
+                pieces[name].tensors["master"].copy_(tensor.reshape(-1).narrow(0, start, numel))
+            if not partitioned:
+                trained[name].copy_(tensor)
+    if partitioned:
+        _refresh_partitions(engine)
 
 
 def _trained(engine: Any) -> Iterator[tuple[str, Any]]:
