@@ -1,8 +1,7 @@
 """How DeepSpeed is set up: the process group, its settings, the optimiser under it.
 
-Owns `join`, `build_engine`, `GuardedAdamW`, `Rates` and `take_step`. Consumes the learner's settings and a policy, produces a
-DeepSpeed engine and its steps.
-On a CPU the collectives are gloo's, on a GPU NCCL's.
+Owns `join`, `build_engine`, `GuardedAdamW`, `Rates` and `take_step`. Consumes the learner's settings and a policy,
+produces a DeepSpeed engine and its steps. On a CPU the collectives are gloo's, on a GPU NCCL's.
 """
 
 from __future__ import annotations
@@ -116,14 +115,13 @@ def _offload(config: LearnerConfig) -> dict[str, Any]:
 
 
 def _adamw(policy: PolicyWithCritic, config: LearnerConfig) -> GuardedAdamW:
-    head = list(policy.value_head.parameters())
-    body = list(policy.critic_body.parameters()) if policy.critic_body is not None else []
-    critic = {id(parameter) for parameter in (*head, *body)}
-    rest = [parameter for parameter in policy.parameters() if id(parameter) not in critic]
-    groups = {"policy": rest, "value_head": head, "critic_body": body}
+    groups: dict[str, list[nn.Parameter]] = {"policy": [], "value_head": [], "critic_body": []}
+    for name, parameter in policy.named_parameters():
+        owner = name.split(".")[0]
+        groups[owner if owner in groups else "policy"].append(parameter)
     chosen = config.optimiser
     return GuardedAdamW(
-        [{"params": params, "trains": name} for name, params in groups.items() if params],
+        [{"params": members, "trains": name} for name, members in groups.items() if members],
         lr=chosen.lr,
         betas=chosen.betas,
         eps=chosen.eps,

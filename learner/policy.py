@@ -9,7 +9,7 @@ Qwen families do.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -239,11 +239,6 @@ class PolicyWithCritic(nn.Module):
         if self.critic_body is not None:
             raise ValueError(f"critic: backbone {backbone!r} for one with layers of its own; expected none")
         self._backbone = backbone
-
-    def as_critic_body(self, weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
-        """Those of the model's parameters that a separate critic has too, under their names there."""
-        prefix = f"{self.model.base_model_prefix}."
-        return (("critic_body." + name.removeprefix(prefix), one) for name, one in weights if name.startswith(prefix))
 
     def _predictions(self, hidden: Tensor, row: PackedRow) -> tuple[Tensor, Tensor]:
         logprobs, entropies = self.action_head(hidden[row.predict_at], row.prediction_row, row.prediction_target)

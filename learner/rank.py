@@ -25,7 +25,7 @@ from actors.trajectory import Trajectory
 from learner.config import LearnerConfig, RecomputeActivations, ValueHeadConfig
 from learner.credit import CreditedTrajectory, StateAt
 from learner.engine import Rates, StepTaken, build_engine, join, take_step
-from learner.engine_state import overwrite
+from learner.engine_state import copy_weights
 from learner.errors import NonFinite
 from learner.minibatches import split_groups
 from learner.objective.aggregation import BatchScale
@@ -124,7 +124,7 @@ class LearnerRank:
         return SftReport(step, steps, loss, taken.norm, sum(row.token_count for row in rows))
 
     def begin_reinforcement(self) -> None:
-        """Leave the warm start behind: forget its Adam moments, let a separate critic begin with the policy's layers, and
+        """Leave the warm start behind: forget its Adam moments, begin a separate critic with the policy's layers, and
         freeze the reference where there is KL control."""
         for state in self._engine.basic_optimizer.state.values():
             for name, value in state.items():
@@ -132,7 +132,7 @@ class LearnerRank:
         self._updates = 0
         self._kl_coef = _first_coefficient(self._config)
         if self._policy.critic_body is not None:
-            overwrite(self._engine, self._policy.as_critic_body(self.state_dict_iter()))
+            copy_weights(self._engine, f"model.{self._policy.model.base_model_prefix}.", "critic_body.")
         if not isinstance(self._config.loss.kl, NoKl):
             self._freeze_reference()
 

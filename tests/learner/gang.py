@@ -1,13 +1,11 @@
-"""Ranks without Ray: one function in several processes that meet on loopback, each wait with a deadline."""
+"""Ranks without Ray: one function in several processes that meet on loopback, with a deadline for all of them."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-import queue
 import socket
 import time
-import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -16,59 +14,36 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["learner.rank"])
 
 
-def run_gang(work: Callable[..., Any], ranks: int, *arguments: Any, seconds: float = 120.0) -> list[Any]:
-    """`work(rank, *arguments)` on every rank at once, with `MASTER_ADDR` and `MASTER_PORT` set; the results by rank.
+def run_gang(work: Callable[..., Any], ranks: int, *arguments: Any, seconds: float = 200.0) -> list[Any]:
+    """`work(rank, *arguments)` on every rank at once, `MASTER_ADDR` and `MASTER_PORT` set; results by rank.
 
-    `work` and what it gives must pickle; tensors are better given as lists or arrays.
+    `work` is a function of a module; what it gives is pickled, so tensors are better given as arrays.
 
     Raises:
-        RuntimeError: a rank raised, died or was not done in time; the others are ended.
+        TimeoutError: a rank died or was not done in time.
+        Exception: what the first rank to fail raised. The others are ended in either case.
     """
-    answers: Any = _CONTEXT.Queue()
-    port = _free_port()
-    members = [_CONTEXT.Process(target=_serve, args=(answers, port, work, rank, arguments)) for rank in range(ranks)]
-    for member in members:
-        member.start()
-    try:
-        return _collect(answers, members, time.monotonic() + seconds)
-    finally:
-        _end(members)
-        answers.close()
+    end = time.monotonic() + seconds
+    with _CONTEXT.Pool(ranks, _prepare, (_free_port(),)) as pool:
+        answers = [pool.apply_async(work, (rank, *arguments)) for rank in range(ranks)]
+        while silent := [rank for rank, answer in enumerate(answers) if not _is_done(answer)]:
+            if time.monotonic() > end:
+                raise TimeoutError(f"gang: ranks {silent} of {ranks} silent for {seconds:.0f} s")
+            time.sleep(0.02)
+        return [answer.get() for answer in answers]
 
 
-def _collect(answers: Any, members: list[Any], end: float) -> list[Any]:
-    found: dict[int, Any] = {}
-    while len(found) < len(members):
-        missing = [rank for rank in range(len(members)) if rank not in found]
-        try:
-            rank, result, error = answers.get(timeout=1.0)
-        except queue.Empty:
-            dead = [rank for rank in missing if members[rank].exitcode not in (None, 0)]
-            if dead or time.monotonic() > end:
-                raise RuntimeError(f"gang: ranks {missing} gave no answer, of them {dead} died") from None
-            continue
-        if error is not None:
-            raise RuntimeError(f"gang: rank {rank} raised\n{error}")
-        found[rank] = result
-    return [found[rank] for rank in range(len(members))]
+def _is_done(answer: Any) -> bool:
+    """Raises what the rank raised."""
+    if not answer.ready():
+        return False
+    answer.get()
+    return True
 
 
-def _end(members: list[Any]) -> None:
-    for member in members:
-        member.join(timeout=5.0)
-        if member.is_alive():
-            member.kill()
-            member.join(timeout=5.0)
-        member.close()
-
-
-def _serve(answers: Any, port: int, work: Callable[..., Any], rank: int, arguments: tuple[Any, ...]) -> None:
-    # LOCAL_SIZE 1: DeepSpeed would otherwise look for its shared-memory collectives between the ranks.
+def _prepare(port: int) -> None:
+    # DeepSpeed takes its collectives through shared memory where all ranks are on one machine; 1 keeps it on gloo.
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), LOCAL_SIZE="1")
-    try:
-        answers.put((rank, work(rank, *arguments), None))
-    except BaseException:
-        answers.put((rank, None, traceback.format_exc()))
 
 
 def _free_port() -> int:
