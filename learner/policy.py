@@ -26,6 +26,8 @@ from learner.packing import PackedRow, Segment
 ATTENTION = "steptool_segments"
 """Name under which the attention over segments is registered with Transformers."""
 
+TORCH_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
 _HEAD_ROWS = 32
 """Predicting positions whose logits are held in float32 at one time: 6 MB at a vocabulary of 49152 stay in the cache.
 At 256 the whole head, three matrix products included, takes a fifth longer."""
@@ -142,7 +144,7 @@ class _ActionLogProbs(torch.autograd.Function):
         return logits[row, target].float() - normaliser[row], entropies
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor, Tensor | None, None, None]:
         hidden, weight, row, target, logits, normaliser, entropies = ctx.saved_tensors
         by_token = normaliser.new_zeros(len(row)) if grads[0] is None else grads[0]
         fall = torch.zeros_like(normaliser).index_add_(0, row, by_token).neg_()
@@ -157,7 +159,8 @@ class _ActionLogProbs(torch.autograd.Function):
         log_p = logits[row, target].float() - normaliser[row]
         by_entropy = None if entropy_fall is None else entropy_fall[row]
         grad_logits[row, target] = (by_token + _spread(log_p, fall[row], by_entropy, entropies[row])).to(logits.dtype)
-        return grad_logits @ weight, grad_logits.T @ hidden, None, None
+        grad_weight = grad_logits.T @ hidden if ctx.needs_input_grad[1] else None
+        return grad_logits @ weight, grad_weight, None, None
 
 
 def _spread(log_p: Tensor, fall: Tensor, by_entropy: Tensor | None, entropies: Tensor) -> Tensor:

@@ -17,9 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import deepspeed
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from actors.trajectory import Trajectory
 from learner.config import LearnerConfig, RecomputeActivations, ValueHeadConfig
@@ -52,13 +52,13 @@ from learner.packing import (
     items_to_train,
     pack,
 )
-from learner.policy import PolicyWithCritic, RowOutputs, Wanted, load_model, recompute_activations
+from learner.policy import TORCH_DTYPES, PolicyWithCritic, RowOutputs, Wanted, load_model, recompute_activations
+from learner.reference import choose_reference
 from learner.reports import SftReport, UpdateReport
 from learner.saving import BackgroundWriter, Digests, Progress, restore_engine, take_snapshot, write_snapshot
 from learner.schedules import rate_at
+from learner.trained import choose_trained
 from learner.training_rows import TrainingRow, batch_scale, can_teach, tokens_to_keep, training_row
-
-_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
 class LearnerRank:
@@ -71,13 +71,15 @@ class LearnerRank:
         self._rank = rank
         self._ranks = ranks
         self._updates = 0
-        self._reference: PolicyWithCritic | None = None
         self._writer = BackgroundWriter()
         self._kl_coef = _first_coefficient(config)
         self._penalised = KlSums(0, 0.0, 0.0, 0.0)
         join(rank, ranks, config)
         torch.manual_seed(config.seed)
-        self._engine = self._build()
+        model = load_model(config.model_path, TORCH_DTYPES[config.dtype])
+        self._trained = choose_trained(model, config)
+        self._reference = choose_reference(config, self._trained, self._read)
+        self._engine = self._build(model)
 
     # -- training ---------------------------------------------------------------------------------------------------
 
@@ -133,8 +135,7 @@ class LearnerRank:
         self._kl_coef = _first_coefficient(self._config)
         if self._policy.critic_body is not None:
             copy_weights(self._engine, f"model.{self._policy.model.base_model_prefix}.", "critic_body.")
-        if not isinstance(self._config.loss.kl, NoKl):
-            self._freeze_reference()
+        self._reference.freeze()
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
@@ -167,7 +168,7 @@ class LearnerRank:
         if not isinstance(kl, ReferenceKl):
             raise RuntimeError("step penalties: no reference policy; set learner.loss.kl.kind to reference")
         rows = self._share(items_to_read(trajectories))
-        read = [(row, self._reference_logprobs(row)) for row in rows]
+        read = [(row, self._reference.logprobs(row)) for row in rows]
         self._penalised = KlSums.total([KlSums.of(row.behaviour, reference) for row, reference in read])
         costs = [(row.action_item, self._kl_coef * estimate(row.behaviour, ref, kl.estimator)) for row, ref in read]
         return {index: sum_by_step(trajectories[index], numbers) for index, numbers in _by_item(costs).items()}
@@ -175,15 +176,10 @@ class LearnerRank:
     def state_dict_iter(self) -> Iterator[tuple[str, Tensor]]:
         """Every parameter of the language model under its Hugging Face name, whole, in the training dtype.
 
-        Tied weights appear once. Collective: every rank must exhaust it. The tensors are the live ones at stages 0 to 2
-        and valid only until the next item at stage 3; copy what is to be kept.
+        Tied weights appear once, adapters are merged. Collective: every rank must exhaust it. A tensor may be a live
+        one and is valid until the next item; copy what is to be kept.
         """
-        for name, parameter in self._policy.model.named_parameters():
-            if hasattr(parameter, "ds_id"):
-                with deepspeed.zero.GatheredParameters([parameter]):
-                    yield name, parameter.data
-            else:
-                yield name, parameter.data
+        return self._trained.whole()
 
     def full_parameters(self) -> dict[str, Tensor]:
         """A copy of every parameter on rank 0, an empty dict on the others. Collective."""
@@ -201,8 +197,8 @@ class LearnerRank:
         Returns once the copy is made: training may go on. `saved` tells when the files are complete.
         """
         progress = Progress(self._updates, self._kl_coef)
-        snapshot = take_snapshot(self._engine, self._rank, self._ranks, progress, self.state_dict_iter())
-        model, reference = self._policy.model, self._reference.model if self._reference else None
+        snapshot = take_snapshot(self._engine, self._rank, self._ranks, progress, self._trained)
+        model, reference = self._policy.model, self._reference.copied()
         self._writer.start(lambda: write_snapshot(snapshot, Path(path), model, reference))
 
     def saved(self) -> Digests | None:
@@ -211,10 +207,10 @@ class LearnerRank:
 
     def load(self, path: str) -> None:
         """Continue from what `save` wrote, on any number of ranks and at any ZeRO stage. Collective."""
-        progress = restore_engine(self._engine, Path(path), self._rank)
+        progress = restore_engine(self._engine, Path(path), self._rank, self._trained)
         self._updates, self._kl_coef = progress.updates, progress.kl_coef
         if Path(path, "reference").is_dir():
-            self._reference = self._frozen(load_model(str(Path(path, "reference")), _DTYPES[self._config.dtype]))
+            self._reference.load(Path(path, "reference"))
 
     def ping(self) -> int:
         """The rank, as a sign of life."""
@@ -226,8 +222,7 @@ class LearnerRank:
     def _policy(self) -> PolicyWithCritic:
         return self._engine.module
 
-    def _build(self) -> Any:
-        model = load_model(self._config.model_path, _DTYPES[self._config.dtype])
+    def _build(self, model: PreTrainedModel) -> Any:
         if isinstance(self._config.activations, RecomputeActivations):
             recompute_activations(model)
         policy = PolicyWithCritic(model, self._critic.backbone if self._critic else "detached").train()
@@ -251,7 +246,7 @@ class LearnerRank:
             part,
             old=before.logprobs if before and self._config.recomputes_old else None,
             old_values=before.values if before and clips else None,
-            reference=self._reference_logprobs(row) if has_kl_term(self._config.loss) else None,
+            reference=self._reference.logprobs(row) if has_kl_term(self._config.loss) else None,
         )
 
     def _share(self, items: Sequence[PackItem]) -> list[PackedRow]:
@@ -341,23 +336,6 @@ class LearnerRank:
     def _read(self, row: PackedRow, wanted: Wanted = Wanted.ALL) -> RowOutputs:
         with torch.no_grad():
             return self._engine(row, wanted)
-
-    def _reference_logprobs(self, row: PackedRow) -> Tensor:
-        if self._reference is None:
-            raise RuntimeError("reference policy: not frozen yet; call begin_reinforcement() before the first update")
-        with torch.no_grad():
-            return self._reference(row).logprobs
-
-    def _freeze_reference(self) -> None:
-        model = load_model(self._config.model_path, _DTYPES[self._config.dtype])
-        own = dict(model.named_parameters())
-        for name, tensor in self.state_dict_iter():
-            own[name].data.copy_(tensor)
-        self._reference = self._frozen(model)
-
-    @staticmethod
-    def _frozen(model: Any) -> PolicyWithCritic:
-        return PolicyWithCritic(model).eval().requires_grad_(False)
 
 
 def _first_coefficient(config: LearnerConfig) -> float:
