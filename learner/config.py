@@ -106,6 +106,42 @@ class SftConfig(_Settings):
     """Share of steps that are preceded by a mistake: expert trajectories are suboptimal."""
 
 
+class KeepActivations(_Settings):
+    """What the forward pass of a row computed stays until its backward pass has used it."""
+
+    kind: Literal["keep"] = "keep"
+
+
+class RecomputeActivations(_Settings):
+    """Each layer keeps its input alone and is computed again in the backward pass: less memory, more time."""
+
+    kind: Literal["recompute"] = "recompute"
+
+
+ActivationsConfig = Annotated[KeepActivations | RecomputeActivations, Field(discriminator="kind")]
+
+
+class NoOffload(_Settings):
+    """Everything stays where the model is computed."""
+
+    kind: Literal["none"] = "none"
+
+
+class OffloadOptimiser(_Settings):
+    """Master weights and moments are in host memory, and AdamW steps there."""
+
+    kind: Literal["optimiser"] = "optimiser"
+
+
+class OffloadOptimiserAndParameters(_Settings):
+    """As `optimiser`; and each rank's share of the weights waits in host memory until a layer needs it."""
+
+    kind: Literal["optimiser_and_parameters"] = "optimiser_and_parameters"
+
+
+OffloadConfig = Annotated[NoOffload | OffloadOptimiser | OffloadOptimiserAndParameters, Field(discriminator="kind")]
+
+
 class FullTraining(_Settings):
     """Every weight is trained."""
 
@@ -150,6 +186,9 @@ class LearnerConfig(_Settings):
     """Which weights of the model change; the value head always does."""
     ranks: int = Field(default=1, ge=1)
     zero_stage: Literal[0, 1, 2, 3] = 1
+    activations: ActivationsConfig = KeepActivations()
+    offload: OffloadConfig = NoOffload()
+    """Of what ZeRO partitions: the optimiser's state from stage 1 on, the weights at stage 3."""
     pack_tokens: int = Field(default=1024, ge=1)
     """Tokens of one packed row, which is one micro-batch. A longer trajectory has a row to itself."""
     passes: int = Field(default=1, ge=1)
@@ -167,6 +206,16 @@ class LearnerConfig(_Settings):
     optimiser: OptimiserConfig = OptimiserConfig()
     loss: LossConfig = LossConfig()
     sft: SftConfig = SftConfig()
+
+    @model_validator(mode="after")
+    def _offloads_what_is_partitioned(self) -> Self:
+        least = {"none": 0, "optimiser": 1, "optimiser_and_parameters": 3}[self.offload.kind]
+        if self.zero_stage < least:
+            raise ValueError(
+                f"offload.kind is {self.offload.kind} and zero_stage is {self.zero_stage}, expected {least} or more: "
+                "only what ZeRO partitions can be offloaded; raise zero_stage or set offload.kind to none"
+            )
+        return self
 
     @model_validator(mode="after")
     def _another_pass_to_leave_out(self) -> Self:

@@ -22,9 +22,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from actors.trajectory import Trajectory
-from learner.config import LearnerConfig, ValueHeadConfig
+from learner.config import LearnerConfig, RecomputeActivations, ValueHeadConfig
 from learner.credit import CreditedTrajectory, StateAt
-from learner.engine import StepTaken, build_engine, join, take_step
+from learner.engine import Rates, StepTaken, build_engine, join, take_step
+from learner.engine_state import copy_weights
 from learner.errors import NonFinite
 from learner.minibatches import split_groups
 from learner.objective.aggregation import BatchScale
@@ -51,7 +52,7 @@ from learner.packing import (
     items_to_train,
     pack,
 )
-from learner.policy import TORCH_DTYPES, PolicyWithCritic, RowOutputs, load_model
+from learner.policy import TORCH_DTYPES, PolicyWithCritic, RowOutputs, Wanted, load_model, recompute_activations
 from learner.reference import choose_reference
 from learner.reports import SftReport, UpdateReport
 from learner.saving import BackgroundWriter, Digests, Progress, restore_engine, take_snapshot, write_snapshot
@@ -119,16 +120,21 @@ class LearnerRank:
         tokens = sum(len(item.action_at) for item in items)
         rows = self._share(items)
         loss = sum(self._imitate(row, tokens) for row in rows)
-        taken = self._step(self._config.sft.lr, self._config.sft.lr, bound=None)
+        lr = self._config.sft.lr
+        # The separate layers have no gradient yet: weight decay alone would move them.
+        taken = self._step(Rates(lr, lr, critic_body=0.0), bound=None)
         return SftReport(step, steps, loss, taken.norm, sum(row.token_count for row in rows))
 
     def begin_reinforcement(self) -> None:
-        """Leave the warm start behind: forget its Adam moments, and freeze the reference where there is KL control."""
+        """Leave the warm start behind: forget its Adam moments, begin a separate critic with the policy's layers, and
+        freeze the reference where there is KL control."""
         for state in self._engine.basic_optimizer.state.values():
             for name, value in state.items():
                 state[name] = value.zero_() if isinstance(value, Tensor) else 0
         self._updates = 0
         self._kl_coef = _first_coefficient(self._config)
+        if self._policy.critic_body is not None:
+            copy_weights(self._engine, f"model.{self._policy.model.base_model_prefix}.", "critic_body.")
         self._reference.freeze()
 
     # -- reading ----------------------------------------------------------------------------------------------------
@@ -142,7 +148,7 @@ class LearnerRank:
         if not items:
             return {}
         rows = self._share(items)
-        outputs = [(row.value_item, self._read(row).values) for row in rows]
+        outputs = [(row.value_item, self._read(row, Wanted.VALUES).values) for row in rows]
         return _by_item(outputs)
 
     def log_probs(self, sequences: Sequence[Demonstration]) -> dict[int, tuple[float, ...]]:
@@ -151,7 +157,7 @@ class LearnerRank:
         Of the plain softmax at temperature 1, in the precision of the weights, with float32 normalisation.
         """
         rows = self._share(items_to_imitate(sequences))
-        outputs = [(row.action_item, self._read(row).logprobs) for row in rows]
+        outputs = [(row.action_item, self._read(row, Wanted.PREDICTIONS).logprobs) for row in rows]
         return _by_item(outputs)
 
     def step_penalties(self, trajectories: Sequence[Trajectory]) -> dict[int, tuple[float, ...]]:
@@ -217,6 +223,8 @@ class LearnerRank:
         return self._engine.module
 
     def _build(self, model: PreTrainedModel) -> Any:
+        if isinstance(self._config.activations, RecomputeActivations):
+            recompute_activations(model)
         policy = PolicyWithCritic(model, self._critic.backbone if self._critic else "detached").train()
         return build_engine(policy, self._config)
 
@@ -246,8 +254,8 @@ class LearnerRank:
 
     def _reinforce(self, row: TrainingRow, scale: BatchScale, minibatches: int) -> LossStats:
         """Accumulate a row's gradient. Its loss is a share of the whole batch's; a step sees one minibatch of it."""
-        if self._critic is not None:
-            self._policy.learn_from_values("detached" if self._critic_learns_alone() else self._critic.backbone)
+        if self._critic is not None and self._critic.backbone == "shared":
+            self._policy.learn_from_values("detached" if self._critic_learns_alone() else "shared")
         outputs: RowOutputs = self._engine(row.packed)
         predicted = Predictions(outputs.logprobs, outputs.entropies, outputs.values)
         credit = self._compared_with(row.credit, outputs.logprobs)
@@ -273,8 +281,10 @@ class LearnerRank:
         warmup = critic.warmup_steps if critic else 0
         # Rate 0 while the critic learns alone: weight decay would move the policy without any gradient.
         lr = rate_at(self._updates - warmup, optimiser.lr, optimiser) if self._updates >= warmup else 0.0
-        critic_lr = rate_at(self._updates, critic.lr, optimiser) if critic else lr
-        taken = self._step(lr, critic_lr, optimiser.skip_grad_norm)
+        head_lr = rate_at(self._updates, critic.lr, optimiser) if critic else lr
+        body_peak = (critic.backbone_lr if critic else None) or optimiser.lr
+        rates = Rates(lr, head_lr, rate_at(self._updates, body_peak, optimiser))
+        taken = self._step(rates, optimiser.skip_grad_norm)
         self._updates += taken.applied
         return lr, taken
 
@@ -315,17 +325,17 @@ class LearnerRank:
             )
         self._engine.backward(loss * self._ranks)
 
-    def _step(self, lr: float, critic_lr: float, bound: float | None) -> StepTaken:
-        taken = take_step(self._engine, (lr, critic_lr), bound)
+    def _step(self, rates: Rates, bound: float | None) -> StepTaken:
+        taken = take_step(self._engine, rates, bound)
         if not math.isfinite(taken.norm):
             raise NonFinite(
                 f"rank {self._rank}: gradient norm {taken.norm}, expected a finite number; the weights are as they were"
             )
         return taken
 
-    def _read(self, row: PackedRow) -> RowOutputs:
+    def _read(self, row: PackedRow, wanted: Wanted = Wanted.ALL) -> RowOutputs:
         with torch.no_grad():
-            return self._engine(row)
+            return self._engine(row, wanted)
 
 
 def _first_coefficient(config: LearnerConfig) -> float:
