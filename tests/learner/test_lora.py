@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import blake3
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -30,6 +31,7 @@ from learner.rank import LearnerRank
 from learner.reference import OtherAdapters
 from learner.saving import PendingSave
 from tests.learner.batches import actions_of, batch, demonstrations, save_tiny_model, settings, with_behaviour
+from tests.learner.gang import run_gang
 
 pytestmark = [
     pytest.mark.timeout(240),
@@ -307,6 +309,58 @@ def test_a_reference_costs_a_second_set_of_adapters_and_no_second_model(path: st
     with torch.no_grad():
         model.get_submodule("model.norm").get_parameter("weight").mul_(2.0)
     assert not torch.allclose(reference.logprobs(row), before)
+
+
+# -- several ranks --------------------------------------------------------------------------------------------------
+
+SHARED = ValueHeadConfig(backbone="shared")
+SEPARATE = ValueHeadConfig(backbone="separate")
+SMALL_MEMORY: dict[str, Any] = {"activations": {"kind": "recompute"}, "offload": {"kind": "optimiser_and_parameters"}}
+ON_TWO: list[tuple[ValueHeadConfig, dict[str, Any]]] = [
+    (SHARED, {"zero_stage": 0}),
+    (SHARED, {"zero_stage": 2, "offload": {"kind": "optimiser"}}),
+    (SHARED, {"zero_stage": 3}),
+    (SHARED, {"zero_stage": 3, **SMALL_MEMORY}),
+    (SEPARATE, {"zero_stage": 0}),
+    (SEPARATE, {"zero_stage": 3}),
+]
+
+
+def adapt(
+    number: int, path: str, ranks: int, cases: list[tuple[ValueHeadConfig, dict[str, Any]]], directory: str
+) -> list[tuple[list[float], dict[str, np.ndarray]]]:
+    """Gradient norms and merged weights of every case, which is saved under its index."""
+    found: list[tuple[list[float], dict[str, np.ndarray]]] = []
+    for index, (critic, changes) in enumerate(cases):
+        config = settings(path, trained=LORA, loss=KL, ranks=ranks, optimiser=OptimiserConfig(eps=1e-4), **changes)
+        learner = LearnerRank(config, critic, number, ranks)
+        learner.sft_step(demonstrations())
+        learner.begin_reinforcement()
+        norms = [learner.update(batch()).grad_norm for _ in range(3)]
+        save(learner, Path(directory, str(index)))
+        found.append((norms, {name: tensor.numpy() for name, tensor in learner.full_parameters().items()}))
+    return found
+
+
+def test_two_ranks_make_the_update_of_one_and_it_reads_what_they_save(path: str, tmp_path: Path) -> None:
+    """With a KL in the loss: the reference's log-probabilities are part of the gradient."""
+    alone = {critic: adapt_alone(path, critic, tmp_path) for critic in (SHARED, SEPARATE)}
+    first, second = run_gang(adapt, 2, path, 2, ON_TWO, str(tmp_path))
+    for index, (critic, changes) in enumerate(ON_TWO):
+        norms, weights = first[index]
+        expected_norms, expected = alone[critic]
+        assert norms == second[index][0] == pytest.approx(expected_norms, rel=1e-4), changes
+        for name, array in expected.items():
+            np.testing.assert_allclose(weights[name], array, atol=2e-6, rtol=0.0, err_msg=f"{changes} {name}")
+        again = rank(path, critic, loss=KL)
+        again.load(str(tmp_path / str(index)))
+        for name, tensor in again.full_parameters().items():
+            np.testing.assert_allclose(tensor.numpy(), weights[name], atol=1e-7, rtol=0.0)
+
+
+def adapt_alone(path: str, critic: ValueHeadConfig, directory: Path) -> tuple[list[float], dict[str, np.ndarray]]:
+    [found] = adapt(0, path, 1, [(critic, {})], str(directory / f"alone-{critic.backbone}"))
+    return found
 
 
 # -- checkpoints ----------------------------------------------------------------------------------------------------
