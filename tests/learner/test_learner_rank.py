@@ -15,7 +15,7 @@ from typing import Any, Literal
 import blake3
 import pytest
 import torch
-from torch.nn.modules.module import register_module_forward_hook
+from torch.nn.modules.module import register_module_forward_pre_hook
 from transformers import AutoModelForCausalLM
 
 from learner.config import CosineSchedule, OptimiserConfig, SftConfig, ValueHeadConfig
@@ -286,7 +286,7 @@ def test_recomputed_activations_make_the_same_update(path: str, stage: int) -> N
     for kind in ("keep", "recompute"):
         learner = rank(path, zero_stage=stage, activations={"kind": kind})
         ran: list[Any] = []
-        hook = register_module_forward_hook(lambda module, *_, ran=ran: ran.append(type(module).__name__))
+        hook = register_module_forward_pre_hook(lambda module, *_, ran=ran: ran.append(type(module).__name__))
         learner.update(batch())
         hook.remove()
         passes.append(ran.count("LlamaDecoderLayer"))
