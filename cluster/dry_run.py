@@ -20,7 +20,7 @@ from cluster.models import find_model
 from cluster.placement import Placed, plan
 from cluster.presets import dump_config
 from learner.credit.config import EtoConfig
-from learner.memory import DTYPE_BYTES, ModelShape, checkpoint_bytes, engine_bytes, update_bytes
+from learner.memory import DTYPE_BYTES, ModelShape, checkpoint_bytes, engine_bytes, trained_parameters, update_bytes
 
 
 def describe(config: RunConfig, console: Console) -> None:
@@ -86,7 +86,8 @@ def _parts(config: RunConfig) -> Iterator[tuple[str, int, Mapping[str, int]]]:
     tokens = config.learner.pack_tokens
     update = update_bytes(trained, config.learner, tokens, expected_predictions(config))
     if isinstance(config.credit, EtoConfig):
-        update = {**update, "reference policy": DTYPE_BYTES[config.learner.dtype] * trained.parameters}
+        copied = trained_parameters(trained, config.learner)
+        update = {**update, "reference policy": DTYPE_BYTES[config.learner.dtype] * copied}
     yield "learner", config.learner.ranks, update
     yield "checkpoint", 1, {"copy that is being written": checkpoint_bytes(trained, config.learner)}
     engine = config.rollout.engine

@@ -5,9 +5,9 @@ Owns pydantic models only; every variant is a discriminated union by `kind`. Loa
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from learner.credit.config import CreditConfig, CriticConfig, ProgressTableConfig, StepGaeConfig, ValueHeadConfig
 from learner.objective.config import LossConfig, NoCorrection
@@ -15,7 +15,9 @@ from learner.objective.config import LossConfig, NoCorrection
 __all__ = [
     "CreditConfig",
     "CriticConfig",
+    "FullTraining",
     "LearnerConfig",
+    "LoraTraining",
     "LossConfig",
     "OptimiserConfig",
     "ProgressTableConfig",
@@ -104,6 +106,75 @@ class SftConfig(_Settings):
     """Share of steps that are preceded by a mistake: expert trajectories are suboptimal."""
 
 
+class KeepActivations(_Settings):
+    """What the forward pass of a row computed stays until its backward pass has used it."""
+
+    kind: Literal["keep"] = "keep"
+
+
+class RecomputeActivations(_Settings):
+    """Each layer keeps its input alone and is computed again in the backward pass: less memory, more time."""
+
+    kind: Literal["recompute"] = "recompute"
+
+
+ActivationsConfig = Annotated[KeepActivations | RecomputeActivations, Field(discriminator="kind")]
+
+
+class NoOffload(_Settings):
+    """Everything stays where the model is computed."""
+
+    kind: Literal["none"] = "none"
+
+
+class OffloadOptimiser(_Settings):
+    """Master weights and moments are in host memory, and AdamW steps there."""
+
+    kind: Literal["optimiser"] = "optimiser"
+
+
+class OffloadOptimiserAndParameters(_Settings):
+    """As `optimiser`; and each rank's share of the weights waits in host memory until a layer needs it."""
+
+    kind: Literal["optimiser_and_parameters"] = "optimiser_and_parameters"
+
+
+OffloadConfig = Annotated[NoOffload | OffloadOptimiser | OffloadOptimiserAndParameters, Field(discriminator="kind")]
+
+
+class FullTraining(_Settings):
+    """Every weight is trained."""
+
+    kind: Literal["full"] = "full"
+
+
+LinearName = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+"""The linear layers of a decoder layer, as Llama and Qwen name them."""
+
+
+class LoraTraining(_Settings):
+    """Adapters are trained beside frozen weights: W + alpha/rank · B·A (Hu et al. 2022, §4.1)."""
+
+    kind: Literal["lora"] = "lora"
+    rank: int = Field(default=16, ge=1)
+    """Rows of A and columns of B."""
+    alpha: int = Field(default=32, ge=1)
+    """Together with the rank the weight of an adapter, alpha / rank."""
+    targets: tuple[LinearName, ...] = Field(default=get_args(LinearName), min_length=1)
+    """Layers that have an adapter."""
+
+    @field_validator("targets")
+    @classmethod
+    def _each_once(cls, targets: tuple[LinearName, ...]) -> tuple[LinearName, ...]:
+        twice = sorted({name for name in targets if targets.count(name) > 1})
+        if twice:
+            raise ValueError(f"targets: {twice} more than once, expected each layer once; leave the others out")
+        return targets
+
+
+TrainedConfig = Annotated[FullTraining | LoraTraining, Field(discriminator="kind")]
+
+
 class LearnerConfig(_Settings):
     """The policy, its ranks and how they step."""
 
@@ -111,8 +182,13 @@ class LearnerConfig(_Settings):
     """Directory in Hugging Face format."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Of the weights in forward and backward; master weights are float32 in either case."""
+    trained: TrainedConfig = FullTraining()
+    """Which weights of the model change; the value head always does."""
     ranks: int = Field(default=1, ge=1)
     zero_stage: Literal[0, 1, 2, 3] = 1
+    activations: ActivationsConfig = KeepActivations()
+    offload: OffloadConfig = NoOffload()
+    """Of what ZeRO partitions: the optimiser's state from stage 1 on, the weights at stage 3."""
     pack_tokens: int = Field(default=1024, ge=1)
     """Tokens of one packed row, which is one micro-batch. A longer trajectory has a row to itself."""
     passes: int = Field(default=1, ge=1)
@@ -130,6 +206,16 @@ class LearnerConfig(_Settings):
     optimiser: OptimiserConfig = OptimiserConfig()
     loss: LossConfig = LossConfig()
     sft: SftConfig = SftConfig()
+
+    @model_validator(mode="after")
+    def _offloads_what_is_partitioned(self) -> Self:
+        least = {"none": 0, "optimiser": 1, "optimiser_and_parameters": 3}[self.offload.kind]
+        if self.zero_stage < least:
+            raise ValueError(
+                f"offload.kind is {self.offload.kind} and zero_stage is {self.zero_stage}, expected {least} or more: "
+                "only what ZeRO partitions can be offloaded; raise zero_stage or set offload.kind to none"
+            )
+        return self
 
     @model_validator(mode="after")
     def _another_pass_to_leave_out(self) -> Self:

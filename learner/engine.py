@@ -1,15 +1,14 @@
 """How DeepSpeed is set up: the process group, its settings, the optimiser under it.
 
-Owns `join`, `build_engine`, `GuardedAdamW` and `take_step`. Consumes the learner's settings and a policy, produces a
-DeepSpeed engine and its steps.
-On a CPU the collectives are gloo's, on a GPU NCCL's.
+Owns `join`, `build_engine`, `GuardedAdamW`, `Rates` and `take_step`. Consumes the learner's settings and a policy,
+produces a DeepSpeed engine and its steps. On a CPU the collectives are gloo's, on a GPU NCCL's.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -18,7 +17,7 @@ import deepspeed
 import torch
 from torch import nn
 
-from learner.config import LearnerConfig
+from learner.config import LearnerConfig, NoOffload, OffloadOptimiser, OffloadOptimiserAndParameters
 from learner.policy import PolicyWithCritic
 
 
@@ -55,11 +54,21 @@ class StepTaken:
     """False: neither weights nor moments changed."""
 
 
-def take_step(engine: Any, rates: Sequence[float], bound: float | None) -> StepTaken:
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Learning rates of one step; a field for each parameter group."""
+
+    policy: float
+    value_head: float
+    critic_body: float
+    """Of layers that the critic has to itself."""
+
+
+def take_step(engine: Any, rates: Rates, bound: float | None) -> StepTaken:
     """Apply the accumulated gradient at a rate for each parameter group, unless its norm is above `bound`."""
     optimiser: GuardedAdamW = engine.basic_optimizer
-    for group, rate in zip(optimiser.param_groups, rates, strict=True):
-        group["lr"] = rate
+    for group in optimiser.param_groups:
+        group["lr"] = getattr(rates, group["trains"])
     optimiser.bound = math.inf if bound is None else bound
     engine.step()
     # Where DeepSpeed finds the overflow itself, it does not call the optimiser, whose own norm would be an old one.
@@ -80,8 +89,10 @@ def engine_settings(config: LearnerConfig) -> dict[str, Any]:
         "gradient_accumulation_steps": 1,
         "managed_gradient_accumulation": False,
         "gradient_clipping": 0.0 if _is_plain(config) else config.optimiser.max_grad_norm,
-        "zero_optimization": {"stage": config.zero_stage, "overlap_comm": False},
+        "zero_optimization": {"stage": config.zero_stage, "overlap_comm": False, **_offload(config)},
         "zero_allow_untested_optimizer": True,
+        # DeepSpeed's own optimiser on the host would step on a gradient that is not finite.
+        "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 10**9,
     }
     if config.dtype == "bfloat16":
@@ -91,13 +102,27 @@ def engine_settings(config: LearnerConfig) -> dict[str, Any]:
     return settings
 
 
+def _offload(config: LearnerConfig) -> dict[str, Any]:
+    """What waits in host memory, page-locked where a GPU copies from it."""
+    host = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    match config.offload:
+        case NoOffload():
+            return {}
+        case OffloadOptimiser():
+            return {"offload_optimizer": host}
+        case OffloadOptimiserAndParameters():
+            return {"offload_optimizer": host, "offload_param": host}
+
+
 def _adamw(policy: PolicyWithCritic, config: LearnerConfig) -> GuardedAdamW:
-    critic = list(policy.value_head.parameters())
-    mine = {id(parameter) for parameter in critic}
-    body = [parameter for parameter in policy.parameters() if id(parameter) not in mine]
+    groups: dict[str, list[nn.Parameter]] = {"policy": [], "value_head": [], "critic_body": []}
+    for name, parameter in policy.named_parameters():
+        owner = name.split(".")[0]
+        if parameter.requires_grad:
+            groups[owner if owner in groups else "policy"].append(parameter)
     chosen = config.optimiser
     return GuardedAdamW(
-        [{"params": body}, {"params": critic}],
+        [{"params": members, "trains": name} for name, members in groups.items() if members],
         lr=chosen.lr,
         betas=chosen.betas,
         eps=chosen.eps,

@@ -1,8 +1,9 @@
 """What an update changes, parameter by parameter, wherever DeepSpeed keeps it: master weights and Adam's moments.
 
-Owns `Piece` and the three functions that every checkpoint goes through. Consumes a DeepSpeed engine at any ZeRO stage;
-produces live views of its float32 state under the names of the parameters. A name and an index into the flattened
-parameter mean the same at every stage and on every number of ranks, so what one layout wrote, another can read.
+Owns `Piece`, the three functions that every checkpoint goes through, and `copy_weights`. Consumes a DeepSpeed engine at
+any ZeRO stage, offloaded or not; produces live views of its float32 state under the names of the parameters. A name and
+an index into the flattened parameter mean the same at every stage and on every number of ranks, so what one layout
+wrote, another can read.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import deepspeed
 import torch
 from torch import Tensor
 
@@ -92,6 +94,24 @@ def restore(engine: Any, read: ReadRange, steps: int) -> None:
         state = _adam_state(engine, owner)
         state["step"] = state["step"].fill_(steps) if isinstance(state["step"], Tensor) else steps
     _refresh_weights(engine, read)
+
+
+def copy_weights(engine: Any, source: str, target: str) -> None:
+    """Give every trained parameter under the prefix `target` the weights of its namesake under `source`, master copies
+    included; moments stay. Collective."""
+    parameters = dict(_trained(engine))
+    pieces = {piece.name: piece for piece in held_pieces(engine)}
+    partitioned = engine.zero_optimization_stage() == 3
+    for name in [name for name in parameters if name.startswith(target)]:
+        origin = parameters[source + name.removeprefix(target)]
+        with torch.no_grad(), deepspeed.zero.GatheredParameters([origin], enabled=partitioned):
+            if name in pieces:
+                start, numel = pieces[name].start, pieces[name].numel
+                pieces[name].tensors["master"].copy_(origin.reshape(-1).narrow(0, start, numel))
+            if not partitioned:
+                parameters[name].copy_(origin)
+    if partitioned:
+        _refresh_partitions(engine)
 
 
 def _trained(engine: Any) -> Iterator[tuple[str, Any]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from actors.config import GIB, RolloutConfig
-from learner.config import LearnerConfig
+from learner.config import LearnerConfig, LinearName, LoraTraining
 from learner.objective.config import ReferenceKl
 
 DTYPE_BYTES = {"bfloat16": 2, "float32": 4}
@@ -49,15 +49,40 @@ def held_bytes(shape: ModelShape, config: LearnerConfig) -> dict[str, int]:
     """
     share = {stage: config.ranks if config.zero_stage >= stage else 1 for stage in (1, 2, 3)}
     precise = config.dtype == "float32" and config.zero_stage == 0
+    trained, all_weights = trained_parameters(shape, config), shape.parameters + adapter_parameters(shape, config)
     held = {
-        "weights": DTYPE_BYTES[config.dtype] * shape.parameters // share[3],
-        "gradients": _MASTER_BYTES * shape.parameters // share[2],
-        "master weights": 0 if precise else _MASTER_BYTES * shape.parameters // share[1],
-        "Adam moments": _ADAM_BYTES * shape.parameters // share[1],
+        "weights": DTYPE_BYTES[config.dtype] * all_weights // share[3],
+        "gradients": _MASTER_BYTES * trained // share[2],
+        "master weights": 0 if precise else _MASTER_BYTES * trained // share[1],
+        "Adam moments": _ADAM_BYTES * trained // share[1],
     }
     if isinstance(config.loss.kl, ReferenceKl):
-        held["reference policy"] = DTYPE_BYTES[config.dtype] * shape.parameters
+        held["reference policy"] = DTYPE_BYTES[config.dtype] * trained
     return held
+
+
+def trained_parameters(shape: ModelShape, config: LearnerConfig) -> int:
+    """Parameters that have a gradient, a master and moments: all of them, or those of the adapters. A reference policy
+    is a frozen copy of just these."""
+    return adapter_parameters(shape, config) or shape.parameters
+
+
+def adapter_parameters(shape: ModelShape, config: LearnerConfig) -> int:
+    """rank·(inputs + outputs) for each adapted layer (Hu et al. 2022, §4.1); 0 where every weight is trained."""
+    if not isinstance(config.trained, LoraTraining):
+        return 0
+    query, kv = shape.hidden + shape.query_width, shape.hidden + shape.kv_width
+    feed_forward = shape.hidden + shape.intermediate
+    widths: dict[LinearName, int] = {
+        "q_proj": query,
+        "k_proj": kv,
+        "v_proj": kv,
+        "o_proj": query,
+        "gate_proj": feed_forward,
+        "up_proj": feed_forward,
+        "down_proj": feed_forward,
+    }
+    return shape.layers * config.trained.rank * sum(widths[name] for name in config.trained.targets)
 
 
 def update_bytes(shape: ModelShape, config: LearnerConfig, tokens: int, predictions: int) -> dict[str, int]:
@@ -74,8 +99,8 @@ def update_bytes(shape: ModelShape, config: LearnerConfig, tokens: int, predicti
         "activations": tokens * ((shape.layers + 1) * layer + 3 * size * shape.hidden),
         # The logits, and their gradient as the backward pass begins.
         "logits at action tokens": 2 * size * predictions * shape.vocabulary,
-        # One whole gradient of the output projection before it is added to the others.
-        "gradient of the head": size * shape.vocabulary * shape.hidden,
+        # One whole gradient of the output projection before it is added to the others; adapters leave it frozen.
+        "gradient of the head": 0 if adapter_parameters(shape, config) else size * shape.vocabulary * shape.hidden,
     }
 
 
@@ -96,8 +121,8 @@ def layer_bytes(shape: ModelShape, dtype: str) -> int:
 def checkpoint_bytes(shape: ModelShape, config: LearnerConfig) -> int:
     """Bytes of the copy that the first rank makes for a checkpoint and keeps while it is written: its share of the
     float32 state, and the whole model unless its master weights are just that."""
-    state = (_MASTER_BYTES + _ADAM_BYTES) * shape.parameters // config.ranks
-    whole = config.dtype == "float32" and config.ranks == 1
+    state = (_MASTER_BYTES + _ADAM_BYTES) * trained_parameters(shape, config) // config.ranks
+    whole = config.dtype == "float32" and config.ranks == 1 and not adapter_parameters(shape, config)
     return state + (0 if whole else DTYPE_BYTES[config.dtype] * shape.parameters)
 
 

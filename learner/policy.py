@@ -8,8 +8,10 @@ Qwen families do.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -24,9 +26,24 @@ from learner.packing import PackedRow, Segment
 ATTENTION = "steptool_segments"
 """Name under which the attention over segments is registered with Transformers."""
 
+TORCH_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
 _HEAD_ROWS = 32
 """Predicting positions whose logits are held in float32 at one time: 6 MB at a vocabulary of 49152 stay in the cache.
 At 256 the whole head, three matrix products included, takes a fifth longer."""
+
+
+Backbone = Literal["detached", "shared", "separate"]
+"""What the value head reads: the policy's hidden states with or without a way back, or those of a body of its own."""
+
+
+class Wanted(Enum):
+    """What is asked of a row."""
+
+    ALL = "all"
+    PREDICTIONS = "predictions"
+    """Log-probabilities and entropies."""
+    VALUES = "values"
 
 
 class RowOutputs(NamedTuple):
@@ -39,7 +56,7 @@ class RowOutputs(NamedTuple):
     values: Tensor
     """[S] V(s_t) in units of reward."""
     states: Tensor
-    """[S, d] the hidden states that V was read from, without gradient; in the model's dtype."""
+    """[S, d] the policy's hidden states there, without gradient, in the model's dtype; empty where V has its own."""
 
 
 def attend_segments(
@@ -129,7 +146,7 @@ class _ActionLogProbs(torch.autograd.Function):
         return logits[row, target].float() - normaliser[row], entropies
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor, Tensor | None, None, None]:
         hidden, weight, row, target, logits, normaliser, entropies = ctx.saved_tensors
         by_token = normaliser.new_zeros(len(row)) if grads[0] is None else grads[0]
         fall = torch.zeros_like(normaliser).index_add_(0, row, by_token).neg_()
@@ -144,7 +161,8 @@ class _ActionLogProbs(torch.autograd.Function):
         log_p = logits[row, target].float() - normaliser[row]
         by_entropy = None if entropy_fall is None else entropy_fall[row]
         grad_logits[row, target] = (by_token + _spread(log_p, fall[row], by_entropy, entropies[row])).to(logits.dtype)
-        return grad_logits @ weight, grad_logits.T @ hidden, None, None
+        grad_weight = grad_logits.T @ hidden if ctx.needs_input_grad[1] else None
+        return grad_logits @ weight, grad_weight, None, None
 
 
 def _spread(log_p: Tensor, fall: Tensor, by_entropy: Tensor | None, entropies: Tensor) -> Tensor:
@@ -185,37 +203,61 @@ class ActionHead(nn.Module):
 
 
 class PolicyWithCritic(nn.Module):
-    """A causal LM, its action head and a linear value head."""
+    """A causal LM, its action head, a linear value head, and where the critic is separate the layers that it reads."""
 
-    def __init__(self, model: PreTrainedModel, backbone: Literal["detached", "shared"] = "detached") -> None:
+    def __init__(self, model: PreTrainedModel, backbone: Backbone = "detached") -> None:
         super().__init__()
         head = _plain_head(model)
         _expect_full_attention(model)
         model.set_attn_implementation(ATTENTION)
         self.model = model
         self.action_head = ActionHead(head)
+        self.critic_body = copy.deepcopy(model.base_model) if backbone == "separate" else None
         self.value_head = nn.Linear(model.config.hidden_size, 1, dtype=model.dtype)
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
-        self._backbone = backbone
+        self._backbone: Backbone = backbone
 
-    def forward(self, row: PackedRow) -> RowOutputs:
-        """Run one row. Log-probabilities are those of the plain softmax, at temperature 1."""
+    def forward(self, row: PackedRow, wanted: Wanted = Wanted.ALL) -> RowOutputs:
+        """Run one row. Log-probabilities are those of the plain softmax, at temperature 1.
+
+        What is not wanted is left empty where that saves the pass through a body.
+        """
         plan = SegmentPlan.of(row.segments, attention_dtype(self.action_head.weight))
-        body = self.model.base_model(
-            input_ids=row.token_ids, position_ids=row.position_ids, use_cache=False, segments=plan
-        )
-        hidden = body.last_hidden_state[0]
-        logprobs, entropies = self.action_head(hidden[row.predict_at], row.prediction_row, row.prediction_target)
-        states = hidden[row.value_at]
-        states = states.detach() if self._backbone == "detached" else states
-        at = row.action_prediction
-        values = self.value_head(states).squeeze(-1).float()
-        return RowOutputs(logprobs[at], entropies[row.prediction_row[at]], values, states.detach())
+        if self.critic_body is None:
+            hidden = _run(self.model.base_model, row, plan)
+            read = hidden.detach() if self._backbone == "detached" else hidden
+            return RowOutputs(*self._predictions(hidden, row), self._values(read, row), hidden[row.value_at].detach())
+        logprobs, entropies, values = torch.empty(0), torch.empty(0), torch.empty(0)
+        if wanted is not Wanted.VALUES:
+            logprobs, entropies = self._predictions(_run(self.model.base_model, row, plan), row)
+        if wanted is not Wanted.PREDICTIONS:
+            values = self._values(_run(self.critic_body, row, plan), row)
+        return RowOutputs(logprobs, entropies, values, torch.empty(0))
 
     def learn_from_values(self, backbone: Literal["detached", "shared"]) -> None:
-        """Whether, from now on, the value loss reaches the model's layers or the read-out alone."""
+        """Whether, from now on, the value loss reaches the model's layers or the read-out alone.
+
+        Raises:
+            ValueError: the critic has layers of its own, which the value loss always reaches.
+        """
+        if self.critic_body is not None:
+            raise ValueError(f"critic: backbone {backbone!r} for one with layers of its own; expected none")
         self._backbone = backbone
+
+    def _predictions(self, hidden: Tensor, row: PackedRow) -> tuple[Tensor, Tensor]:
+        logprobs, entropies = self.action_head(hidden[row.predict_at], row.prediction_row, row.prediction_target)
+        at = row.action_prediction
+        return logprobs[at], entropies[row.prediction_row[at]]
+
+    def _values(self, hidden: Tensor, row: PackedRow) -> Tensor:
+        return self.value_head(hidden[row.value_at]).squeeze(-1).float()
+
+
+def _run(body: nn.Module, row: PackedRow, plan: SegmentPlan) -> Tensor:
+    """[L, hidden] last hidden states."""
+    outputs = body(input_ids=row.token_ids, position_ids=row.position_ids, use_cache=False, segments=plan)
+    return outputs.last_hidden_state[0]
 
 
 def load_model(path: str, dtype: torch.dtype) -> PreTrainedModel:
@@ -223,6 +265,22 @@ def load_model(path: str, dtype: torch.dtype) -> PreTrainedModel:
     if not Path(path, "config.json").is_file():
         raise FileNotFoundError(f"model {path!r}: no config.json there; expected a directory in Hugging Face format")
     return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attention_dropout=0.0, local_files_only=True)
+
+
+def recompute_activations(model: PreTrainedModel) -> None:
+    """From now on each layer keeps its input alone for the backward pass, and runs again there (Chen et al. 2016,
+    1604.06174).
+
+    Raises:
+        UnsupportedModel: its layers cannot.
+    """
+    if not model.supports_gradient_checkpointing:
+        raise UnsupportedModel(
+            f"model {type(model).__name__}: its layers cannot be computed again in the backward pass; set "
+            "learner.activations.kind to keep"
+        )
+    # The reentrant form would lose the gradient of a layer whose inputs need none, and ZeRO's hooks around it.
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
 def _plain_head(model: PreTrainedModel) -> nn.Linear:

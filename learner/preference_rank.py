@@ -26,9 +26,10 @@ from learner.engine import StepTaken
 from learner.minibatches import split_groups
 from learner.objective.stats import LossStats, Terms, measure
 from learner.packing import PackedRow
-from learner.policy import RowOutputs
+from learner.policy import RowOutputs, Wanted
 from learner.preference import margins, slopes
 from learner.rank import LearnerRank
+from learner.reference import any_reference
 from learner.reports import UpdateReport
 from learner.training_rows import TrainingRow, training_row
 
@@ -49,11 +50,7 @@ class PreferenceRank(LearnerRank):
     def __init__(self, config: LearnerConfig, preference: EtoConfig, rank: int, ranks: int) -> None:
         super().__init__(config, None, rank, ranks)
         self._beta = preference.beta
-
-    def begin_reinforcement(self) -> None:
-        """Leave the warm start behind: forget its Adam moments, and freeze the reference."""
-        super().begin_reinforcement()
-        self._freeze_reference()
+        self._reference = any_reference(config, self._trained, lambda row: self._read(row, Wanted.PREDICTIONS))
 
     def update(self, credited: Sequence[CreditedTrajectory]) -> UpdateReport:
         """Prefer: up to `passes` times over the batch, an optimiser step for each minibatch that has a pair.
@@ -98,11 +95,11 @@ class PreferenceRank(LearnerRank):
 
     def _prepared(self, row: PackedRow, part: Sequence[CreditedTrajectory]) -> TrainingRow:
         """A row with the log-probabilities of the reference, which are read once."""
-        return training_row(row, part, old=None, old_values=None, reference=self._reference_logprobs(row))
+        return training_row(row, part, old=None, old_values=None, reference=self._reference.logprobs(row))
 
     def _prefer(self, one: Comparison, pairs: int, minibatches: int) -> list[LossStats]:
         """Accumulate the gradient of −Σ log σ(β·margin) / pairs over this rank's rows."""
-        now = self._sums(one.rows, len(one.reference), lambda row: self._read(row.packed).logprobs)
+        now = self._sums(one.rows, len(one.reference), lambda row: self._read(row.packed, Wanted.PREDICTIONS).logprobs)
         gains = now - one.reference
         by_trajectory = slopes(gains, one.pairs, self._beta) / pairs
         found = [self._pull(row, by_trajectory, minibatches) for row in one.rows]

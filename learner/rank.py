@@ -17,14 +17,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import deepspeed
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from actors.trajectory import Trajectory
-from learner.config import LearnerConfig, ValueHeadConfig
+from learner.config import LearnerConfig, RecomputeActivations, ValueHeadConfig
 from learner.credit import CreditedTrajectory, StateAt
-from learner.engine import StepTaken, build_engine, join, take_step
+from learner.engine import Rates, StepTaken, build_engine, join, take_step
+from learner.engine_state import copy_weights
 from learner.errors import NonFinite
 from learner.minibatches import split_groups
 from learner.objective.aggregation import BatchScale
@@ -51,14 +52,14 @@ from learner.packing import (
     items_to_train,
     pack,
 )
-from learner.policy import PolicyWithCritic, RowOutputs, load_model
+from learner.policy import TORCH_DTYPES, PolicyWithCritic, RowOutputs, Wanted, load_model, recompute_activations
+from learner.reference import choose_reference
 from learner.reports import SftReport, UpdateReport
 from learner.saving import BackgroundWriter, Digests, Progress, restore_engine, take_snapshot, write_snapshot
 from learner.schedules import rate_at
+from learner.trained import choose_trained
 from learner.training_rows import TrainingRow, batch_scale, can_teach, tokens_to_keep, training_row
 from learner.utterance_features import features_by_item, utterance_items
-
-_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
 class LearnerRank:
@@ -71,13 +72,15 @@ class LearnerRank:
         self._rank = rank
         self._ranks = ranks
         self._updates = 0
-        self._reference: PolicyWithCritic | None = None
         self._writer = BackgroundWriter()
         self._kl_coef = _first_coefficient(config)
         self._penalised = KlSums(0, 0.0, 0.0, 0.0)
         join(rank, ranks, config)
         torch.manual_seed(config.seed)
-        self._engine = self._build()
+        model = load_model(config.model_path, TORCH_DTYPES[config.dtype])
+        self._trained = choose_trained(model, config)
+        self._reference = choose_reference(config, self._trained, lambda row: self._read(row, Wanted.PREDICTIONS))
+        self._engine = self._build(model)
 
     # -- training ---------------------------------------------------------------------------------------------------
 
@@ -118,18 +121,22 @@ class LearnerRank:
         tokens = sum(len(item.action_at) for item in items)
         rows = self._share(items)
         loss = sum(self._imitate(row, tokens) for row in rows)
-        taken = self._step(self._config.sft.lr, self._config.sft.lr, bound=None)
+        lr = self._config.sft.lr
+        # The separate layers have no gradient yet: weight decay alone would move them.
+        taken = self._step(Rates(lr, lr, critic_body=0.0), bound=None)
         return SftReport(step, steps, loss, taken.norm, sum(row.token_count for row in rows))
 
     def begin_reinforcement(self) -> None:
-        """Leave the warm start behind: forget its Adam moments, and freeze the reference where there is KL control."""
+        """Leave the warm start behind: forget its Adam moments, begin a separate critic with the policy's layers, and
+        freeze the reference where there is KL control."""
         for state in self._engine.basic_optimizer.state.values():
             for name, value in state.items():
                 state[name] = value.zero_() if isinstance(value, Tensor) else 0
         self._updates = 0
         self._kl_coef = _first_coefficient(self._config)
-        if not isinstance(self._config.loss.kl, NoKl):
-            self._freeze_reference()
+        if self._policy.critic_body is not None:
+            copy_weights(self._engine, f"model.{self._policy.model.base_model_prefix}.", "critic_body.")
+        self._reference.freeze()
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
@@ -142,7 +149,7 @@ class LearnerRank:
         if not items:
             return {}
         rows = self._share(items)
-        outputs = [(row.value_item, self._read(row).values) for row in rows]
+        outputs = [(row.value_item, self._read(row, Wanted.VALUES).values) for row in rows]
         return _by_item(outputs)
 
     def features(self, trajectories: Sequence[Trajectory]) -> dict[int, Tensor]:
@@ -159,7 +166,7 @@ class LearnerRank:
         Of the plain softmax at temperature 1, in the precision of the weights, with float32 normalisation.
         """
         rows = self._share(items_to_imitate(sequences))
-        outputs = [(row.action_item, self._read(row).logprobs) for row in rows]
+        outputs = [(row.action_item, self._read(row, Wanted.PREDICTIONS).logprobs) for row in rows]
         return _by_item(outputs)
 
     def step_penalties(self, trajectories: Sequence[Trajectory]) -> dict[int, tuple[float, ...]]:
@@ -170,7 +177,7 @@ class LearnerRank:
         if not isinstance(kl, ReferenceKl):
             raise RuntimeError("step penalties: no reference policy; set learner.loss.kl.kind to reference")
         rows = self._share(items_to_read(trajectories))
-        read = [(row, self._reference_logprobs(row)) for row in rows]
+        read = [(row, self._reference.logprobs(row)) for row in rows]
         self._penalised = KlSums.total([KlSums.of(row.behaviour, reference) for row, reference in read])
         costs = [(row.action_item, self._kl_coef * estimate(row.behaviour, ref, kl.estimator)) for row, ref in read]
         return {index: sum_by_step(trajectories[index], numbers) for index, numbers in _by_item(costs).items()}
@@ -178,15 +185,10 @@ class LearnerRank:
     def state_dict_iter(self) -> Iterator[tuple[str, Tensor]]:
         """Every parameter of the language model under its Hugging Face name, whole, in the training dtype.
 
-        Tied weights appear once. Collective: every rank must exhaust it. The tensors are the live ones at stages 0 to 2
-        and valid only until the next item at stage 3; copy what is to be kept.
+        Tied weights appear once, adapters are merged. Collective: every rank must exhaust it. A tensor may be a live
+        one and is valid until the next item; copy what is to be kept.
         """
-        for name, parameter in self._policy.model.named_parameters():
-            if hasattr(parameter, "ds_id"):
-                with deepspeed.zero.GatheredParameters([parameter]):
-                    yield name, parameter.data
-            else:
-                yield name, parameter.data
+        return self._trained.whole()
 
     def full_parameters(self) -> dict[str, Tensor]:
         """A copy of every parameter on rank 0, an empty dict on the others. Collective."""
@@ -204,8 +206,8 @@ class LearnerRank:
         Returns once the copy is made: training may go on. `saved` tells when the files are complete.
         """
         progress = Progress(self._updates, self._kl_coef)
-        snapshot = take_snapshot(self._engine, self._rank, self._ranks, progress, self.state_dict_iter())
-        model, reference = self._policy.model, self._reference.model if self._reference else None
+        snapshot = take_snapshot(self._engine, self._rank, self._ranks, progress, self._trained)
+        model, reference = self._policy.model, self._reference.copied()
         self._writer.start(lambda: write_snapshot(snapshot, Path(path), model, reference))
 
     def saved(self) -> Digests | None:
@@ -214,10 +216,10 @@ class LearnerRank:
 
     def load(self, path: str) -> None:
         """Continue from what `save` wrote, on any number of ranks and at any ZeRO stage. Collective."""
-        progress = restore_engine(self._engine, Path(path), self._rank)
+        progress = restore_engine(self._engine, Path(path), self._rank, self._trained)
         self._updates, self._kl_coef = progress.updates, progress.kl_coef
         if Path(path, "reference").is_dir():
-            self._reference = self._frozen(load_model(str(Path(path, "reference")), _DTYPES[self._config.dtype]))
+            self._reference.load(Path(path, "reference"))
 
     def ping(self) -> int:
         """The rank, as a sign of life."""
@@ -229,11 +231,10 @@ class LearnerRank:
     def _policy(self) -> PolicyWithCritic:
         return self._engine.module
 
-    def _build(self) -> Any:
-        policy = PolicyWithCritic(
-            load_model(self._config.model_path, _DTYPES[self._config.dtype]),
-            self._critic.backbone if self._critic else "detached",
-        ).train()
+    def _build(self, model: PreTrainedModel) -> Any:
+        if isinstance(self._config.activations, RecomputeActivations):
+            recompute_activations(model)
+        policy = PolicyWithCritic(model, self._critic.backbone if self._critic else "detached").train()
         return build_engine(policy, self._config)
 
     def _minibatches(self, credited: Sequence[CreditedTrajectory]) -> list[list[TrainingRow]]:
@@ -254,7 +255,7 @@ class LearnerRank:
             part,
             old=before.logprobs if before and self._config.recomputes_old else None,
             old_values=before.values if before and clips else None,
-            reference=self._reference_logprobs(row) if has_kl_term(self._config.loss) else None,
+            reference=self._reference.logprobs(row) if has_kl_term(self._config.loss) else None,
         )
 
     def _share(self, items: Sequence[PackItem]) -> list[PackedRow]:
@@ -262,8 +263,8 @@ class LearnerRank:
 
     def _reinforce(self, row: TrainingRow, scale: BatchScale, minibatches: int) -> LossStats:
         """Accumulate a row's gradient. Its loss is a share of the whole batch's; a step sees one minibatch of it."""
-        if self._critic is not None:
-            self._policy.learn_from_values("detached" if self._critic_learns_alone() else self._critic.backbone)
+        if self._critic is not None and self._critic.backbone == "shared":
+            self._policy.learn_from_values("detached" if self._critic_learns_alone() else "shared")
         outputs: RowOutputs = self._engine(row.packed)
         predicted = Predictions(outputs.logprobs, outputs.entropies, outputs.values)
         credit = self._compared_with(row.credit, outputs.logprobs)
@@ -289,8 +290,10 @@ class LearnerRank:
         warmup = critic.warmup_steps if critic else 0
         # Rate 0 while the critic learns alone: weight decay would move the policy without any gradient.
         lr = rate_at(self._updates - warmup, optimiser.lr, optimiser) if self._updates >= warmup else 0.0
-        critic_lr = rate_at(self._updates, critic.lr, optimiser) if critic else lr
-        taken = self._step(lr, critic_lr, optimiser.skip_grad_norm)
+        head_lr = rate_at(self._updates, critic.lr, optimiser) if critic else lr
+        body_peak = (critic.backbone_lr if critic else None) or optimiser.lr
+        rates = Rates(lr, head_lr, rate_at(self._updates, body_peak, optimiser))
+        taken = self._step(rates, optimiser.skip_grad_norm)
         self._updates += taken.applied
         return lr, taken
 
@@ -331,34 +334,17 @@ class LearnerRank:
             )
         self._engine.backward(loss * self._ranks)
 
-    def _step(self, lr: float, critic_lr: float, bound: float | None) -> StepTaken:
-        taken = take_step(self._engine, (lr, critic_lr), bound)
+    def _step(self, rates: Rates, bound: float | None) -> StepTaken:
+        taken = take_step(self._engine, rates, bound)
         if not math.isfinite(taken.norm):
             raise NonFinite(
                 f"rank {self._rank}: gradient norm {taken.norm}, expected a finite number; the weights are as they were"
             )
         return taken
 
-    def _read(self, row: PackedRow) -> RowOutputs:
+    def _read(self, row: PackedRow, wanted: Wanted = Wanted.ALL) -> RowOutputs:
         with torch.no_grad():
-            return self._engine(row)
-
-    def _reference_logprobs(self, row: PackedRow) -> Tensor:
-        if self._reference is None:
-            raise RuntimeError("reference policy: not frozen yet; call begin_reinforcement() before the first update")
-        with torch.no_grad():
-            return self._reference(row).logprobs
-
-    def _freeze_reference(self) -> None:
-        model = load_model(self._config.model_path, _DTYPES[self._config.dtype])
-        own = dict(model.named_parameters())
-        for name, tensor in self.state_dict_iter():
-            own[name].data.copy_(tensor)
-        self._reference = self._frozen(model)
-
-    @staticmethod
-    def _frozen(model: Any) -> PolicyWithCritic:
-        return PolicyWithCritic(model).eval().requires_grad_(False)
+            return self._engine(row, wanted)
 
 
 def _first_coefficient(config: LearnerConfig) -> float:

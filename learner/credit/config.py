@@ -19,11 +19,14 @@ Floor = Annotated[float, Field(ge=0)]
 
 
 class ValueHeadConfig(_Settings):
-    """V(s) is a linear read-out of the policy's hidden state at the last token of s."""
+    """V(s) is a linear read-out of a hidden state at the last token of s."""
 
     kind: Literal["value_head"] = "value_head"
-    backbone: Literal["detached", "shared"] = "detached"
-    """`shared` lets the value loss train the policy's layers; `detached` trains the read-out alone."""
+    backbone: Literal["detached", "shared", "separate"] = "detached"
+    """`shared` lets the value loss train the policy's layers; `detached` trains the read-out alone; `separate` reads a
+    second copy of the layers, which starts as the policy's and which the value loss alone trains."""
+    backbone_lr: float | None = Field(default=None, gt=0)
+    """Of the separate layers; None: `learner.optimiser.lr`, that of the policy."""
     lr: float = Field(default=1e-3, gt=0)
     """Of the read-out, which starts from zero and must follow a moving policy."""
     coef: float = Field(default=0.5, gt=0)
@@ -31,7 +34,16 @@ class ValueHeadConfig(_Settings):
     clip: float | None = Field(default=None, gt=0)
     """How far a value may move in one update before that is no longer rewarded, in units of reward; None: any way."""
     warmup_steps: int = Field(default=0, ge=0)
-    """Optimiser steps at the start in which the read-out alone learns and the policy stays as it is."""
+    """Optimiser steps at the start in which the critic alone learns and the policy stays as it is."""
+
+    @model_validator(mode="after")
+    def _a_rate_for_layers_of_its_own(self) -> Self:
+        if self.backbone_lr is not None and self.backbone != "separate":
+            raise ValueError(
+                f"backbone_lr is {self.backbone_lr:g} and backbone is {self.backbone}, expected separate: no other "
+                "critic has layers of its own; drop backbone_lr or set backbone to separate"
+            )
+        return self
 
 
 class ProgressTableConfig(_Settings):

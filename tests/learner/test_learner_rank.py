@@ -15,6 +15,7 @@ from typing import Any, Literal
 import blake3
 import pytest
 import torch
+from torch.nn.modules.module import register_module_forward_pre_hook
 from transformers import AutoModelForCausalLM
 
 from learner.config import CosineSchedule, OptimiserConfig, SftConfig, ValueHeadConfig
@@ -53,6 +54,20 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:`torch.distributed.reduce_scatter_tensor` is deprecated:FutureWarning"),
 ]
 
+
+LAYOUTS = [
+    (0, "float32", "none"),
+    (0, "bfloat16", "none"),
+    (1, "bfloat16", "none"),
+    (1, "bfloat16", "optimiser"),
+    (2, "float32", "none"),
+    (2, "float32", "optimiser"),
+    (3, "bfloat16", "none"),
+    (3, "bfloat16", "optimiser_and_parameters"),
+]
+"""ZeRO stage, precision and what is offloaded."""
+
+SEPARATE = ValueHeadConfig(backbone="separate", lr=1e-2, backbone_lr=1e-3)
 
 BATCH_GRAD_NORM = 1.668
 """Of the first update on `batch`, in float32."""
@@ -116,12 +131,12 @@ def test_no_further_pass_is_made_once_the_policy_has_moved(path: str) -> None:
     assert report.summary()["old_kl"] > 1e-7
 
 
-@pytest.mark.parametrize(
-    ("stage", "dtype"), [(0, "float32"), (0, "bfloat16"), (1, "bfloat16"), (2, "float32"), (3, "bfloat16")]
-)
-def test_a_step_with_too_large_a_gradient_is_left_out_and_counted(path: str, stage: int, dtype: str) -> None:
+@pytest.mark.parametrize(("stage", "dtype", "offload"), LAYOUTS)
+def test_a_step_with_too_large_a_gradient_is_left_out_and_counted(
+    path: str, stage: int, dtype: str, offload: str
+) -> None:
     """The first step already: neither weights nor moments change, and the next step is as if nothing had been."""
-    changes: dict[str, Any] = {"zero_stage": stage, "dtype": dtype}
+    changes: dict[str, Any] = {"zero_stage": stage, "dtype": dtype, "offload": {"kind": offload}}
     norm = BATCH_GRAD_NORM
     guard = OptimiserConfig(lr=1e-3, max_grad_norm=norm / 4, skip_grad_norm=norm / 2)
     learner = rank(path, passes=2, optimiser=guard, **changes)
@@ -212,7 +227,9 @@ def test_a_cosine_ends_at_its_final_rate(path: str) -> None:
     assert [learner.update(batch()).lr for _ in range(4)] == pytest.approx([1e-3, 0.75e-3, 0.5e-3, 0.5e-3])
 
 
-@pytest.mark.parametrize(("backbone", "dtype", "stage"), [("detached", "float32", 0), ("shared", "bfloat16", 2)])
+@pytest.mark.parametrize(
+    ("backbone", "dtype", "stage"), [("detached", "float32", 0), ("shared", "bfloat16", 2), ("separate", "float32", 3)]
+)
 def test_the_critic_learns_alone_during_its_warm_up(path: str, backbone: Any, dtype: str, stage: int) -> None:
     critic = ValueHeadConfig(lr=1e-2, backbone=backbone, warmup_steps=2)
     learner = rank(path, critic, dtype=dtype, zero_stage=stage, optimiser=OptimiserConfig(lr=1e-3, weight_decay=0.1))
@@ -227,6 +244,55 @@ def test_the_critic_learns_alone_during_its_warm_up(path: str, backbone: Any, dt
     assert third.stats.policy_loss != 0.0
     after = learner.full_parameters()
     assert any(not torch.equal(warm[name], after[name]) for name in warm)
+
+
+@pytest.mark.parametrize(("stage", "dtype"), [(0, "float32"), (2, "bfloat16"), (3, "bfloat16")])
+def test_a_separate_critic_begins_with_the_layers_of_the_warm_start_and_goes_its_own_way(
+    path: str, tmp_path: Path, stage: int, dtype: str
+) -> None:
+    learner = rank(path, SEPARATE, zero_stage=stage, dtype=dtype, optimiser=OptimiserConfig(weight_decay=0.1))
+    names = set(learner.full_parameters())
+
+    def masters(turn: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """All of the policy's body and all of the critic's, as a checkpoint has them."""
+        save(learner, tmp_path / turn)
+        state = {name: tensor for (kind, name), tensor in state_of(tmp_path / turn).items() if kind == "master"}
+        mine = sorted(name for name in state if name.startswith("critic_body."))
+        its = [name.replace("critic_body.", "model.model.") for name in mine]
+        return torch.cat([state[name] for name in its]), torch.cat([state[name] for name in mine])
+
+    _, initial = masters("start")
+    learner.sft_step(demonstrations())
+    policy, critic = masters("warm")
+    assert torch.equal(critic, initial)
+    learner.begin_reinforcement()
+    _, begun = masters("begun")
+    assert torch.equal(begun, policy.to(getattr(torch, dtype)).float())
+    for _ in range(2):
+        learner.update(batch())
+    _, trained = masters("trained")
+    # The read-out starts at zero, so the body has its first gradient in the second step: moments of 0.1·g and 0.05·g²,
+    # divided by 0.19 and 0.0975, are a step of 0.735 times the rate. The norms, which are 1, decay by 1e-4 a step.
+    assert float((trained - begun).abs().max()) == pytest.approx(0.735e-3 + 2e-4, rel=0.03)
+    assert names == set(learner.full_parameters())
+    exported = AutoModelForCausalLM.from_pretrained(tmp_path / "trained" / "model", output_loading_info=True)[1]
+    assert not exported["unexpected_keys"]
+
+
+@pytest.mark.parametrize("stage", [0, 3])
+def test_recomputed_activations_make_the_same_update(path: str, stage: int) -> None:
+    passes: list[int] = []
+    weights: list[dict[str, torch.Tensor]] = []
+    for kind in ("keep", "recompute"):
+        learner = rank(path, zero_stage=stage, activations={"kind": kind})
+        ran: list[Any] = []
+        hook = register_module_forward_pre_hook(lambda module, *_, ran=ran: ran.append(type(module).__name__))
+        learner.update(batch())
+        hook.remove()
+        passes.append(ran.count("LlamaDecoderLayer"))
+        weights.append(learner.full_parameters())
+    assert passes[1] == 2 * passes[0] > 0
+    assert all(torch.equal(weights[1][name], tensor) for name, tensor in weights[0].items())
 
 
 def test_a_clipped_critic_is_judged_against_the_values_before_the_update(path: str) -> None:
@@ -262,9 +328,11 @@ def test_a_loss_that_overflows_stops_before_the_weights_change(path: str) -> Non
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-@pytest.mark.parametrize(("stage", "dtype"), [(0, "float32"), (1, "bfloat16"), (2, "float32"), (3, "bfloat16")])
-def test_a_gradient_that_overflows_under_a_finite_loss_changes_nothing(path: str, stage: int, dtype: str) -> None:
-    learner = rank(path, zero_stage=stage, dtype=dtype)
+@pytest.mark.parametrize(("stage", "dtype", "offload"), LAYOUTS)
+def test_a_gradient_that_overflows_under_a_finite_loss_changes_nothing(
+    path: str, stage: int, dtype: str, offload: str
+) -> None:
+    learner = rank(path, zero_stage=stage, dtype=dtype, offload={"kind": offload})
     before = learner.full_parameters()
     huge = [credited([1e38, -1e38], [step((1, 2), (3, 4), -4.16), step((5,), (6,), -4.16)])]
     with pytest.raises(NonFinite, match=r"gradient norm (inf|nan).*the weights are as they were"):
@@ -419,11 +487,9 @@ def state_of(directory: Path) -> dict[tuple[str, str], torch.Tensor]:
     return {(kind, n): shards.read(kind, n, 0, size) for n, size in facts["parameters"].items() for kind in KINDS}
 
 
-@pytest.mark.parametrize(
-    ("stage", "dtype"), [(0, "float32"), (0, "bfloat16"), (1, "bfloat16"), (2, "float32"), (3, "bfloat16")]
-)
-def test_a_checkpoint_continues_exactly(path: str, tmp_path: Path, stage: int, dtype: str) -> None:
-    changes: dict[str, Any] = {"zero_stage": stage, "dtype": dtype}
+@pytest.mark.parametrize(("stage", "dtype", "offload"), LAYOUTS)
+def test_a_checkpoint_continues_exactly(path: str, tmp_path: Path, stage: int, dtype: str, offload: str) -> None:
+    changes: dict[str, Any] = {"zero_stage": stage, "dtype": dtype, "offload": {"kind": offload}}
     learner = rank(path, ValueHeadConfig(), **changes)
     learner.update(batch())
     digests = save(learner, tmp_path)
@@ -441,17 +507,18 @@ def test_a_checkpoint_continues_exactly(path: str, tmp_path: Path, stage: int, d
 
 
 def test_a_checkpoint_goes_through_every_zero_stage_unchanged(path: str, tmp_path: Path) -> None:
-    """0 → 2 → 3 → 0: the same bits arrive, and the next update is the one that nothing had interrupted."""
-    learner = rank(path, ValueHeadConfig())
+    """Offloaded or not: the same bits arrive, and the next update is the one that nothing had interrupted."""
+    learner = rank(path, SEPARATE)
     learner.update(batch())
     save(learner, tmp_path / "0")
     learner.update(batch())
     expected = learner.full_parameters()
-    for (before, _), (after, stage) in pairwise([("0", 0), ("2", 2), ("3", 3), ("end", 0)]):
-        other = rank(path, ValueHeadConfig(), zero_stage=stage)
-        other.load(str(tmp_path / before))
-        save(other, tmp_path / after)
-        found, wanted = state_of(tmp_path / after), state_of(tmp_path / "0")
+    ways = [(0, "none"), (2, "optimiser"), (2, "none"), (3, "optimiser_and_parameters"), (3, "none"), (0, "none")]
+    for (before, _), (after, (stage, offload)) in pairwise(enumerate(ways)):
+        other = rank(path, SEPARATE, zero_stage=stage, offload={"kind": offload})
+        other.load(str(tmp_path / str(before)))
+        save(other, tmp_path / str(after))
+        found, wanted = state_of(tmp_path / str(after)), state_of(tmp_path / "0")
         assert all(torch.equal(found[key], wanted[key]) for key in wanted)
         other.update(batch())
         for name, tensor in other.full_parameters().items():

@@ -45,6 +45,22 @@ def test_a_float32_model_is_its_own_master_copy_and_a_reference_costs_another() 
     }
 
 
+def test_adapters_are_all_that_has_gradients_masters_and_moments_and_all_that_a_reference_costs() -> None:
+    lora = {"kind": "lora", "rank": 4, "targets": ["q_proj", "v_proj", "down_proj"]}
+    config = learner(zero_stage=1, ranks=4, trained=lora, loss={"kl": {"kind": "reference"}})
+    # Two layers of rank 4: 16 + 16 for queries, 16 + 8 for values, 32 + 16 for the way down.
+    adapters = 2 * 4 * (32 + 24 + 48)
+    assert held_bytes(SHAPE, config) == {
+        "weights": 2 * (MIB + adapters),
+        "gradients": 4 * adapters,
+        "master weights": 4 * adapters // 4,
+        "Adam moments": 8 * adapters // 4,
+        "reference policy": 2 * adapters,
+    }
+    assert update_bytes(SHAPE, config, tokens=1000, predictions=400)["gradient of the head"] == 0
+    assert checkpoint_bytes(SHAPE, config) == 12 * adapters // 4 + 2 * MIB
+
+
 def test_what_a_layer_keeps_of_a_token_is_counted_tensor_by_tensor() -> None:
     # Two norms of three, attention (q, out, 2·(k + v)) and its output again, feed-forward of four: floats of 4 bytes.
     assert layer_bytes(SHAPE, "float32") == 4 * (2 * 3 * 16 + (2 * 16 + 4 * 8) + 16 + 4 * 32)

@@ -73,6 +73,23 @@ def test_stopping_between_passes_needs_a_second_pass() -> None:
     assert LearnerConfig(model_path="m", stop_kl=0.1, passes=2)
 
 
+@pytest.mark.parametrize(
+    ("kind", "stage", "least"), [("optimiser", 0, 1), ("optimiser_and_parameters", 2, 3)], ids=["optimiser", "weights"]
+)
+def test_only_what_zero_partitions_can_be_offloaded(kind: str, stage: int, least: int) -> None:
+    chosen: dict[str, Any] = {"model_path": "m", "offload": {"kind": kind}}
+    with pytest.raises(ValidationError, match=f"offload.kind is {kind} and zero_stage is {stage}, expected {least} or"):
+        LearnerConfig.model_validate({**chosen, "zero_stage": stage})
+    assert LearnerConfig.model_validate({**chosen, "zero_stage": least})
+
+
+@pytest.mark.parametrize("backbone", ["detached", "shared"])
+def test_a_rate_of_the_critics_layers_needs_layers_of_its_own(backbone: str) -> None:
+    with pytest.raises(ValidationError, match=f"backbone_lr is 1e-05 and backbone is {backbone}, expected separate"):
+        ValueHeadConfig.model_validate({"backbone": backbone, "backbone_lr": 1e-5})
+    assert ValueHeadConfig(backbone="separate", backbone_lr=1e-5)
+
+
 def test_a_value_head_without_weight_is_refused() -> None:
     with pytest.raises(ValidationError, match="greater than 0"):
         ValueHeadConfig(coef=0.0)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
@@ -20,7 +21,7 @@ from transformers import (
 
 from learner.errors import UnsupportedModel
 from learner.packing import Demonstration, items_to_imitate, items_to_read, pack
-from learner.policy import PolicyWithCritic, load_model
+from learner.policy import PolicyWithCritic, Wanted, load_model, recompute_activations
 from tests.learner.builders import scored, step
 
 SIZES: dict[str, Any] = {
@@ -121,8 +122,8 @@ def test_values_read_the_last_token_of_each_state() -> None:
     torch.testing.assert_close(policy(rows[0]).values, expected, atol=1e-5, rtol=0.0)
 
 
-@pytest.mark.parametrize(("backbone", "reaches"), [("detached", False), ("shared", True)])
-def test_the_value_loss_reaches_the_layers_only_of_a_shared_backbone(backbone: Any, reaches: bool) -> None:
+@pytest.mark.parametrize(("backbone", "reaches"), [("detached", False), ("shared", True), ("separate", False)])
+def test_the_value_loss_reaches_the_policys_layers_only_with_a_shared_backbone(backbone: Any, reaches: bool) -> None:
     one = scored([0.0], steps=[step((1, 2, 3), (4, 5))]).trajectory
     (rows,) = pack(items_to_read([one]), 100, 1)
     policy = PolicyWithCritic(tiny(), backbone)
@@ -130,6 +131,78 @@ def test_the_value_loss_reaches_the_layers_only_of_a_shared_backbone(backbone: A
     policy(rows[0]).values.sum().backward()
     grad = policy.model.model.layers[0].mlp.up_proj.weight.grad
     assert (grad is not None and bool(grad.abs().sum() > 0)) is reaches
+
+
+def test_a_separate_critic_reads_layers_of_its_own() -> None:
+    one = scored([0.0], steps=[step((1, 2, 3), (4, 5))]).trajectory
+    (rows,) = pack(items_to_read([one]), 100, 1)
+    policy = PolicyWithCritic(tiny(), "separate")
+    torch.nn.init.normal_(policy.value_head.weight)
+    before = policy(rows[0])
+    torch.nn.init.zeros_(policy.model.model.layers[0].mlp.up_proj.weight)
+    after = policy(rows[0])
+    assert torch.equal(before.values, after.values)
+    assert not torch.equal(before.logprobs, after.logprobs)
+    after.values.sum().backward()
+    assert all(parameter.grad is None for parameter in policy.model.parameters())
+    assert policy.critic_body is not None
+    assert all(parameter.grad is not None for parameter in policy.critic_body.parameters())
+
+
+@pytest.mark.parametrize(
+    ("wanted", "passes"), [(Wanted.ALL, (2, 2)), (Wanted.PREDICTIONS, (2, 0)), (Wanted.VALUES, (0, 2))]
+)
+def test_only_the_layers_that_are_asked_run(wanted: Wanted, passes: tuple[int, int]) -> None:
+    one = scored([0.0], steps=[step((1, 2, 3), (4, 5))]).trajectory
+    (rows,) = pack(items_to_read([one]), 100, 1)
+    policy = PolicyWithCritic(tiny(), "separate")
+    ran: list[Any] = []
+    for layer in (*policy.model.model.layers, *policy.critic_body.layers):  # type: ignore[union-attr]
+        layer.register_forward_hook(lambda module, *_: ran.append(module))
+    outputs, everything = policy(rows[0], wanted), policy(rows[0])
+    counted = ran[: sum(passes)]
+    assert len(ran) == sum(passes) + 4
+    assert sum(module in set(policy.model.model.layers) for module in counted) == passes[0]
+    for part, whole, count in zip(outputs, everything, (passes[0], passes[0], passes[1]), strict=True):
+        assert torch.equal(part, whole if count else torch.empty(0))
+
+
+def test_a_separate_critic_cannot_share_the_policys_layers() -> None:
+    with pytest.raises(ValueError, match="backbone 'shared' for one with layers of its own"):
+        PolicyWithCritic(tiny(), "separate").learn_from_values("shared")
+
+
+@pytest.mark.parametrize(("config", "family"), FAMILIES)
+def test_recomputed_layers_keep_nothing_of_the_forward_pass_and_give_the_same_gradient(
+    config: Any, family: Any
+) -> None:
+    (rows,) = pack(items_to_imitate(forest_of_demonstrations()), 1000, 1)
+    gradients: list[list[torch.Tensor]] = []
+    for recomputes in (False, True):
+        torch.manual_seed(0)
+        model = family(config)
+        if recomputes:
+            recompute_activations(model)
+        policy, kept = PolicyWithCritic(model, "separate").train(), list[StorageWeakRef]()
+        for layer in (*model.model.layers, *policy.critic_body.layers):  # type: ignore[union-attr]
+            # What goes into the last product of a layer is needed for the gradient of its weight.
+            layer.mlp.down_proj.register_forward_pre_hook(
+                lambda _, inputs, kept=kept: kept.append(StorageWeakRef(inputs[0].untyped_storage()))
+            )
+        outputs = policy(rows[0])
+        assert [one.expired() for one in kept] == [recomputes] * 4
+        (outputs.logprobs.sum() + outputs.entropies.sum() + outputs.values.sum()).backward()
+        assert len(kept) == (8 if recomputes else 4)
+        gradients.append([parameter.grad for parameter in policy.parameters() if parameter.grad is not None])
+    assert len(gradients[0]) == len(gradients[1]) > 40
+    assert all(torch.equal(kept, again) for kept, again in zip(*gradients, strict=True))
+
+
+def test_a_model_that_cannot_recompute_its_layers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny()
+    monkeypatch.setattr(type(model), "supports_gradient_checkpointing", False)
+    with pytest.raises(UnsupportedModel, match=r"set learner\.activations\.kind to keep"):
+        recompute_activations(model)
 
 
 def test_an_observation_token_is_no_target_and_later_tokens_do_not_reach_back() -> None:

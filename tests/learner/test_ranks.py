@@ -1,0 +1,94 @@
+"""Any number of ranks at any ZeRO stage makes the steps of a plain PyTorch loop, recomputed and offloaded or not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from learner.config import OptimiserConfig, ValueHeadConfig
+from learner.rank import LearnerRank
+from tests.learner.batches import batch, save_tiny_model, settings
+from tests.learner.gang import run_gang
+from tests.learner.plain_loop import Trained, train
+
+pytestmark = pytest.mark.timeout(300)
+
+UPDATES = 2
+OPTIMISER = OptimiserConfig(lr=1e-3, weight_decay=0.01, max_grad_norm=1.0)
+SHARED = ValueHeadConfig(backbone="shared", lr=1e-2)
+SEPARATE = ValueHeadConfig(backbone="separate", lr=1e-2, backbone_lr=2e-3)
+WARMED = SEPARATE.model_copy(update={"warmup_steps": 1})
+RECOMPUTE: dict[str, Any] = {"activations": {"kind": "recompute"}}
+OFFLOAD: dict[str, Any] = {"offload": {"kind": "optimiser"}}
+OFFLOAD_ALL: dict[str, Any] = {"offload": {"kind": "optimiser_and_parameters"}}
+
+Case = tuple[ValueHeadConfig, dict[str, Any]]
+
+STAGES: list[Case] = [(SHARED, {"zero_stage": stage}) for stage in range(4)]
+ON_TWO: list[Case] = [
+    *[(SHARED, {"zero_stage": stage, **RECOMPUTE}) for stage in (0, 2, 3)],
+    *[(SHARED, {"zero_stage": stage, **OFFLOAD}) for stage in (1, 2, 3)],
+    (SHARED, {"zero_stage": 3, **OFFLOAD_ALL}),
+    *[(SEPARATE, {"zero_stage": stage}) for stage in (0, 2, 3)],
+    (WARMED, {"zero_stage": 1}),
+    (WARMED, {"zero_stage": 3, **RECOMPUTE, **OFFLOAD_ALL}),
+]
+IN_BFLOAT16: list[Case] = [
+    (SHARED, {"zero_stage": 0, "dtype": "bfloat16"}),
+    (SHARED, {"zero_stage": 1, "dtype": "bfloat16"}),
+    (SHARED, {"zero_stage": 3, "dtype": "bfloat16", **RECOMPUTE, **OFFLOAD_ALL}),
+]
+CASES = {1: STAGES, 2: [*STAGES, *ON_TWO, *IN_BFLOAT16], 4: [*STAGES, IN_BFLOAT16[1]]}
+"""By number of ranks. Six trajectories in rows of 60 tokens: each of four ranks has one row, some of them two."""
+
+
+def train_cases(rank: int, path: str, ranks: int, cases: list[Case]) -> list[Trained]:
+    """What a rank has to say of every case; the weights are with the first rank."""
+    found: list[Trained] = []
+    for critic, changes in cases:
+        learner = LearnerRank(settings(path, ranks=ranks, optimiser=OPTIMISER, **changes), critic, rank, ranks)
+        learner.begin_reinforcement()
+        norms = [learner.update(batch()).grad_norm for _ in range(UPDATES)]
+        weights = {name: tensor.float().numpy() for name, tensor in learner.full_parameters().items()}
+        found.append(Trained(norms, weights, learner.values([one.scored.trajectory for one in batch()])))
+    return found
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    directory = str(tmp_path_factory.mktemp("model"))
+    save_tiny_model(directory)
+    return directory
+
+
+def change(weights: dict[str, np.ndarray], start: dict[str, np.ndarray]) -> np.ndarray:
+    return np.concatenate([(weights[name] - start[name]).ravel() for name in sorted(start)])
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_ranks_make_the_steps_of_a_plain_loop_at_every_stage(path: str, ranks: int) -> None:
+    by_rank = run_gang(train_cases, ranks, path, ranks, CASES[ranks])
+    start = train(settings(path, optimiser=OPTIMISER), SHARED, batch(), 0)
+    for (critic, changes), *found in zip(CASES[ranks], *by_rank, strict=True):
+        case = f"{ranks} ranks, {changes}, {critic.backbone} critic"
+        expected = train(settings(path, optimiser=OPTIMISER), critic, batch(), UPDATES)
+        precise = changes.get("dtype") != "bfloat16"
+        values = {index: numbers for one in found for index, numbers in one.values.items()}
+        for one in found:
+            assert one.norms == pytest.approx(expected.norms, rel=1e-5 if precise else 1e-2), case
+        assert found[0].weights.keys() == expected.weights.keys(), case
+        moved, wanted = change(found[0].weights, start.weights), change(expected.weights, start.weights)
+        # AdamW's first steps are about as long as the rate in every direction, however small the gradient.
+        error = np.linalg.norm(moved - wanted) / np.linalg.norm(wanted)
+        print(
+            case,
+            error,
+            max(abs(moved - wanted)),
+            [abs(a / b - 1) for a, b in zip(found[0].norms, expected.norms)],
+            max(abs(np.concatenate([np.array(values[i]) - expected.values[i] for i in values]))),
+        )
+        assert error < (1e-4 if precise else 0.2), case
+        for index, numbers in expected.values.items():
+            assert values[index] == pytest.approx(numbers, abs=1e-5 if precise else 2e-2), case
