@@ -17,8 +17,8 @@ from pydantic import (
 
 from actors.config import RolloutConfig
 from learner.config import CreditConfig, LearnerConfig, StepGaeConfig
-from learner.credit.config import TRAJECTORY_LEVEL, LeaveOneOutConfig, MonteCarloConfig, value_head_of
-from learner.objective.config import NoKl
+from learner.credit.config import TRAJECTORY_LEVEL, EtoConfig, LeaveOneOutConfig, MonteCarloConfig, value_head_of
+from learner.objective.config import LossConfig, NoKl
 from reward_service.config import RewardConfig
 from tool_sandbox.config import PoolConfig
 from tool_sandbox.tasks import Split
@@ -241,6 +241,19 @@ class RunConfig(Settings):
             raise ValueError(
                 f"learner.loss.kl.place is reward and credit.kind is {self.credit.kind}, which reads no step "
                 "reward: the KL would control nothing; set learner.loss.kl.place to loss, or choose credit by step"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _an_objective_that_is_used(self) -> Self:
+        """Preferences have a loss of their own."""
+        chosen, plain = self.learner.loss, LossConfig()
+        given = [name for name in LossConfig.model_fields if getattr(chosen, name) != getattr(plain, name)]
+        if isinstance(self.credit, EtoConfig) and given:
+            names = ", ".join(f"learner.loss.{name}" for name in given)
+            raise ValueError(
+                f"credit.kind is 'eto' and {names} set: its loss is one of preferences, whose reference is that of "
+                "credit.beta; drop them, or choose another credit.kind"
             )
         return self
 

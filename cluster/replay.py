@@ -26,6 +26,7 @@ from learner.estimator import CreditAssigner
 from learner.group import LearnerGroup
 from learner.objective.penalty import as_credit_sees
 from learner.reports import UpdateReport
+from learner.utterance_features import UtteranceFeatures
 
 
 class ReplayLearner(Protocol):
@@ -37,6 +38,7 @@ class ReplayLearner(Protocol):
         self, trajectories: Sequence[Trajectory], at: StateAt = StateAt.STEPS
     ) -> Sequence[tuple[float, ...]]: ...
 
+    def features(self, trajectories: Sequence[Trajectory]) -> Sequence[UtteranceFeatures]: ...
     def step_penalties(self, trajectories: Sequence[Trajectory]) -> Sequence[tuple[float, ...]]: ...
 
 
@@ -83,7 +85,7 @@ def replay(run: Path, iteration: int, warn: Callable[[str], None], start: StartL
     records = {record["iteration"]: record for record in directory.read_metrics()}
     with start(config) as learner:
         learner.load(str(checkpoint / "learner"))
-        assigner = CreditAssigner(config.credit, learner.values)
+        assigner = CreditAssigner(config.credit, learner.values, read_features=learner.features)
         assigner.restore(state.credit)
         for number in range(state.iteration + 1, iteration + 1):
             stored = read_trajectories(directory.trajectories_of(number))

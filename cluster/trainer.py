@@ -91,7 +91,7 @@ class Trainer:
         self._parts = parts
         self._display = display
         self._stop = stop
-        self._credit = CreditAssigner(config.credit, parts.learner.values)
+        self._credit = CreditAssigner(config.credit, parts.learner.values, read_features=parts.learner.features)
         self._publisher = _publisher(config, parts)
         self._began = time.monotonic() if began is None else began
         self._heldout = heldout_tasks(config.task, config.evaluation)
@@ -126,7 +126,7 @@ class Trainer:
         self.last_batch = scored
         after = self._next(state, scored, draws, sum(watch.seconds.values()), published is not None)
         gap = published.mean_gap if published else 0.0
-        learner = {**update.summary(), **summarise_credit(credited).metrics()}
+        learner = {**update.summary(), **summarise_credit(credited).metrics(), **self._credit.metrics()}
         return after, _report(after, state.version, scored, learner, watch.seconds, gap)
 
     def _train(self, state: RunState) -> RunState:

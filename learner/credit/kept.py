@@ -19,7 +19,8 @@ from learner.credit.credited import Credits, Numbers, StateAt
 from tool_sandbox.tasks import StopReason
 
 Readings = Sequence[Sequence[float]]
-"""Values of each trajectory's states, abstained steps included, in units of reward: one a step, or one a token."""
+"""Values of each trajectory's states, abstained steps included, in units of reward: one a step, one a token, or V and Q
+of each step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class KeptSteps:
     rewards: tuple[float, ...]
     """[n]."""
     values: tuple[Numbers, ...] = ()
-    """[n] V at the states of each step; () where there is no critic."""
+    """[n] V at the states of each step, or its V and Q; () where there is no critic."""
     bootstrap: float | None = 0.0
     """V of the state at which infrastructure cut the episode, None where nobody read it; 0 where it ended by itself."""
 
@@ -98,13 +99,17 @@ def read_by_step(scored: Sequence[ScoredTrajectory], readings: Readings, at: Sta
     Raises:
         ValueError: there are not as many as there are states.
     """
-    sizes = [[len(s.action_ids) if at is StateAt.TOKENS else 1 for s in one.trajectory.steps] for one in scored]
+    sizes = [[_readings_of(step, at) for step in one.trajectory.steps] for one in scored]
     found, expected = [len(one) for one in readings], [sum(one) for one in sizes]
     if found != expected:
         raise ValueError(
             f"{kind}: values of lengths {found} for trajectories of {expected} {at.value}; read one at each of them"
         )
     return [_cut(numbers, size) for numbers, size in zip(readings, sizes, strict=True)]
+
+
+def _readings_of(step: Step, at: StateAt) -> int:
+    return {StateAt.STEPS: 1, StateAt.TOKENS: len(step.action_ids), StateAt.UTTERANCES: 2}[at]
 
 
 def _cut(numbers: Sequence[float], sizes: Sequence[int]) -> list[Numbers]:

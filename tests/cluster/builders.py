@@ -28,6 +28,7 @@ from learner.errors import NonFinite
 from learner.objective.stats import LossStats
 from learner.packing import Demonstration
 from learner.reports import SftReport, UpdateReport
+from learner.utterance_features import UtteranceFeatures
 from reward_service.rewards import StepReward, TrajectoryReward
 from tool_sandbox.tasks import GroundTruth, Split, StopReason, Task
 from tool_sandbox.tools import CallStatus, Progress, ToolCall, ToolResult
@@ -119,6 +120,9 @@ class FakeLearner:
 
     def values(self, trajectories: Sequence[Trajectory], at: StateAt = StateAt.STEPS) -> Sequence[Sequence[float]]:
         raise AssertionError("the progress table needs no value head")
+
+    def features(self, trajectories: Sequence[Trajectory]) -> Sequence[UtteranceFeatures]:
+        raise AssertionError("only an utterance critic reads features")
 
     def step_penalties(self, trajectories: Sequence[Trajectory]) -> list[tuple[float, ...]]:
         self.log.append("step penalties")

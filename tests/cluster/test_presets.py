@@ -79,6 +79,11 @@ def test_a_deterministic_run_is_float32_on_both_sides() -> None:
             "credit.critic.backbones",
             "credit.critic.backbone",
         ),
+        (
+            {"credit": {"kind": "step_gae", "critic": {"kind": "progress_table", "prior_visit": 1}}},
+            "credit.critic.prior_visit",
+            "credit.critic.prior_visits",
+        ),
     ],
 )
 def test_an_unknown_key_is_answered_with_the_nearest_setting(preset, settings: dict, wrong: str, right: str) -> None:
@@ -188,6 +193,12 @@ def test_a_training_temperature_that_the_ratios_do_not_know_is_refused() -> None
             ["credit.critic.kind=value_head", "credit.critic.clip=0.2", "learner.minibatches=1"],
             r"credit\.critic\.clip is set and an update is one optimiser step.*raise learner\.passes",
         ),
+        (
+            ["credit.kind=eto", "learner.loss.kl.kind=reference", "learner.loss.aggregation=step_mean"],
+            r"credit\.kind is 'eto' and learner\.loss\.aggregation, learner\.loss\.kl set: .*drop them",
+        ),
+        (["credit.kind=eto", "credit.clip=2.0"], r"eto: clip set; expected the default"),
+        (["credit.kind=eto", "credit.whiten.kind=batch"], r"eto: whiten set; expected the default"),
     ],
 )
 def test_settings_of_credit_and_objective_that_undo_each_other_are_refused(overrides: list[str], message: str) -> None:

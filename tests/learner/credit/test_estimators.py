@@ -10,7 +10,9 @@ from actors.trajectory import Step
 from learner.credit import CreditedTrajectory, assign_credit
 from learner.credit.bilevel_gae import bilevel_gae
 from learner.credit.config import (
+    ArcherConfig,
     BilevelGaeConfig,
+    EtoConfig,
     GigpoConfig,
     GrpoConfig,
     LeaveOneOutConfig,
@@ -244,3 +246,23 @@ def test_reinforce_pp_whitens_over_trajectories_however_long_they_are() -> None:
 def test_rejection_sampling_imitates_what_was_solved_and_nothing_else() -> None:
     found = assign_credit(outcomes(1.0, 0.5, 0.0, length=2), None, RftConfig())
     assert [one.advantages for one in found] == [(1.0, 1.0), (None, None), (None, None)]
+
+
+def test_eto_counts_the_pairs_that_a_trajectory_wins_and_loses() -> None:
+    found = assign_credit(outcomes(1.0, 0.0, 1.0, 0.5, 0.0, length=2), None, EtoConfig())
+    # The worse ones meet the best in turn: 0 beats 1 and 4, and 2 beats 3.
+    assert [one.advantages[0] for one in found] == [2.0, -1.0, 1.0, -1.0, -1.0]
+    assert found[0].returns == (1.0, 1.0)
+
+
+def test_eto_has_no_credit_for_whom_it_compares_with_nobody() -> None:
+    nothing = scored([None, None], id="abstained", solved=0.0)
+    batch = [*outcomes(1.0, 0.0), nothing, scored([0.9], id="unknown", solved=None)]
+    found = assign_credit(batch, None, EtoConfig())
+    assert [one.advantages for one in found] == [(1.0,), (-1.0,), (None, None), (None,)]
+
+
+def test_archer_gives_a_step_what_its_action_is_worth_beyond_its_state() -> None:
+    (one,) = assign_credit([scored([0.0, None, 1.0])], [(0.5, 0.75, 9.0, 9.0, 0.25, 0.0)], ArcherConfig())
+    assert one.advantages == (0.25, None, -0.25)
+    assert one.returns == (None, None, None)
