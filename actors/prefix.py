@@ -1,7 +1,7 @@
-"""Episodes that begin where another one was: the first steps of a recorded trajectory, and its session brought there.
+"""Episodes that begin where another one was: first steps of a recorded trajectory, and a session brought there.
 
-Owns `Prefix` and `reopen`. Consumes steps as they were recorded, and never encodes them again. A session is brought back
-by making the recorded calls in a fresh one, which works for every toolset and shows at once where it does not.
+Owns `Prefix` and `reopen`. Consumes steps as they were recorded, and never encodes them again. A session is brought
+back by making the recorded calls in a fresh one: every toolset can, and one that comes out otherwise is found out.
 """
 
 from __future__ import annotations

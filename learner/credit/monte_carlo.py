@@ -3,8 +3,8 @@
     V̂(s_t) = mean return of k continuations from s_t        Â_t = r_t + γ·V̂(s_{t+1}) − V̂(s_t)
 
 (VinePPO, Kazemnejad et al. 2024, arXiv 2410.01679, with steps in place of reasoning steps.) Unbiased where the
-continuations are the policy's own; the standard deviation of V̂ is that of a return, divided by √k. Where no continuation
-from a state came to an end, nobody knows its value: the step before it and the step after it have no credit.
+continuations are the policy's own; the standard deviation of V̂ is that of a return, divided by √k. Where no
+continuation from a state came to an end, nobody knows its value: the steps before and after it have no credit.
 """
 
 from __future__ import annotations
