@@ -1,0 +1,234 @@
+"""`steptool bench curves`: train with every method over several seeds, and lay the curves side by side.
+
+Owns the runs: who trains what, in which order, and what is kept between two of them. Every run is a real one, by
+`cluster.trainer.Trainer` over vLLM and DeepSpeed; engine, sandboxes and reward service stay up from run to run, which
+costs them nothing but the publish of the start weights. A fresh learner belongs to each. What is compared is in
+`curve_methods`, what is made of it in `curve_results` and `curve_picture`.
+
+```
+OUT/seed-0/step_gae/       one run directory for each seed and method, without its checkpoints
+OUT/seed-0/step_gae/log    what a person would have seen
+OUT/curves.csv, curves.png
+```
+"""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import queue
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from multiprocessing.context import SpawnContext, SpawnProcess
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+from cluster.config import RunConfig
+from cluster.curve_methods import chosen_methods, method_config
+from cluster.curve_picture import draw_methods
+from cluster.curve_results import results_table, summarise_methods, write_points
+from cluster.display import LineDisplay
+from cluster.errors import BadConfiguration, RunError
+from cluster.interrupt import StopFlag, stop_on_signals
+from cluster.launch import check_inputs, ray_session
+from cluster.parts import Acting, Parts, start_acting
+from cluster.presets import dump_config
+from cluster.run_directory import RunDirectory
+from cluster.trainer import Outcome, Trainer
+from learner.group import LearnerGroup
+
+_POLL_SECONDS = 1.0
+_RUN_SECONDS = 3600.0
+"""Longest wait for any run to be finished."""
+_STOP_SECONDS = 120.0
+_DONE = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One method with one seed."""
+
+    method: str
+    seed: int
+    iterations: int
+    root: Path
+
+    @property
+    def directory(self) -> RunDirectory:
+        return RunDirectory(self.root / f"seed-{self.seed}" / self.method)
+
+    @property
+    def config(self) -> RunConfig:
+        return method_config(self.method, self.seed, self.iterations)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether there is nothing left to do.
+
+        Raises:
+            BadConfiguration: it was finished with other settings.
+        """
+        if not self.directory.summary.is_file():
+            return False
+        if self.directory.read_config() != self.config:
+            raise BadConfiguration(
+                f"run {self.directory.path}: it was made with other settings than those of method {self.method!r}, "
+                f"{self.iterations} iterations; choose another --out, or remove that directory"
+            )
+        return True
+
+
+def bench_curves(names: Sequence[str], seeds: int, iterations: int, out: Path, workers: int) -> Mapping[str, Any]:
+    """Do every run that is not finished under `out`, then write data and picture there; a table goes to standard error.
+
+    `names`: methods; none stands for all. Seeds are 0 … `seeds` − 1.
+
+    Raises:
+        BadConfiguration: an unknown method, or `out` holds runs with other settings.
+        RunError: a worker ended before its runs did.
+        Stopped: a signal came; the runs that are finished are not done again.
+    """
+    methods, out = chosen_methods(names), out.resolve()
+    runs = planned(methods, seeds, iterations, out)
+    console = Console(stderr=True)
+    _work_off([run for run in runs if not run.is_finished], workers, console)
+    points = write_points(out / "curves.csv", [(run.method, run.seed, run.directory) for run in runs])
+    draw_methods(points, out / "curves.png")
+    summaries = summarise_methods(points)
+    console.print(results_table(summaries))
+    return {
+        "methods": {name: summary.as_dict() for name, summary in summaries.items()},
+        "seeds": seeds,
+        "iterations": iterations,
+        "heldout_tasks": runs[0].config.evaluation.tasks,
+        "episodes": runs[0].config.task.trajectories_per_iteration * iterations,
+        "out": str(out),
+    }
+
+
+def planned(methods: Sequence[str], seeds: int, iterations: int, out: Path) -> list[Run]:
+    """All runs: every method of a seed before the next seed, so that whole seeds are finished early."""
+    return [Run(method, seed, iterations, out) for seed in range(seeds) for method in methods]
+
+
+def _work_off(runs: Sequence[Run], workers: int, console: Console) -> None:
+    if not runs:
+        return
+    context = multiprocessing.get_context("spawn")
+    told: multiprocessing.Queue[tuple[Run, str]] = context.Queue()
+    with (
+        stop_on_signals() as stop,
+        _started(context, [runs[i::workers] for i in range(min(workers, len(runs)))], told) as processes,
+        Progress(console=console) as progress,
+    ):
+        bar = progress.add_task("runs", total=len(runs))
+        for run, outcome in itertools.islice(_news(told, processes, stop), len(runs)):
+            if outcome != _DONE:
+                raise RunError(f"run {run.directory.path}: {outcome}; see {run.directory.path / 'log'}")
+            progress.update(bar, advance=1, description=f"{run.method}, seed {run.seed}")
+
+
+@contextmanager
+def _started(
+    context: SpawnContext, shares: Sequence[Sequence[Run]], told: multiprocessing.Queue[tuple[Run, str]]
+) -> Iterator[list[SpawnProcess]]:
+    """A process for each share; they are asked to stop, then ended, when this is left early."""
+    processes = [context.Process(target=train_all, args=(share, told)) for share in shares]
+    for process in processes:
+        process.start()
+    try:
+        yield processes
+    except BaseException:
+        for process in processes:
+            process.terminate()
+        raise
+    finally:
+        for process in processes:
+            process.join(_STOP_SECONDS)
+            process.kill()
+
+
+def _news(
+    told: multiprocessing.Queue[tuple[Run, str]], processes: Sequence[SpawnProcess], stop: StopFlag
+) -> Iterator[tuple[Run, str]]:
+    """What the workers tell, without end.
+
+    Raises:
+        RunError: one of them is gone, or none has told anything for too long.
+    """
+    deadline = time.monotonic() + _RUN_SECONDS
+    while True:
+        stop.check()
+        failed = [process.exitcode for process in processes if process.exitcode]
+        try:
+            yield told.get(timeout=_POLL_SECONDS)
+            deadline = time.monotonic() + _RUN_SECONDS
+        except queue.Empty:
+            if failed:
+                raise RunError(
+                    f"bench curves: a worker ended with exit code {failed[0]}; run it again to go on"
+                ) from None
+            if time.monotonic() > deadline:
+                raise RunError(f"bench curves: no run was finished for {_RUN_SECONDS:g} s; see the logs") from None
+
+
+def train_all(runs: Sequence[Run], told: multiprocessing.Queue[tuple[Run, str]]) -> None:
+    """The life of a worker: a Ray of its own, and parts for acting that stay while the runs can share them."""
+    with ray_session(), stop_on_signals() as stop:
+        for _, alike in itertools.groupby(runs, lambda run: (run.config.rollout, run.config.rewards)):
+            _train_alike(list(alike), stop, told)
+
+
+def _train_alike(runs: Sequence[Run], stop: StopFlag, told: multiprocessing.Queue[tuple[Run, str]]) -> None:
+    run = runs[0]
+    try:
+        with start_acting(check_inputs(run.config), lambda _: None) as acting:
+            for run in runs:
+                train_one(run, acting, stop)
+                told.put((run, _DONE))
+    except Exception as error:
+        told.put((run, f"{type(error).__name__}: {error}"))
+        raise
+
+
+def train_one(run: Run, acting: Acting, stop: StopFlag) -> None:
+    """One run from its start, with a learner of its own. The engine gets the start weights by the first publish."""
+    directory = run.directory
+    shutil.rmtree(directory.path, ignore_errors=True)
+    directory.create(run.config)
+    with (directory.path / "log").open("w") as log, ExitStack() as stack:
+        config = check_inputs(run.config)
+        # A name is free only some time after its actor was killed.
+        options = [{"num_cpus": 0, "namespace": f"{run.method}-{run.seed}"}] * config.learner.ranks
+        learner = LearnerGroup(config.learner, config.credit, options)
+        stack.callback(learner.shutdown)
+        reuse_evaluation(run)
+        trainer = Trainer(config, directory, Parts(acting, learner), LineDisplay(Console(file=log)), stop)
+        directory.write_summary(_summary(run, trainer.run()))
+    shutil.rmtree(directory.checkpoints)
+
+
+def reuse_evaluation(run: Run) -> None:
+    """Take the evaluation before training from another method of the seed: same weights, tasks and sampling seeds."""
+    for path in sorted(run.directory.path.parent.glob("*/evaluations.jsonl")):
+        other = RunDirectory(path.parent)
+        greedy = other.evaluation("before")
+        if greedy is not None:
+            run.directory.append_evaluation("before", greedy, other.evaluation("before", "sampled"), 0.0)
+            return
+
+
+def _summary(run: Run, outcome: Outcome) -> dict[str, Any]:
+    return {
+        "method": run.method,
+        "seed": run.seed,
+        "iterations": outcome.state.iteration,
+        "train_seconds": outcome.state.train_seconds,
+        "settings": dump_config(run.config),
+    }
