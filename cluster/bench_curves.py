@@ -1,8 +1,9 @@
 """`steptool bench curves`: train with every method over several seeds, and lay the curves side by side.
 
 Owns the runs: who trains what, in which order, and what is kept between two of them. Every run is a real one, by
-`cluster.trainer.Trainer` over vLLM and DeepSpeed; engine, sandboxes and reward service stay up from run to run, which
-costs them nothing but the publish of the start weights. A fresh learner belongs to each. What is compared is in
+`cluster.trainer.Trainer` over vLLM and DeepSpeed. The processes stay up from run to run, since starting them costs more
+than a run: the learner builds its engine anew, vLLM gets the start weights by a publish, and the reward service another
+recipe where a method has one. What is compared is in
 `curve_methods`, what is made of it in `curve_results` and `curve_picture`.
 
 ```
@@ -20,7 +21,7 @@ import queue
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
@@ -37,17 +38,16 @@ from cluster.display import LineDisplay
 from cluster.errors import BadConfiguration, RunError
 from cluster.interrupt import StopFlag, stop_on_signals
 from cluster.launch import check_inputs, ray_session
-from cluster.parts import Acting, Parts, start_acting
-from cluster.presets import dump_config
+from cluster.parts import Parts, change_rewards, start_parts
 from cluster.run_directory import RunDirectory
-from cluster.trainer import Outcome, Trainer
-from learner.group import LearnerGroup
+from cluster.trainer import Trainer
 
 _POLL_SECONDS = 1.0
 _RUN_SECONDS = 3600.0
 """Longest wait for any run to be finished."""
 _STOP_SECONDS = 120.0
 _DONE = "done"
+_LOG_COLUMNS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,38 +179,33 @@ def _news(
 
 
 def train_all(runs: Sequence[Run], told: multiprocessing.Queue[tuple[Run, str]]) -> None:
-    """The life of a worker: a Ray of its own, and parts for acting that stay while the runs can share them."""
-    with ray_session(), stop_on_signals() as stop:
-        for _, alike in itertools.groupby(runs, lambda run: (run.config.rollout, run.config.rewards)):
-            _train_alike(list(alike), stop, told)
-
-
-def _train_alike(runs: Sequence[Run], stop: StopFlag, told: multiprocessing.Queue[tuple[Run, str]]) -> None:
-    run = runs[0]
+    """The life of a worker: a Ray of its own with one set of parts, which all its runs use."""
+    run, config = runs[0], check_inputs(runs[0].config)
     try:
-        with start_acting(check_inputs(run.config), lambda _: None) as acting:
+        with ray_session(), stop_on_signals() as stop, start_parts(config, lambda _: None) as parts:
+            rewards = config.rewards
             for run in runs:
-                train_one(run, acting, stop)
+                if run.config.rewards != rewards:
+                    rewards = run.config.rewards
+                    change_rewards(parts.acting, rewards)
+                train_one(run, parts, stop)
                 told.put((run, _DONE))
     except Exception as error:
         told.put((run, f"{type(error).__name__}: {error}"))
         raise
 
 
-def train_one(run: Run, acting: Acting, stop: StopFlag) -> None:
-    """One run from its start, with a learner of its own. The engine gets the start weights by the first publish."""
+def train_one(run: Run, parts: Parts, stop: StopFlag) -> None:
+    """One run from its start: the learner begins anew, and the engine gets the start weights by the first publish."""
     directory = run.directory
     shutil.rmtree(directory.path, ignore_errors=True)
     directory.create(run.config)
-    with (directory.path / "log").open("w") as log, ExitStack() as stack:
-        config = check_inputs(run.config)
-        # A name is free only some time after its actor was killed.
-        options = [{"num_cpus": 0, "namespace": f"{run.method}-{run.seed}"}] * config.learner.ranks
-        learner = LearnerGroup(config.learner, config.credit, options)
-        stack.callback(learner.shutdown)
-        reuse_evaluation(run)
-        trainer = Trainer(config, directory, Parts(acting, learner), LineDisplay(Console(file=log)), stop)
-        directory.write_summary(_summary(run, trainer.run()))
+    reuse_evaluation(run)
+    parts.learner.restart(run.config.credit)
+    with (directory.path / "log").open("w") as log:
+        display = LineDisplay(Console(file=log, width=_LOG_COLUMNS))
+        outcome = Trainer(check_inputs(run.config), directory, parts, display, stop).run()
+    directory.write_summary({"method": run.method, "seed": run.seed, "iterations": outcome.state.iteration})
     shutil.rmtree(directory.checkpoints)
 
 
@@ -222,13 +217,3 @@ def reuse_evaluation(run: Run) -> None:
         if greedy is not None:
             run.directory.append_evaluation("before", greedy, other.evaluation("before", "sampled"), 0.0)
             return
-
-
-def _summary(run: Run, outcome: Outcome) -> dict[str, Any]:
-    return {
-        "method": run.method,
-        "seed": run.seed,
-        "iterations": outcome.state.iteration,
-        "train_seconds": outcome.state.train_seconds,
-        "settings": dump_config(run.config),
-    }

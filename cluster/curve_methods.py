@@ -65,7 +65,7 @@ def method_config(method: str, seed: int, iterations: int) -> RunConfig:
     """
     if method not in METHODS:
         raise BadConfiguration(f"method {method!r}: not known; expected one of {', '.join(METHODS)}")
-    run = (f"seed={seed}", f"learner.seed={seed}", f"loop.iterations={iterations}")
+    run = (f"seed={seed}", f"loop.iterations={iterations}")
     return load_config(PRESET, [*BUDGET, *run, *METHODS[method]], deterministic=True)
 
 

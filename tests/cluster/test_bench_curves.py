@@ -12,7 +12,8 @@ from cluster.bench_curves import Run, bench_curves, planned, train_one
 from cluster.errors import BadConfiguration
 from cluster.evaluation import Evaluation
 from cluster.interrupt import StopFlag
-from cluster.parts import Acting
+from cluster.parts import Acting, Parts
+from learner.config import CreditConfig
 from tests.cluster.builders import FakeLearner, FakeRollouts
 
 SOLVED = Evaluation(4, 0.5, (0.1, 0.9), {"L0": 0.5}, 1.0, 0.0, {"L0": 1.0})
@@ -30,32 +31,18 @@ def finished(run: Run) -> Run:
 
 
 class Gang(FakeLearner):
-    """A learner that can be taken down."""
+    """A learner that can begin anew."""
 
-    def __init__(self, *_: Any) -> None:
-        super().__init__(log=[])
-
-    def shutdown(self) -> None:
-        self.log.append("shutdown")
+    def restart(self, credit: CreditConfig) -> None:
+        self.log.append(f"restart for {credit.kind}")
+        self.weights = 0
 
 
-@pytest.fixture
-def gangs(monkeypatch: pytest.MonkeyPatch) -> list[Gang]:
-    """The learners that were started, in order."""
-    started = list[Gang]()
-
-    def start(*_: Any) -> Gang:
-        started.append(Gang())
-        return started[-1]
-
-    monkeypatch.setattr("cluster.bench_curves.LearnerGroup", start)
-    return started
-
-
-def fake_acting(rollouts: FakeRollouts) -> Acting:
+def fake_parts(rollouts: FakeRollouts, learner: Gang) -> Parts:
     unused: Any = None
     pool: Any = rollouts
-    return Acting(unused, "key", pool)
+    gang: Any = learner
+    return Parts(Acting(unused, unused, "key", pool), gang)
 
 
 def test_every_method_of_a_seed_comes_before_the_next_seed(tmp_path: Path) -> None:
@@ -88,38 +75,48 @@ def test_runs_of_other_settings_are_not_taken_for_these(tmp_path: Path) -> None:
         bench_curves(["grpo"], seeds=1, iterations=4, out=tmp_path, workers=1)
 
 
-def test_a_run_is_done_afresh_and_leaves_no_checkpoints(tmp_path: Path, gangs: list[Gang]) -> None:
+def test_a_run_is_done_afresh_and_leaves_no_checkpoints(tmp_path: Path) -> None:
     run = Run("step_gae", 0, 2, tmp_path)
     run.directory.create(run.config)
     run.directory.append_metrics({"iteration": 1, "solved_rate": 1.0, "steps": 9.0, "action_tokens": 1})
-    train_one(run, fake_acting(FakeRollouts([])), StopFlag())
+    train_one(run, fake_parts(FakeRollouts([]), Gang([])), StopFlag())
     assert [record["iteration"] for record in run.directory.read_metrics()] == [1, 2]
     assert run.is_finished
     assert not run.directory.checkpoints.exists()
-    assert gangs[0].log[-1] == "shutdown"
     assert "iteration 2/2" in (run.directory.path / "log").read_text()
 
 
-def test_the_second_method_of_a_seed_plays_no_evaluation_before_training(tmp_path: Path, gangs: list[Gang]) -> None:
+def test_the_learner_and_the_engine_begin_every_run_with_the_start_weights(tmp_path: Path) -> None:
+    log = list[str]()
+    parts = fake_parts(FakeRollouts(log), Gang(log))
+    for method in ("grpo", "rft"):
+        train_one(Run(method, 0, 1, tmp_path), parts, StopFlag())
+    starts = [i for i, line in enumerate(log) if line.startswith("restart")]
+    assert [log[i] for i in starts] == ["restart for grpo", "restart for rft"]
+    assert all(log[i + 1 : i + 4] == ["begin reinforcement", "publish", "load version 1"] for i in starts)
+
+
+def test_the_second_method_of_a_seed_plays_no_evaluation_before_training(tmp_path: Path) -> None:
     rollouts = FakeRollouts([])
     for method in ("step_gae", "grpo"):
-        train_one(Run(method, 1, 1, tmp_path), fake_acting(rollouts), StopFlag())
+        train_one(Run(method, 1, 1, tmp_path), fake_parts(rollouts, Gang([])), StopFlag())
     first, second = (Run(method, 1, 1, tmp_path).directory for method in ("step_gae", "grpo"))
     assert second.evaluation("before") == first.evaluation("before")
     assert second.evaluation("before", "sampled") == first.evaluation("before", "sampled")
-    greedy, episodes = "play 96 in lock step", "play 64 in lock step"
+    heldout, episodes = "play 96 in lock step", "play 64 in lock step"
     played = [line for line in rollouts.log if line.startswith("play")]
-    assert played == [greedy, greedy, episodes, greedy, greedy, episodes, greedy, greedy]
-    assert len(gangs) == 2
+    assert played == [heldout, heldout, episodes, heldout, heldout, episodes, heldout, heldout]
 
 
-def test_both_methods_of_a_seed_train_on_the_same_tasks_with_the_same_seeds(tmp_path: Path, gangs: list[Gang]) -> None:
-    seen = list[list[tuple[str, int | None]]]()
-    for method in ("step_gae", "rft"):
-        rollouts = FakeRollouts([])
-        train_one(Run(method, 2, 2, tmp_path), fake_acting(rollouts), StopFlag())
-        training = [request for request in rollouts.played if request.id[:5].isdigit()]
-        seen.append([(request.task.id, request.seed) for request in training])
-    assert seen[0] == seen[1]
-    assert len(seen[0]) == 128
-    assert len(gangs) == 2
+def test_both_methods_of_a_seed_train_on_the_same_tasks_with_the_same_sampling_seeds(tmp_path: Path) -> None:
+    assert requests_of("step_gae", 2, tmp_path) == requests_of("rft", 2, tmp_path)
+    assert requests_of("step_gae", 2, tmp_path) != requests_of("step_gae", 3, tmp_path)
+
+
+def requests_of(method: str, seed: int, root: Path) -> list[tuple[str, int | None]]:
+    """Task and sampling seed of every training episode of two iterations."""
+    rollouts = FakeRollouts([])
+    train_one(Run(method, seed, 2, root), fake_parts(rollouts, Gang([])), StopFlag())
+    training = [request for request in rollouts.played if request.id[:5].isdigit()]
+    assert len(training) == 128
+    return [(request.task.id, request.seed) for request in training]
