@@ -118,7 +118,7 @@ def bench_curves(
         list[str] | None, typer.Option("--method", help="Train with this method; may be repeated. Default: all.")
     ] = None,
     seeds: Annotated[int, typer.Option(help="Seeds of each method: 0, 1 … Tasks of a seed are the same.", min=1)] = 5,
-    iterations: Annotated[int, typer.Option(help="Iterations of 64 episodes in each run.", min=1)] = 12,
+    iterations: Annotated[int, typer.Option(help="Iterations of 32 episodes in each run.", min=1)] = 12,
     workers: Annotated[int, typer.Option(help="Runs side by side; each keeps about one core busy.", min=1)] = 1,
 ) -> None:
     """Learning curves of every way to give credit, with the paper's ablations, on the preset tiny. Takes hours.

@@ -49,7 +49,8 @@ METHODS: Mapping[str, tuple[str, ...]] = {
 `summed_step_rewards`: a trajectory has one number, the sum of its step rewards, compared within its group."""
 
 BUDGET = (
-    "evaluation.tasks=96",
+    "task.per_iteration=4",
+    "evaluation.tasks=64",
     # A run of a minute is done again rather than resumed.
     "checkpoint.every=1000000",
     "checkpoint.keep.count=1",

@@ -57,7 +57,7 @@ def test_where_every_run_is_finished_nothing_is_started_and_the_numbers_are_told
     found = bench_curves(["grpo", "step_gae"], seeds=2, iterations=3, out=tmp_path, workers=2)
     assert json.loads(json.dumps(found))["methods"]["grpo"]["greedy"] == {"value": 0.5, "low": 0.5, "high": 0.5}
     assert found["methods"]["grpo"]["tokens"] == 3 * 64
-    assert found["episodes"] == 3 * 64
+    assert found["episodes"] == 3 * 32
     assert (tmp_path / "curves.csv").read_text().count("\n") == 1 + 2 * 2 * 4
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
@@ -103,7 +103,7 @@ def test_the_second_method_of_a_seed_plays_no_evaluation_before_training(tmp_pat
     first, second = (Run(method, 1, 1, tmp_path).directory for method in ("step_gae", "grpo"))
     assert second.evaluation("before") == first.evaluation("before")
     assert second.evaluation("before", "sampled") == first.evaluation("before", "sampled")
-    heldout, episodes = "play 96 in lock step", "play 64 in lock step"
+    heldout, episodes = "play 64 in lock step", "play 32 in lock step"
     played = [line for line in rollouts.log if line.startswith("play")]
     assert played == [heldout, heldout, episodes, heldout, heldout, episodes, heldout, heldout]
 
@@ -118,5 +118,5 @@ def requests_of(method: str, seed: int, root: Path) -> list[tuple[str, int | Non
     rollouts = FakeRollouts([])
     train_one(Run(method, seed, 2, root), fake_parts(rollouts, Gang([])), StopFlag())
     training = [request for request in rollouts.played if request.id[:5].isdigit()]
-    assert len(training) == 128
+    assert len(training) == 64
     return [(request.task.id, request.seed) for request in training]
