@@ -35,7 +35,7 @@ from cluster.curve_methods import chosen_methods, method_config
 from cluster.curve_picture import draw_methods
 from cluster.curve_results import results_table, summarise_methods, write_points
 from cluster.display import LineDisplay
-from cluster.errors import BadConfiguration, RunError
+from cluster.errors import BadConfiguration, RunError, Stopped
 from cluster.interrupt import StopFlag, stop_on_signals
 from cluster.launch import check_inputs, ray_session
 from cluster.parts import Parts, change_rewards, start_parts
@@ -190,6 +190,9 @@ def train_all(runs: Sequence[Run], told: multiprocessing.Queue[tuple[Run, str]])
                     change_rewards(parts.acting, rewards)
                 train_one(run, parts, stop)
                 told.put((run, _DONE))
+    except Stopped as error:
+        # Whoever started this process was asked to stop as well, and says so.
+        raise SystemExit(error.exit_code) from None
     except Exception as error:
         told.put((run, f"{type(error).__name__}: {error}"))
         raise
