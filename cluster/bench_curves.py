@@ -2,8 +2,8 @@
 
 Owns the runs: who trains what, in which order, and what is kept between two of them. Every run is a real one, by
 `cluster.trainer.Trainer` over vLLM and DeepSpeed. The processes stay up from run to run, since starting them costs more
-than a run: the learner builds its engine anew, vLLM gets the start weights by a publish, and the reward service another
-recipe where a method has one. What is compared is in
+than a run: the learner builds its engine anew, and vLLM gets the start weights by a publish. Only for another recipe of
+rewards are all started again: no client of the reward service puts up with a changed one. What is compared is in
 `curve_methods`, what is made of it in `curve_results` and `curve_picture`.
 
 ```
@@ -38,7 +38,7 @@ from cluster.display import LineDisplay
 from cluster.errors import BadConfiguration, RunError, Stopped
 from cluster.interrupt import StopFlag, stop_on_signals
 from cluster.launch import check_inputs, ray_session
-from cluster.parts import Parts, change_rewards, start_parts
+from cluster.parts import Parts, start_parts
 from cluster.run_directory import RunDirectory
 from cluster.trainer import Trainer
 
@@ -113,8 +113,14 @@ def bench_curves(names: Sequence[str], seeds: int, iterations: int, out: Path, w
 
 
 def planned(methods: Sequence[str], seeds: int, iterations: int, out: Path) -> list[Run]:
-    """All runs: every method of a seed before the next seed, so that whole seeds are finished early."""
-    return [Run(method, seed, iterations, out) for seed in range(seeds) for method in methods]
+    """All runs: every method of a seed before the next seed, so that whole seeds are finished early.
+
+    Methods with a recipe of rewards of their own come after all seeds of the others.
+    """
+    recipes = {method: method_config(method, 0, iterations).rewards for method in methods}
+    order = list(recipes.values())
+    runs = [Run(method, seed, iterations, out) for seed in range(seeds) for method in methods]
+    return sorted(runs, key=lambda run: order.index(recipes[run.method]))
 
 
 def _work_off(runs: Sequence[Run], workers: int, console: Console) -> None:
@@ -179,17 +185,16 @@ def _news(
 
 
 def train_all(runs: Sequence[Run], told: multiprocessing.Queue[tuple[Run, str]]) -> None:
-    """The life of a worker: a Ray of its own with one set of parts, which all its runs use."""
-    run, config = runs[0], check_inputs(runs[0].config)
+    """The life of a worker: a Ray of its own, and one set of parts for all runs in a row that can use it."""
+    run = runs[0]
     try:
-        with ray_session(), stop_on_signals() as stop, start_parts(config, lambda _: None) as parts:
-            rewards = config.rewards
-            for run in runs:
-                if run.config.rewards != rewards:
-                    rewards = run.config.rewards
-                    change_rewards(parts.acting, rewards)
-                train_one(run, parts, stop)
-                told.put((run, _DONE))
+        with ray_session(), stop_on_signals() as stop:
+            for _, group in itertools.groupby(runs, lambda one: one.config.rewards):
+                alike = list(group)
+                with start_parts(check_inputs(alike[0].config), lambda _: None) as parts:
+                    for run in alike:
+                        train_one(run, parts, stop)
+                        told.put((run, _DONE))
     except Stopped as error:
         # Whoever started this process was asked to stop as well, and says so.
         raise SystemExit(error.exit_code) from None

@@ -18,7 +18,7 @@ from actors.recipes import RewardRecipe, SandboxRecipe
 from cluster.config import RunConfig
 from cluster.placement import Placement, place, plan
 from learner.group import LearnerGroup
-from reward_service.config import KEYS_FILE_VARIABLE, KEYS_VARIABLE, RewardConfig
+from reward_service.config import KEYS_FILE_VARIABLE, KEYS_VARIABLE
 from reward_service.serve_app import RewardEndpoint, choose_address, start_rewards, stop_rewards
 from tool_sandbox.http.keys import ApiKeys
 from tool_sandbox.pool import Health, await_sandboxes, create_sandboxes, stop_sandboxes
@@ -35,10 +35,7 @@ class Acting:
     """What playing and scoring episodes needs."""
 
     rewards: RewardEndpoint
-    reward_keys: ApiKeys
-    """All that the reward service takes."""
     reward_key: str
-    """The one that the rollouts send."""
     rollouts: RolloutPool
 
 
@@ -77,16 +74,6 @@ def start_acting(config: RunConfig, announce: Announce) -> Iterator[Acting]:
         yield _start_acting(config, placement, stack, announce)
 
 
-def change_rewards(acting: Acting, rewards: RewardConfig) -> None:
-    """Another recipe at the same address, from when this returns; only between episodes.
-
-    Raises:
-        ServiceNotStarted: it does not answer with the new recipe within `rewards.start_seconds`.
-    """
-    running = acting.rewards
-    start_rewards(rewards, acting.reward_keys, port=running.port, application=running.application)
-
-
 def _start_acting(config: RunConfig, placement: Placement, stack: ExitStack, announce: Announce) -> Acting:
     announce("starting sandboxes")
     options = placement.options("sandbox")
@@ -104,7 +91,7 @@ def _start_acting(config: RunConfig, placement: Placement, stack: ExitStack, ann
     stack.callback(stop_rewards, rewards)
     announce(_isolation(await_sandboxes(sandboxes)))
     rollouts.wait()
-    return Acting(rewards, keys, secret, rollouts)
+    return Acting(rewards, secret, rollouts)
 
 
 def _isolation(sandboxes: Sequence[Health]) -> str:

@@ -135,11 +135,6 @@ class RewardEndpoint:
     started_serve: bool
     """Whether Serve itself was started for this service, so that stopping it may stop Serve."""
 
-    @property
-    def port(self) -> int:
-        """Of its address."""
-        return httpx.URL(self.url).port or 80
-
 
 def build(args: dict[str, Any]) -> serve.Application:
     """The application for a Serve YAML; `args` are the fields of `RewardConfig`, keys come from the environment.

@@ -42,13 +42,22 @@ def fake_parts(rollouts: FakeRollouts, learner: Gang) -> Parts:
     unused: Any = None
     pool: Any = rollouts
     gang: Any = learner
-    return Parts(Acting(unused, unused, "key", pool), gang)
+    return Parts(Acting(unused, "key", pool), gang)
 
 
 def test_every_method_of_a_seed_comes_before_the_next_seed(tmp_path: Path) -> None:
     runs = planned(("step_gae", "grpo"), seeds=2, iterations=3, out=tmp_path)
     assert [(run.seed, run.method) for run in runs] == [(0, "step_gae"), (0, "grpo"), (1, "step_gae"), (1, "grpo")]
     assert len({run.directory.path for run in runs}) == 4
+
+
+def test_methods_with_a_recipe_of_rewards_of_their_own_come_last(tmp_path: Path) -> None:
+    runs = planned(("step_gae", "leave_one_out", "without_step_reward", "rft"), seeds=2, iterations=3, out=tmp_path)
+    assert [(run.seed, run.method) for run in runs] == [
+        *((seed, method) for seed in (0, 1) for method in ("step_gae", "rft")),
+        *((0, "leave_one_out"), (1, "leave_one_out")),
+        *((0, "without_step_reward"), (1, "without_step_reward")),
+    ]
 
 
 def test_where_every_run_is_finished_nothing_is_started_and_the_numbers_are_told(tmp_path: Path) -> None:

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 import cluster.parts
-from cluster.parts import change_rewards, start_parts
+from cluster.parts import start_parts
 from learner.errors import LearnerLost
-from reward_service.config import OutcomeShaping, RewardConfig
 from reward_service.errors import ServiceNotStarted
 from reward_service.serve_app import RewardAddress, RewardEndpoint
 from tests.cluster.builders import small_config
@@ -28,7 +27,6 @@ class House:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.log: list[str] = []
         self.recipe_url = ""
-        self.served: list[tuple[Any, ...]] = []
         self.failing: dict[str, Exception] = {}
         placement = SimpleNamespace(options=lambda role: [{"name": f"{role}-0"}], release=self.note("release"))
         replaced: dict[str, Callable[..., Any]] = {
@@ -70,7 +68,6 @@ class House:
 
     def _start_rewards(self, config: Any, keys: Any, *, port: int, application: str) -> RewardEndpoint:
         self.begin("rewards")
-        self.served.append((config, keys, port, application))
         assert port == 1234
         return RewardEndpoint(URL, application, "v1", started_serve=True)
 
@@ -89,15 +86,6 @@ def test_engines_load_while_the_reward_service_starts_and_know_where_it_will_be(
         started = [line for line in house.log if line != "start learner"]
     assert started == ["start sandboxes", "start engines", "start rewards", "start sandboxes are up", "engines are up"]
     assert house.log[-5:] == ["stop rewards", "stop engines", "stop sandboxes", "stop learner", "release"]
-
-
-def test_another_recipe_is_served_where_the_first_one_was_to_those_who_had_a_key(house: House) -> None:
-    other = RewardConfig(shaping=OutcomeShaping())
-    with start_parts(small_config(), silent) as parts:
-        change_rewards(parts.acting, other)
-        first, second = house.served
-    assert second == (other, *first[1:])
-    assert house.log.count("stop rewards") == 1
 
 
 def test_what_was_started_is_stopped_when_a_later_part_fails(house: House) -> None:
