@@ -9,8 +9,8 @@ import pytest
 from actors.config import RolloutConfig
 from learner.config import LearnerConfig
 from learner.memory import ModelShape, checkpoint_bytes, engine_bytes, held_bytes, layer_bytes, update_bytes
-from learner.memory_probe import EpisodeShape, filling_batch
 from learner.packing import Keep, items_to_train, pack
+from learner.random_batches import EpisodeShape, filling_batch
 
 MIB = 2**20
 SHAPE = ModelShape(MIB, layers=2, hidden=16, intermediate=32, query_width=16, kv_width=8, vocabulary=100)
