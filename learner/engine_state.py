@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import deepspeed
 import torch
-from deepspeed.zero import GatheredParameters
 from torch import Tensor
 
 KINDS = ("master", "exp_avg", "exp_avg_sq")
@@ -104,7 +104,7 @@ def copy_weights(engine: Any, source: str, target: str) -> None:
     partitioned = engine.zero_optimization_stage() == 3
     for name in [name for name in parameters if name.startswith(target)]:
         origin = parameters[source + name.removeprefix(target)]
-        with torch.no_grad(), GatheredParameters([origin], enabled=partitioned):
+        with torch.no_grad(), deepspeed.zero.GatheredParameters([origin], enabled=partitioned):
             if name in pieces:
                 start, numel = pieces[name].start, pieces[name].numel
                 pieces[name].tensors["master"].copy_(origin.reshape(-1).narrow(0, start, numel))

@@ -83,7 +83,7 @@ class LearnerRank:
         torch.manual_seed(config.seed)
         model = load_model(config.model_path, TORCH_DTYPES[config.dtype])
         self._trained = choose_trained(model, config)
-        self._reference = choose_reference(config, self._trained, self._read)
+        self._reference = choose_reference(config, self._trained, lambda row: self._read(row, Wanted.PREDICTIONS))
         self._engine = self._build(model)
 
     # -- training ---------------------------------------------------------------------------------------------------

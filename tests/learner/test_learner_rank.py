@@ -15,7 +15,7 @@ from typing import Any, Literal
 import blake3
 import pytest
 import torch
-from torch.nn.modules.module import register_module_forward_hook
+from torch.nn.modules.module import register_module_forward_pre_hook
 from transformers import AutoModelForCausalLM
 
 from learner.config import CosineSchedule, OptimiserConfig, SftConfig, ValueHeadConfig
@@ -271,9 +271,9 @@ def test_a_separate_critic_begins_with_the_layers_of_the_warm_start_and_goes_its
     for _ in range(2):
         learner.update(batch())
     _, trained = masters("trained")
-    # The read-out starts at zero, so the first gradient of the body is that of the second step: its moments are 0.1·g
-    # and 0.05·g², divided by 0.19 and 0.0975. The rest is weight decay.
-    assert float((trained - begun).abs().max()) == pytest.approx(0.735e-3, rel=0.1)
+    # The read-out starts at zero, so the body has its first gradient in the second step: moments of 0.1·g and 0.05·g²,
+    # divided by 0.19 and 0.0975, are a step of 0.735 times the rate. The norms, which are 1, decay by 1e-4 a step.
+    assert float((trained - begun).abs().max()) == pytest.approx(0.735e-3 + 2e-4, rel=0.03)
     assert names == set(learner.full_parameters())
     exported = AutoModelForCausalLM.from_pretrained(tmp_path / "trained" / "model", output_loading_info=True)[1]
     assert not exported["unexpected_keys"]
@@ -286,7 +286,7 @@ def test_recomputed_activations_make_the_same_update(path: str, stage: int) -> N
     for kind in ("keep", "recompute"):
         learner = rank(path, zero_stage=stage, activations={"kind": kind})
         ran: list[Any] = []
-        hook = register_module_forward_hook(lambda module, *_, ran=ran: ran.append(type(module).__name__))
+        hook = register_module_forward_pre_hook(lambda module, *_, ran=ran: ran.append(type(module).__name__))
         learner.update(batch())
         hook.remove()
         passes.append(ran.count("LlamaDecoderLayer"))
