@@ -131,3 +131,21 @@ def bench_curves(
 
     with exit_codes():
         typer.echo(json.dumps(bench_curves(methods or (), seeds, iterations, out, workers)))
+
+
+@bench.command("learner")
+def bench_learner(
+    repeats: Annotated[int, typer.Option(help="Pairs of updates, ours and the bare one.", min=1)] = 3,
+) -> None:
+    """The update beside bare PyTorch, shared prefixes beside none, memory beside its plan. Five minutes or so.
+
+    [bold]update_ratio[/] is our tokens a second over those of a plain model, `sdpa` with a dense mask and a fused
+    AdamW, on the same packed rows of the preset quickstart. [bold]prefix_speedup[/] is for 8 answers of 60 tokens to
+    a prompt of 250; `prefix` has other lengths and a forked tree, each beside the bound by the number of tokens.
+    [bold]memory_error[/] is the worse of the presets' |planned - measured| / measured at the peak of an update, and
+    [bold]phase_shares[/] is where the time of our update goes.
+    """
+    from cluster.bench_learner import Sizes, bench_learner
+
+    with exit_codes():
+        typer.echo(json.dumps(bench_learner(Sizes(repeats=repeats))))

@@ -126,6 +126,7 @@ class LearnerGroup:
             kl_coef=first.kl_coef,
             batch_tokens=first.batch_tokens,
             computed_tokens=sum(report.computed_tokens for report in reports),
+            phase_seconds={phase: max(one.phase_seconds[phase] for one in reports) for phase in first.phase_seconds},
             seconds=max(report.seconds for report in reports),
         )
 

@@ -140,7 +140,7 @@ class FakeLearner:
         self.weights += self.teaches
         tokens = sum(one.scored.trajectory.token_count for one in credited)
         stats = replace(LossStats.total([]), loss=0.25 * self.weights, tokens=tokens, ratio_sum=float(tokens))
-        return UpdateReport(int(self.teaches), 0, 1, stats, 0.5, 1e-5, 0.0, tokens, tokens, 0.1)
+        return UpdateReport(int(self.teaches), 0, 1, stats, 0.5, 1e-5, 0.0, tokens, tokens, {}, 0.1)
 
     def warm_start(self, demonstrations: Sequence[Demonstration], progress: Callable[[SftReport], None]) -> None:
         self.log.append(f"warm start on {len(demonstrations)}")
