@@ -24,7 +24,7 @@ from learner.utterance_features import ReadFeatures
 class ReadValues(Protocol):
     """Asks the policy's value head."""
 
-    def __call__(self, trajectories: Sequence[Trajectory], at: StateAt = StateAt.STEPS, /) -> Readings:
+    def __call__(self, trajectories: Sequence[Trajectory], at: StateAt = StateAt.STEPS, /) -> Sequence[Sequence[float]]:
         """V of every state of each trajectory, in order, in units of reward."""
         ...
 

@@ -61,6 +61,10 @@ class LearnerActor:
             self._learner = PreferenceRank(self._config, self._preference, self._rank, self._config.ranks)
         return self._rank
 
+    def restart(self, critic: ValueHeadConfig | None) -> None:
+        """Build the engine anew, from the model's files and with this critic; the gang stays joined. Collective."""
+        self._learner = LearnerRank(self._config, critic, self._rank, self._config.ranks)
+
     def run(self, method: str, *arguments: Any) -> Any:
         """Call a method of the rank; collective."""
         if self._learner is None:
@@ -101,6 +105,13 @@ class LearnerGroup:
         """Ray handles, rank 0 first; for publishing weights straight from a rank."""
         return tuple(self._actors)
 
+    def restart(self, credit: CreditConfig) -> None:
+        """Forget everything that was learned and begin another run, with the critic that `credit` reads.
+
+        The processes stay: importing torch and DeepSpeed costs more than a short run of a small model.
+        """
+        self._wait([actor.restart.remote(value_head_of(credit)) for actor in self._actors])
+
     def update(self, credited: Sequence[CreditedTrajectory]) -> UpdateReport:
         """One policy update on the whole batch. Statistics are summed over ranks."""
         reports: list[UpdateReport] = self._all("update", list(credited))
@@ -115,6 +126,7 @@ class LearnerGroup:
             kl_coef=first.kl_coef,
             batch_tokens=first.batch_tokens,
             computed_tokens=sum(report.computed_tokens for report in reports),
+            phase_seconds={phase: max(one.phase_seconds[phase] for one in reports) for phase in first.phase_seconds},
             seconds=max(report.seconds for report in reports),
         )
 

@@ -9,13 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from actors.config import GIB, RolloutConfig
-from learner.config import LearnerConfig, LinearName, LoraTraining
+from learner.config import LearnerConfig, LinearName, LoraTraining, RecomputeActivations
 from learner.objective.config import ReferenceKl
 
 DTYPE_BYTES = {"bfloat16": 2, "float32": 4}
 _MASTER_BYTES = 4
 _ADAM_BYTES = 8
 """Two float32 moments."""
+_FREE_SHARE = 0.25
+"""Blocks of the heap that are free at the peak, as a share of the activations between which they lie. Measured, since it
+follows from the order in which layers ask for blocks of different sizes: with a mapping for every tensor
+(`MALLOC_TRIM_THRESHOLD_=131072`) a process takes no more than its tensors, but an update takes twice as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +96,29 @@ def update_bytes(shape: ModelShape, config: LearnerConfig, tokens: int, predicti
     `tokens`: of the longest row, `learner.pack_tokens` unless a trajectory is longer. `predictions`: its positions that
     predict an action token.
     """
-    size, layer = DTYPE_BYTES[config.dtype], layer_bytes(shape, config.dtype)
+    size = DTYPE_BYTES[config.dtype]
+    activations = tokens * token_bytes(shape, config)
     return {
         **held_bytes(shape, config),
-        # Of all layers, and once more of one: the gradients of what it kept, as the backward pass goes through it.
-        "activations": tokens * ((shape.layers + 1) * layer + 3 * size * shape.hidden),
+        "activations": activations,
+        "free between activations": int(_FREE_SHARE * activations),
         # The logits, and their gradient as the backward pass begins.
         "logits at action tokens": 2 * size * predictions * shape.vocabulary,
         # One whole gradient of the output projection before it is added to the others; adapters leave it frozen.
         "gradient of the head": 0 if adapter_parameters(shape, config) else size * shape.vocabulary * shape.hidden,
     }
+
+
+def token_bytes(shape: ModelShape, config: LearnerConfig) -> int:
+    """Bytes that all layers and the norm after them keep of one token as the backward pass begins.
+
+    Recomputed layers keep their input alone, and one of them is whole at a time (Chen et al. 2016, §3).
+    """
+    size, layer = DTYPE_BYTES[config.dtype], layer_bytes(shape, config.dtype)
+    last_norm = 3 * size * shape.hidden
+    if isinstance(config.activations, RecomputeActivations):
+        return shape.layers * size * shape.hidden + layer + last_norm
+    return shape.layers * layer + last_norm
 
 
 def layer_bytes(shape: ModelShape, dtype: str) -> int:

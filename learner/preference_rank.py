@@ -26,10 +26,9 @@ from learner.engine import StepTaken
 from learner.minibatches import split_groups
 from learner.objective.stats import LossStats, Terms, measure
 from learner.packing import PackedRow
-from learner.policy import RowOutputs, Wanted
+from learner.policy import RowOutputs
 from learner.preference import margins, slopes
 from learner.rank import LearnerRank
-from learner.reference import any_reference
 from learner.reports import UpdateReport
 from learner.training_rows import TrainingRow, training_row
 
@@ -48,9 +47,8 @@ class PreferenceRank(LearnerRank):
     """The part of the learner that lives in one process, for `credit.kind: eto`."""
 
     def __init__(self, config: LearnerConfig, preference: EtoConfig, rank: int, ranks: int) -> None:
-        super().__init__(config, None, rank, ranks)
+        super().__init__(config, None, rank, ranks, compares=True)
         self._beta = preference.beta
-        self._reference = any_reference(config, self._trained, lambda row: self._read(row, Wanted.PREDICTIONS))
 
     def update(self, credited: Sequence[CreditedTrajectory]) -> UpdateReport:
         """Prefer: up to `passes` times over the batch, an optimiser step for each minibatch that has a pair.
@@ -99,7 +97,7 @@ class PreferenceRank(LearnerRank):
 
     def _prefer(self, one: Comparison, pairs: int, minibatches: int) -> list[LossStats]:
         """Accumulate the gradient of −Σ log σ(β·margin) / pairs over this rank's rows."""
-        now = self._sums(one.rows, len(one.reference), lambda row: self._read(row.packed, Wanted.PREDICTIONS).logprobs)
+        now = self._sums(one.rows, len(one.reference), lambda row: self._read(row.packed).logprobs)
         gains = now - one.reference
         by_trajectory = slopes(gains, one.pairs, self._beta) / pairs
         found = [self._pull(row, by_trajectory, minibatches) for row in one.rows]

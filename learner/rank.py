@@ -27,12 +27,14 @@ from learner.credit import CreditedTrajectory, StateAt
 from learner.engine import Rates, StepTaken, build_engine, join, take_step
 from learner.engine_state import copy_weights
 from learner.errors import NonFinite
+from learner.forest import Layout
 from learner.minibatches import split_groups
 from learner.objective.aggregation import BatchScale
 from learner.objective.config import FixedControl, NoCorrection, NoKl, ReferenceKl
 from learner.objective.kl import estimate, next_coefficient
 from learner.objective.loss import (
     Predictions,
+    RowLoss,
     ValueTerm,
     Weights,
     has_kl_term,
@@ -52,6 +54,7 @@ from learner.packing import (
     items_to_train,
     pack,
 )
+from learner.phases import Phase, PhaseClock
 from learner.policy import TORCH_DTYPES, PolicyWithCritic, RowOutputs, Wanted, load_model, recompute_activations
 from learner.reference import choose_reference
 from learner.reports import SftReport, UpdateReport
@@ -65,21 +68,29 @@ from learner.utterance_features import features_by_item, utterance_items
 class LearnerRank:
     """The part of the learner that lives in one process. `MASTER_ADDR` and `MASTER_PORT` are in the environment."""
 
-    def __init__(self, config: LearnerConfig, critic: ValueHeadConfig | None, rank: int, ranks: int) -> None:
-        """`critic` is None where the estimator does not read the policy's value head."""
+    def __init__(
+        self, config: LearnerConfig, critic: ValueHeadConfig | None, rank: int, ranks: int, *, compares: bool = False
+    ) -> None:
+        """`critic` is None where the estimator does not read the policy's value head. `compares`: a reference policy
+        is kept, whether there is KL control or not."""
         self._config = config
         self._critic = critic
         self._rank = rank
         self._ranks = ranks
         self._updates = 0
+        self._clock = PhaseClock()
+        self._layout = Layout.SHARED
         self._writer = BackgroundWriter()
         self._kl_coef = _first_coefficient(config)
         self._penalised = KlSums(0, 0.0, 0.0, 0.0)
         join(rank, ranks, config)
         torch.manual_seed(config.seed)
         model = load_model(config.model_path, TORCH_DTYPES[config.dtype])
-        self._trained = choose_trained(model, config)
-        self._reference = choose_reference(config, self._trained, lambda row: self._read(row, Wanted.PREDICTIONS))
+        kept = compares or isinstance(config.loss.kl, ReferenceKl)
+        self._trained = choose_trained(model, config, with_reference=kept)
+        self._reference = choose_reference(
+            config, self._trained, lambda row: self._read(row, Wanted.PREDICTIONS), with_reference=kept
+        )
         self._engine = self._build(model)
 
     # -- training ---------------------------------------------------------------------------------------------------
@@ -90,14 +101,15 @@ class LearnerRank:
         Raises:
             NonFinite: before a bad step is applied; steps on earlier minibatches stand.
         """
-        began = time.monotonic()
+        began, self._clock = time.monotonic(), PhaseClock()
         minibatches, scale = self._minibatches(credited), batch_scale(credited)
         stats, taken, lr, passes = LossStats.total([]), list[StepTaken](), 0.0, 0
         while passes < self._config.passes and not (passes and self._has_moved(stats)):
             parts: list[LossStats] = []
             for rows in filter(None, minibatches):
                 parts += [self._reinforce(row, scale, len(minibatches)) for row in rows]
-                lr, step = self._reinforcement_step()
+                with self._clock.during(Phase.STEP):
+                    lr, step = self._reinforcement_step()
                 taken.append(step)
             stats, passes = LossStats.total(parts), passes + 1
         stats, coef = self._with_reference(stats), self._kl_coef
@@ -112,6 +124,7 @@ class LearnerRank:
             kl_coef=coef,
             batch_tokens=sum(one.scored.trajectory.token_count for one in credited),
             computed_tokens=passes * sum(row.packed.token_count for rows in minibatches for row in rows),
+            phase_seconds=self._clock.seconds(),
             seconds=time.monotonic() - began,
         )
 
@@ -221,6 +234,10 @@ class LearnerRank:
         if Path(path, "reference").is_dir():
             self._reference.load(Path(path, "reference"))
 
+    def lay_out(self, layout: Layout) -> None:
+        """From now on rows are laid out like this; only a comparison wants another layout than the first."""
+        self._layout = layout
+
     def ping(self) -> int:
         """The rank, as a sign of life."""
         return self._rank
@@ -243,8 +260,11 @@ class LearnerRank:
         return [self._rows_of(part) for part in parts]
 
     def _rows_of(self, part: Sequence[CreditedTrajectory]) -> list[TrainingRow]:
-        items = items_to_train(part, tokens_to_keep(self._config, self._critic))
-        return [self._prepared(row, part) for row in self._share(items)] if can_teach(items) else []
+        with self._clock.during(Phase.PACKING):
+            items = items_to_train(part, tokens_to_keep(self._config, self._critic))
+            rows = self._share(items) if can_teach(items) else []
+        with self._clock.during(Phase.FORWARD):
+            return [self._prepared(row, part) for row in rows]
 
     def _prepared(self, row: PackedRow, part: Sequence[CreditedTrajectory]) -> TrainingRow:
         """A row with what is read before the first step: log-probabilities, values and those of the reference."""
@@ -259,18 +279,24 @@ class LearnerRank:
         )
 
     def _share(self, items: Sequence[PackItem]) -> list[PackedRow]:
-        return pack(items, self._config.pack_tokens, self._ranks)[self._rank]
+        return pack(items, self._config.pack_tokens, self._ranks, self._layout)[self._rank]
 
     def _reinforce(self, row: TrainingRow, scale: BatchScale, minibatches: int) -> LossStats:
         """Accumulate a row's gradient. Its loss is a share of the whole batch's; a step sees one minibatch of it."""
         if self._critic is not None and self._critic.backbone == "shared":
             self._policy.learn_from_values("detached" if self._critic_learns_alone() else "shared")
-        outputs: RowOutputs = self._engine(row.packed)
+        with self._clock.during(Phase.FORWARD):
+            outputs: RowOutputs = self._engine(row.packed)
+        with self._clock.during(Phase.LOSS):
+            row_loss = self._row_loss(row, outputs, scale)
+        with self._clock.during(Phase.BACKWARD):
+            self._backward(row_loss.loss * minibatches, row.trajectories)
+        return row_loss.stats
+
+    def _row_loss(self, row: TrainingRow, outputs: RowOutputs, scale: BatchScale) -> RowLoss:
         predicted = Predictions(outputs.logprobs, outputs.entropies, outputs.values)
         credit = self._compared_with(row.credit, outputs.logprobs)
-        row_loss = reinforcement_loss(predicted, credit, scale, self._config.loss, self._weights())
-        self._backward(row_loss.loss * minibatches, row.trajectories)
-        return row_loss.stats
+        return reinforcement_loss(predicted, credit, scale, self._config.loss, self._weights())
 
     def _compared_with(self, credit: RowCredit, logprobs: Tensor) -> RowCredit:
         """Where an update is one step, the old policy of a corrected objective is the current one."""

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from learner.config import LearnerConfig
 from learner.errors import BadCheckpoint
-from learner.objective.config import NoKl
 from learner.packing import PackedRow
 from learner.policy import TORCH_DTYPES, PolicyWithCritic, RowOutputs, load_model
 from learner.trained import WholeModel
@@ -58,7 +57,7 @@ class Reference(Protocol):
 
 
 class NoReference:
-    """There is no KL control."""
+    """Nothing compares with one."""
 
     def freeze(self) -> None:
         """Nothing compares with it."""
@@ -133,13 +132,12 @@ class OtherAdapters:
         self._is_frozen = True
 
 
-def choose_reference(config: LearnerConfig, trained: WholeModel | Adapters, read: Read) -> Reference:
-    """The variant that the objective needs; nothing is frozen yet."""
-    return NoReference() if isinstance(config.loss.kl, NoKl) else any_reference(config, trained, read)
-
-
-def any_reference(config: LearnerConfig, trained: WholeModel | Adapters, read: Read) -> Reference:
-    """The variant that suits what is trained; nothing is frozen yet."""
+def choose_reference(
+    config: LearnerConfig, trained: WholeModel | Adapters, read: Read, *, with_reference: bool
+) -> Reference:
+    """The variant for what is trained; nothing is frozen yet."""
+    if not with_reference:
+        return NoReference()
     return ModelCopy(config, trained) if isinstance(trained, WholeModel) else OtherAdapters(trained, read)
 
 

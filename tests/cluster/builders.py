@@ -57,6 +57,10 @@ REPORT = IterationReport(
     trajectories=4,
     abstained_steps=1,
     action_tokens=120,
+    sampled_tokens=120,
+    continuation_tokens=0,
+    continuation_episodes=0,
+    continuations_lost=0,
     staleness=0.25,
     learner={"loss": 0.125, "grad_norm": 0.5},
     level_solved={"L0": 0.75, "L1": 0.25},
@@ -144,7 +148,7 @@ class FakeLearner:
         self.weights += self.teaches
         tokens = sum(one.scored.trajectory.token_count for one in credited)
         stats = replace(LossStats.total([]), loss=0.25 * self.weights, tokens=tokens, ratio_sum=float(tokens))
-        return UpdateReport(int(self.teaches), 0, 1, stats, 0.5, 1e-5, 0.0, tokens, tokens, 0.1)
+        return UpdateReport(int(self.teaches), 0, 1, stats, 0.5, 1e-5, 0.0, tokens, tokens, {}, 0.1)
 
     def warm_start(self, demonstrations: Sequence[Demonstration], progress: Callable[[SftReport], None]) -> None:
         self.log.append(f"warm start on {len(demonstrations)}")
@@ -214,7 +218,8 @@ class FakeRollouts:
 
     def _play(self, request: EpisodeRequest) -> ScoredTrajectory:
         self.played.append(request)
-        steps = [call_step(version=self._version), answer_step(version=self._version)]
+        done = request.prefix.steps if request.prefix else ()
+        steps = [*done, *[call_step(version=self._version), answer_step(version=self._version)][len(done) :]]
         return episode(steps, self._outcome(request), about=request.task, id=request.id, group=request.group)
 
 

@@ -103,9 +103,12 @@ def test_an_unknown_kind_is_answered_with_the_known_ones(preset) -> None:
         load_config(preset(credit={"kind": "gae"}))
 
 
-def test_credit_by_continuations_that_no_run_plays_is_refused_before_anything_starts() -> None:
-    with pytest.raises(BadConfiguration, match="nobody who plays continuations"):
-        load_config("quickstart", ["credit.kind=monte_carlo"])
+def test_credit_by_continuations_cannot_be_charged_with_a_kl_that_they_do_not_have() -> None:
+    in_reward = ["learner.loss.kl.kind=reference", "learner.loss.kl.place=reward"]
+    with pytest.raises(BadConfiguration, match=r"continuations .* would not; set learner\.loss\.kl\.place to loss"):
+        load_config("quickstart", ["credit.kind=monte_carlo", *in_reward])
+    in_loss = ["learner.loss.kl.kind=reference", "learner.loss.kl.place=loss"]
+    assert load_config("quickstart", ["credit.kind=monte_carlo", *in_loss]).reopens_sessions
 
 
 def test_credit_by_leave_one_out_needs_the_replays_that_measure_it() -> None:

@@ -30,9 +30,10 @@ from learner.credit.config import (
     TreeConfig,
 )
 from learner.credit.gigpo import anchors
-from learner.credit.monte_carlo import prefix_values
+from learner.credit.monte_carlo import prefix_values, return_from
 from learner.credit.token_gae_masked import token_gae
 from tests.learner.builders import CALL, scored, step
+from tool_sandbox.tasks import StopReason
 
 PLAIN = NoWhitening()
 
@@ -199,9 +200,25 @@ def test_monte_carlo_credits_a_step_with_what_it_gained() -> None:
     assert one.advantages == pytest.approx((0.5, -0.25, 0.5))
 
 
-def test_a_state_without_a_continuation_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"\[1, 0\] continuations a state"):
-        prefix_values([(1.0,), ()])
+def test_beside_a_state_whose_continuations_were_all_lost_no_step_has_credit() -> None:
+    values = prefix_values([(0.5,), (), (0.25, 0.75), (1.0,)])
+    assert values == [0.5, None, 0.5, 1.0]
+    (one,) = assign_credit([scored([0.0, 0.0, 0.25, 1.0])], [values], MonteCarloConfig(whiten=PLAIN))
+    # The value of the second state is in the credit of the first step and of the second; 0.25 + 1 − 0.5, 1 − 1.
+    assert one.advantages == pytest.approx((None, None, 0.75, 0.0))
+
+
+def test_a_continuation_earns_what_comes_after_its_prefix_discounted_from_there() -> None:
+    played = scored([8.0, 0.5, 1.0, 2.0])
+    assert [return_from(played, step, 0.5) for step in range(4)] == [8.75, 1.5, 2.0, 2.0]
+    # An abstained step is taken out and decays nothing.
+    assert return_from(scored([8.0, None, 1.0, 2.0]), 1, 0.5) == 2.0
+    assert return_from(scored([8.0, None]), 1, 0.5) is None
+
+
+def test_a_continuation_that_infrastructure_cut_has_no_return() -> None:
+    cut = scored([0.5, 1.0, None], stop=StopReason.INFRASTRUCTURE)
+    assert [return_from(cut, step, 1.0) for step in range(3)] == [None, None, None]
 
 
 def test_leave_one_out_reads_the_replays_and_not_the_rewards() -> None:
