@@ -5,9 +5,9 @@ Owns pydantic models only; every variant is a discriminated union by `kind`. Loa
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from learner.credit.config import CreditConfig, CriticConfig, ProgressTableConfig, StepGaeConfig, ValueHeadConfig
 from learner.objective.config import LossConfig, NoCorrection
@@ -15,7 +15,9 @@ from learner.objective.config import LossConfig, NoCorrection
 __all__ = [
     "CreditConfig",
     "CriticConfig",
+    "FullTraining",
     "LearnerConfig",
+    "LoraTraining",
     "LossConfig",
     "OptimiserConfig",
     "ProgressTableConfig",
@@ -140,6 +142,39 @@ class OffloadOptimiserAndParameters(_Settings):
 OffloadConfig = Annotated[NoOffload | OffloadOptimiser | OffloadOptimiserAndParameters, Field(discriminator="kind")]
 
 
+class FullTraining(_Settings):
+    """Every weight is trained."""
+
+    kind: Literal["full"] = "full"
+
+
+LinearName = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+"""The linear layers of a decoder layer, as Llama and Qwen name them."""
+
+
+class LoraTraining(_Settings):
+    """Adapters are trained beside frozen weights: W + alpha/rank · B·A (Hu et al. 2022, §4.1)."""
+
+    kind: Literal["lora"] = "lora"
+    rank: int = Field(default=16, ge=1)
+    """Rows of A and columns of B."""
+    alpha: int = Field(default=32, ge=1)
+    """Together with the rank the weight of an adapter, alpha / rank."""
+    targets: tuple[LinearName, ...] = Field(default=get_args(LinearName), min_length=1)
+    """Layers that have an adapter."""
+
+    @field_validator("targets")
+    @classmethod
+    def _each_once(cls, targets: tuple[LinearName, ...]) -> tuple[LinearName, ...]:
+        twice = sorted({name for name in targets if targets.count(name) > 1})
+        if twice:
+            raise ValueError(f"targets: {twice} more than once, expected each layer once; leave the others out")
+        return targets
+
+
+TrainedConfig = Annotated[FullTraining | LoraTraining, Field(discriminator="kind")]
+
+
 class LearnerConfig(_Settings):
     """The policy, its ranks and how they step."""
 
@@ -147,6 +182,8 @@ class LearnerConfig(_Settings):
     """Directory in Hugging Face format."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Of the weights in forward and backward; master weights are float32 in either case."""
+    trained: TrainedConfig = FullTraining()
+    """Which weights of the model change; the value head always does."""
     ranks: int = Field(default=1, ge=1)
     zero_stage: Literal[0, 1, 2, 3] = 1
     activations: ActivationsConfig = KeepActivations()

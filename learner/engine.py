@@ -118,7 +118,8 @@ def _adamw(policy: PolicyWithCritic, config: LearnerConfig) -> GuardedAdamW:
     groups: dict[str, list[nn.Parameter]] = {"policy": [], "value_head": [], "critic_body": []}
     for name, parameter in policy.named_parameters():
         owner = name.split(".")[0]
-        groups[owner if owner in groups else "policy"].append(parameter)
+        if parameter.requires_grad:
+            groups[owner if owner in groups else "policy"].append(parameter)
     chosen = config.optimiser
     return GuardedAdamW(
         [{"params": members, "trains": name} for name, members in groups.items() if members],

@@ -9,13 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from actors.config import GIB, RolloutConfig
-from learner.config import LearnerConfig
+from learner.config import LearnerConfig, LinearName, LoraTraining, RecomputeActivations
 from learner.objective.config import ReferenceKl
 
 DTYPE_BYTES = {"bfloat16": 2, "float32": 4}
 _MASTER_BYTES = 4
 _ADAM_BYTES = 8
 """Two float32 moments."""
+_FREE_SHARE = 0.25
+"""Blocks of the heap that are free at the peak, as a share of the activations between which they lie. Measured, since it
+follows from the order in which layers ask for blocks of different sizes: with a mapping for every tensor
+(`MALLOC_TRIM_THRESHOLD_=131072`) a process takes no more than its tensors, but an update takes twice as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +53,40 @@ def held_bytes(shape: ModelShape, config: LearnerConfig) -> dict[str, int]:
     """
     share = {stage: config.ranks if config.zero_stage >= stage else 1 for stage in (1, 2, 3)}
     precise = config.dtype == "float32" and config.zero_stage == 0
+    trained, all_weights = trained_parameters(shape, config), shape.parameters + adapter_parameters(shape, config)
     held = {
-        "weights": DTYPE_BYTES[config.dtype] * shape.parameters // share[3],
-        "gradients": _MASTER_BYTES * shape.parameters // share[2],
-        "master weights": 0 if precise else _MASTER_BYTES * shape.parameters // share[1],
-        "Adam moments": _ADAM_BYTES * shape.parameters // share[1],
+        "weights": DTYPE_BYTES[config.dtype] * all_weights // share[3],
+        "gradients": _MASTER_BYTES * trained // share[2],
+        "master weights": 0 if precise else _MASTER_BYTES * trained // share[1],
+        "Adam moments": _ADAM_BYTES * trained // share[1],
     }
     if isinstance(config.loss.kl, ReferenceKl):
-        held["reference policy"] = DTYPE_BYTES[config.dtype] * shape.parameters
+        held["reference policy"] = DTYPE_BYTES[config.dtype] * trained
     return held
+
+
+def trained_parameters(shape: ModelShape, config: LearnerConfig) -> int:
+    """Parameters that have a gradient, a master and moments: all of them, or those of the adapters. A reference policy
+    is a frozen copy of just these."""
+    return adapter_parameters(shape, config) or shape.parameters
+
+
+def adapter_parameters(shape: ModelShape, config: LearnerConfig) -> int:
+    """rank·(inputs + outputs) for each adapted layer (Hu et al. 2022, §4.1); 0 where every weight is trained."""
+    if not isinstance(config.trained, LoraTraining):
+        return 0
+    query, kv = shape.hidden + shape.query_width, shape.hidden + shape.kv_width
+    feed_forward = shape.hidden + shape.intermediate
+    widths: dict[LinearName, int] = {
+        "q_proj": query,
+        "k_proj": kv,
+        "v_proj": kv,
+        "o_proj": query,
+        "gate_proj": feed_forward,
+        "up_proj": feed_forward,
+        "down_proj": feed_forward,
+    }
+    return shape.layers * config.trained.rank * sum(widths[name] for name in config.trained.targets)
 
 
 def update_bytes(shape: ModelShape, config: LearnerConfig, tokens: int, predictions: int) -> dict[str, int]:
@@ -67,16 +96,29 @@ def update_bytes(shape: ModelShape, config: LearnerConfig, tokens: int, predicti
     `tokens`: of the longest row, `learner.pack_tokens` unless a trajectory is longer. `predictions`: its positions that
     predict an action token.
     """
-    size, layer = DTYPE_BYTES[config.dtype], layer_bytes(shape, config.dtype)
+    size = DTYPE_BYTES[config.dtype]
+    activations = tokens * token_bytes(shape, config)
     return {
         **held_bytes(shape, config),
-        # Of all layers, and once more of one: the gradients of what it kept, as the backward pass goes through it.
-        "activations": tokens * ((shape.layers + 1) * layer + 3 * size * shape.hidden),
+        "activations": activations,
+        "free between activations": int(_FREE_SHARE * activations),
         # The logits, and their gradient as the backward pass begins.
         "logits at action tokens": 2 * size * predictions * shape.vocabulary,
-        # One whole gradient of the output projection before it is added to the others.
-        "gradient of the head": size * shape.vocabulary * shape.hidden,
+        # One whole gradient of the output projection before it is added to the others; adapters leave it frozen.
+        "gradient of the head": 0 if adapter_parameters(shape, config) else size * shape.vocabulary * shape.hidden,
     }
+
+
+def token_bytes(shape: ModelShape, config: LearnerConfig) -> int:
+    """Bytes that all layers and the norm after them keep of one token as the backward pass begins.
+
+    Recomputed layers keep their input alone, and one of them is whole at a time (Chen et al. 2016, §3).
+    """
+    size, layer = DTYPE_BYTES[config.dtype], layer_bytes(shape, config.dtype)
+    last_norm = 3 * size * shape.hidden
+    if isinstance(config.activations, RecomputeActivations):
+        return shape.layers * size * shape.hidden + layer + last_norm
+    return shape.layers * layer + last_norm
 
 
 def layer_bytes(shape: ModelShape, dtype: str) -> int:
@@ -96,8 +138,8 @@ def layer_bytes(shape: ModelShape, dtype: str) -> int:
 def checkpoint_bytes(shape: ModelShape, config: LearnerConfig) -> int:
     """Bytes of the copy that the first rank makes for a checkpoint and keeps while it is written: its share of the
     float32 state, and the whole model unless its master weights are just that."""
-    state = (_MASTER_BYTES + _ADAM_BYTES) * shape.parameters // config.ranks
-    whole = config.dtype == "float32" and config.ranks == 1
+    state = (_MASTER_BYTES + _ADAM_BYTES) * trained_parameters(shape, config) // config.ranks
+    whole = config.dtype == "float32" and config.ranks == 1 and not adapter_parameters(shape, config)
     return state + (0 if whole else DTYPE_BYTES[config.dtype] * shape.parameters)
 
 

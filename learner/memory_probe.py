@@ -8,43 +8,20 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.scoring import ScoredTrajectory
-from actors.trajectory import Answer, Step, Trajectory, VersionSpan
 from learner.config import LearnerConfig
-from learner.credit import CreditedTrajectory
-from reward_service.rewards import StepReward, TrajectoryReward
-from tool_sandbox.tasks import GroundTruth, Split, StopReason, Task
+from learner.random_batches import EpisodeShape, filling_batch
 
 _TOY_VOCABULARY = 64
 _RESET_PEAK = "5"
 """Written to `clear_refs`, it makes the peak start again from what is held now (proc(5))."""
-
-
-@dataclass(frozen=True, slots=True)
-class EpisodeShape:
-    """Tokens of the episodes that fill the rows."""
-
-    prompt: int
-    action: int
-    observation: int
-    steps: int
-    group: int
-    """Trajectories that share a prompt."""
-
-    @property
-    def distinct_tokens(self) -> int:
-        """Of one group."""
-        return self.prompt + self.group * (self.steps * self.action + (self.steps - 1) * self.observation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,39 +60,6 @@ def measure_update(config: LearnerConfig, episodes: EpisodeShape, seconds: float
         env=environment,
     )
     return MeasuredUpdate(**json.loads(done.stdout.splitlines()[-1]))
-
-
-def filling_batch(episodes: EpisodeShape, vocabulary: int, tokens: int) -> list[CreditedTrajectory]:
-    """Whole groups of random tokens, as many as fit into `tokens` distinct ones, and one at the least."""
-    dice = random.Random(0)
-    groups = max(1, tokens // episodes.distinct_tokens)
-    return [one for group in range(groups) for one in _group(episodes, vocabulary, str(group), dice)]
-
-
-def _group(episodes: EpisodeShape, vocabulary: int, name: str, dice: random.Random) -> list[CreditedTrajectory]:
-    def tokens(count: int) -> tuple[int, ...]:
-        return tuple(dice.randrange(vocabulary) for _ in range(count))
-
-    prompt = tokens(episodes.prompt)
-    credited: list[CreditedTrajectory] = []
-    for k in range(episodes.group):
-        prompts = [prompt, *(tokens(episodes.observation) for _ in range(episodes.steps - 1))]
-        steps = [_step(prompt_ids, tokens(episodes.action)) for prompt_ids in prompts]
-        advantages = tuple(1.0 if k % 2 else -1.0 for _ in steps)
-        credited.append(CreditedTrajectory(_scored(f"{name}/{k}", name, steps), advantages, advantages))
-    return credited
-
-
-def _step(prompt_ids: tuple[int, ...], action_ids: tuple[int, ...]) -> Step:
-    count = len(action_ids)
-    return Step(prompt_ids, action_ids, (-1.0,) * count, (VersionSpan(1, 0, count),), Answer(""), None, None)
-
-
-def _scored(name: str, group: str, steps: Sequence[Step]) -> ScoredTrajectory:
-    task = Task(group, "probe", "", (), GroundTruth("", minimum_calls=1), "", Split.TRAIN, {})
-    trajectory = Trajectory(name, group, task, tuple(steps), StopReason.ANSWERED)
-    rewards = tuple(StepReward(0.0, {}) for _ in steps)
-    return ScoredTrajectory(trajectory, TrajectoryReward(name, rewards, 0.0, "probe"))
 
 
 def _measured(config: LearnerConfig, episodes: EpisodeShape) -> MeasuredUpdate:
@@ -157,11 +101,16 @@ def _resident(field: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
 
-def _main() -> None:
-    asked = json.load(sys.stdin)
+def meet_alone() -> None:
+    """Let the only rank of a gang find itself: an address and a free port, in this process's environment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(probe.getsockname()[1]))
+
+
+def _main() -> None:
+    asked = json.load(sys.stdin)
+    meet_alone()
     found = _measured(LearnerConfig.model_validate(asked["config"]), EpisodeShape(**asked["episodes"]))
     sys.stdout.write(json.dumps(asdict(found)) + "\n")
 

@@ -23,18 +23,12 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from actors.trajectory import Trajectory
 from learner.credit import CreditedTrajectory, StateAt
 from learner.credit.credited import TokenCredits
-
-Ints = NDArray[np.int64]
-
-_MIN_SHARED_TOKENS = 8
-"""A shorter common part is computed twice: a segment costs more in kernel calls than so few tokens do in arithmetic."""
-
+from learner.forest import Forest, Ints, Layout, Segment, common_prefix
 
 IDLE = -1
 """Index of an item that asks for nothing."""
@@ -87,16 +81,6 @@ class PackItem:
     value_at: tuple[int, ...]
     """Indices of the last token of each state: s_t, or all that comes before an action token."""
     value_targets: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A run of a row's tokens that share one past."""
-
-    start: int
-    end: int
-    ancestors: tuple[int, ...]
-    """Indices into the row's segments, root first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +150,10 @@ def items_to_imitate(demonstrations: Sequence[Demonstration]) -> list[PackItem]:
     return items
 
 
-def pack(items: Sequence[PackItem], pack_tokens: int, ranks: int) -> list[list[PackedRow]]:
-    """Rows for each rank: as many for every rank, of about equal size, at most `pack_tokens` distinct tokens each.
+def pack(
+    items: Sequence[PackItem], pack_tokens: int, ranks: int, layout: Layout = Layout.SHARED
+) -> list[list[PackedRow]]:
+    """Rows for each rank: as many for every rank, of about equal size, at most `pack_tokens` tokens each.
 
     A single longer sequence has a row to itself. Where the sequences are too few to give every rank the same number of
     rows within the limit, rows exceed it. A rank for which there is no sequence at all gets one idle token, since ranks
@@ -177,7 +163,7 @@ def pack(items: Sequence[PackItem], pack_tokens: int, ranks: int) -> list[list[P
         raise ValueError("pack: 0 sequences; expected at least one; a batch without credit is not packed")
     idle = PackItem(IDLE, items[0].token_ids[:1], (), (), (), (), (), 0, (), ())
     ordered = sorted([*items, *[idle] * (ranks - len(items))], key=lambda item: item.token_ids)
-    rows = [_lay_out(chunk) for chunk in _chunk(ordered, pack_tokens, ranks)]
+    rows = [_lay_out(chunk, layout) for chunk in _chunk(ordered, pack_tokens, ranks, layout)]
     return [rows[rank::ranks] for rank in range(ranks)]
 
 
@@ -261,10 +247,10 @@ def _only(item: PackItem, kept: Sequence[int]) -> PackItem:
     )
 
 
-def _chunk(ordered: Sequence[PackItem], pack_tokens: int, ranks: int) -> list[list[PackItem]]:
+def _chunk(ordered: Sequence[PackItem], pack_tokens: int, ranks: int, layout: Layout) -> list[list[PackItem]]:
     """Cut sorted items into a multiple of `ranks` runs whose largest is as small as can be."""
     arrays = [np.asarray(item.token_ids, dtype=np.int64) for item in ordered]
-    shared = [0, *(_common_prefix(a, b) for a, b in pairwise(arrays))]
+    shared = [0, *(common_prefix(a, b) if layout is Layout.SHARED else 0 for a, b in pairwise(arrays))]
     sizes = [len(array) for array in arrays]
     needed = len(_cut(sizes, shared, pack_tokens))
     count = -(-needed // ranks) * ranks
@@ -300,52 +286,8 @@ def _split_to(count: int, bounds: list[tuple[int, int]]) -> list[tuple[int, int]
     return bounds
 
 
-def _common_prefix(left: Ints, right: Ints) -> int:
-    n = min(len(left), len(right))
-    differs = np.flatnonzero(left[:n] != right[:n])
-    return int(differs[0]) if len(differs) else n
-
-
-class _Forest:
-    """Grows a row from sorted sequences. Fills, for each sequence, the flat position of every token."""
-
-    def __init__(self, sequences: Sequence[Ints]) -> None:
-        self._sequences = sequences
-        self.flat = [np.zeros(len(sequence), dtype=np.int64) for sequence in sequences]
-        self.segments: list[Segment] = []
-        self.tokens: list[Ints] = []
-        self.positions: list[Ints] = []
-        self._grow(0, len(sequences), 0, ())
-
-    def _grow(self, low: int, high: int, depth: int, ancestors: tuple[int, ...]) -> None:
-        """Lay out sequences low..high, which agree on their first `depth` tokens, all laid out already."""
-        end = _common_prefix(self._sequences[low], self._sequences[high - 1])
-        one_ends_here = end == len(self._sequences[low])
-        if end > depth and (one_ends_here or end - depth >= _MIN_SHARED_TOKENS):
-            ancestors = (*ancestors, self._emit(low, high, depth, end, ancestors))
-            depth = end
-        for first, last in self._branches(low, high, end):
-            self._grow(first, last, depth, ancestors)
-
-    def _emit(self, low: int, high: int, depth: int, end: int, ancestors: tuple[int, ...]) -> int:
-        start = self.segments[-1].end if self.segments else 0
-        self.segments.append(Segment(start, start + end - depth, ancestors))
-        self.tokens.append(self._sequences[low][depth:end])
-        self.positions.append(np.arange(depth, end, dtype=np.int64))
-        for i in range(low, high):
-            self.flat[i][depth:end] = np.arange(start, start + end - depth, dtype=np.int64)
-        return len(self.segments) - 1
-
-    def _branches(self, low: int, high: int, at: int) -> list[tuple[int, int]]:
-        """Runs of sequences with the same token at `at`; those that end there sort first and are done."""
-        while low < high and len(self._sequences[low]) == at:
-            low += 1
-        cuts = [i for i in range(low, high) if i == low or self._sequences[i][at] != self._sequences[i - 1][at]]
-        return list(pairwise([*cuts, high]))
-
-
-def _lay_out(items: Sequence[PackItem]) -> PackedRow:
-    forest = _Forest([np.asarray(item.token_ids, dtype=np.int64) for item in items])
+def _lay_out(items: Sequence[PackItem], layout: Layout) -> PackedRow:
+    forest = Forest([np.asarray(item.token_ids, dtype=np.int64) for item in items], layout)
     paths = list(zip(items, forest.flat, strict=True))
     at = _concatenate([flat[np.asarray(item.action_at, dtype=np.int64) - 1] for item, flat in paths])
     targets = _concatenate([np.asarray(item.token_ids, dtype=np.int64)[list(item.action_at)] for item, _ in paths])

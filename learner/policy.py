@@ -26,6 +26,8 @@ from learner.packing import PackedRow, Segment
 ATTENTION = "steptool_segments"
 """Name under which the attention over segments is registered with Transformers."""
 
+TORCH_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
 _HEAD_ROWS = 32
 """Predicting positions whose logits are held in float32 at one time: 6 MB at a vocabulary of 49152 stay in the cache.
 At 256 the whole head, three matrix products included, takes a fifth longer."""
@@ -45,7 +47,7 @@ class Wanted(Enum):
 
 
 class RowOutputs(NamedTuple):
-    """What the policy says of one row; float32 throughout. A tuple, since DeepSpeed hooks the tensors in one."""
+    """What the policy says of one row; float32 but for states. A tuple, since DeepSpeed hooks the tensors in one."""
 
     logprobs: Tensor
     """[N] nats, of each action token."""
@@ -53,6 +55,8 @@ class RowOutputs(NamedTuple):
     """[N] nats, of the distribution that each action token was predicted from."""
     values: Tensor
     """[S] V(s_t) in units of reward."""
+    states: Tensor
+    """[S, d] the hidden states that V was read from, without gradient; in the model's dtype."""
 
 
 def attend_segments(
@@ -142,7 +146,7 @@ class _ActionLogProbs(torch.autograd.Function):
         return logits[row, target].float() - normaliser[row], entropies
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor, Tensor | None, None, None]:
         hidden, weight, row, target, logits, normaliser, entropies = ctx.saved_tensors
         by_token = normaliser.new_zeros(len(row)) if grads[0] is None else grads[0]
         fall = torch.zeros_like(normaliser).index_add_(0, row, by_token).neg_()
@@ -157,7 +161,8 @@ class _ActionLogProbs(torch.autograd.Function):
         log_p = logits[row, target].float() - normaliser[row]
         by_entropy = None if entropy_fall is None else entropy_fall[row]
         grad_logits[row, target] = (by_token + _spread(log_p, fall[row], by_entropy, entropies[row])).to(logits.dtype)
-        return grad_logits @ weight, grad_logits.T @ hidden, None, None
+        grad_weight = grad_logits.T @ hidden if ctx.needs_input_grad[1] else None
+        return grad_logits @ weight, grad_weight, None, None
 
 
 def _spread(log_p: Tensor, fall: Tensor, by_entropy: Tensor | None, entropies: Tensor) -> Tensor:
@@ -222,13 +227,13 @@ class PolicyWithCritic(nn.Module):
         if self.critic_body is None:
             hidden = _run(self.model.base_model, row, plan)
             read = hidden.detach() if self._backbone == "detached" else hidden
-            return RowOutputs(*self._predictions(hidden, row), self._values(read, row))
-        logprobs, entropies, values = torch.empty(0), torch.empty(0), torch.empty(0)
+            return RowOutputs(*self._predictions(hidden, row), *self._values(read, row))
+        logprobs, entropies, values, states = (torch.empty(0) for _ in RowOutputs._fields)
         if wanted is not Wanted.VALUES:
             logprobs, entropies = self._predictions(_run(self.model.base_model, row, plan), row)
         if wanted is not Wanted.PREDICTIONS:
-            values = self._values(_run(self.critic_body, row, plan), row)
-        return RowOutputs(logprobs, entropies, values)
+            values, states = self._values(_run(self.critic_body, row, plan), row)
+        return RowOutputs(logprobs, entropies, values, states)
 
     def learn_from_values(self, backbone: Literal["detached", "shared"]) -> None:
         """Whether, from now on, the value loss reaches the model's layers or the read-out alone.
@@ -245,8 +250,9 @@ class PolicyWithCritic(nn.Module):
         at = row.action_prediction
         return logprobs[at], entropies[row.prediction_row[at]]
 
-    def _values(self, hidden: Tensor, row: PackedRow) -> Tensor:
-        return self.value_head(hidden[row.value_at]).squeeze(-1).float()
+    def _values(self, hidden: Tensor, row: PackedRow) -> tuple[Tensor, Tensor]:
+        states = hidden[row.value_at]
+        return self.value_head(states).squeeze(-1).float(), states.detach()
 
 
 def _run(body: nn.Module, row: PackedRow, plan: SegmentPlan) -> Tensor:

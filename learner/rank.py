@@ -17,9 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import deepspeed
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from actors.trajectory import Trajectory
 from learner.config import LearnerConfig, RecomputeActivations, ValueHeadConfig
@@ -27,12 +27,14 @@ from learner.credit import CreditedTrajectory, StateAt
 from learner.engine import Rates, StepTaken, build_engine, join, take_step
 from learner.engine_state import copy_weights
 from learner.errors import NonFinite
+from learner.forest import Layout
 from learner.minibatches import split_groups
 from learner.objective.aggregation import BatchScale
 from learner.objective.config import FixedControl, NoCorrection, NoKl, ReferenceKl
 from learner.objective.kl import estimate, next_coefficient
 from learner.objective.loss import (
     Predictions,
+    RowLoss,
     ValueTerm,
     Weights,
     has_kl_term,
@@ -52,32 +54,44 @@ from learner.packing import (
     items_to_train,
     pack,
 )
-from learner.policy import PolicyWithCritic, RowOutputs, Wanted, load_model, recompute_activations
+from learner.phases import Phase, PhaseClock
+from learner.policy import TORCH_DTYPES, PolicyWithCritic, RowOutputs, Wanted, load_model, recompute_activations
+from learner.reference import choose_reference
 from learner.reports import SftReport, UpdateReport
 from learner.saving import BackgroundWriter, Digests, Progress, restore_engine, take_snapshot, write_snapshot
 from learner.schedules import rate_at
+from learner.trained import choose_trained
 from learner.training_rows import TrainingRow, batch_scale, can_teach, tokens_to_keep, training_row
-
-_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+from learner.utterance_features import features_by_item, utterance_items
 
 
 class LearnerRank:
     """The part of the learner that lives in one process. `MASTER_ADDR` and `MASTER_PORT` are in the environment."""
 
-    def __init__(self, config: LearnerConfig, critic: ValueHeadConfig | None, rank: int, ranks: int) -> None:
-        """`critic` is None where the estimator does not read the policy's value head."""
+    def __init__(
+        self, config: LearnerConfig, critic: ValueHeadConfig | None, rank: int, ranks: int, *, compares: bool = False
+    ) -> None:
+        """`critic` is None where the estimator does not read the policy's value head. `compares`: a reference policy
+        is kept, whether there is KL control or not."""
         self._config = config
         self._critic = critic
         self._rank = rank
         self._ranks = ranks
         self._updates = 0
-        self._reference: PolicyWithCritic | None = None
+        self._clock = PhaseClock()
+        self._layout = Layout.SHARED
         self._writer = BackgroundWriter()
         self._kl_coef = _first_coefficient(config)
         self._penalised = KlSums(0, 0.0, 0.0, 0.0)
         join(rank, ranks, config)
         torch.manual_seed(config.seed)
-        self._engine = self._build()
+        model = load_model(config.model_path, TORCH_DTYPES[config.dtype])
+        kept = compares or isinstance(config.loss.kl, ReferenceKl)
+        self._trained = choose_trained(model, config, with_reference=kept)
+        self._reference = choose_reference(
+            config, self._trained, lambda row: self._read(row, Wanted.PREDICTIONS), with_reference=kept
+        )
+        self._engine = self._build(model)
 
     # -- training ---------------------------------------------------------------------------------------------------
 
@@ -87,14 +101,15 @@ class LearnerRank:
         Raises:
             NonFinite: before a bad step is applied; steps on earlier minibatches stand.
         """
-        began = time.monotonic()
+        began, self._clock = time.monotonic(), PhaseClock()
         minibatches, scale = self._minibatches(credited), batch_scale(credited)
         stats, taken, lr, passes = LossStats.total([]), list[StepTaken](), 0.0, 0
         while passes < self._config.passes and not (passes and self._has_moved(stats)):
             parts: list[LossStats] = []
             for rows in filter(None, minibatches):
                 parts += [self._reinforce(row, scale, len(minibatches)) for row in rows]
-                lr, step = self._reinforcement_step()
+                with self._clock.during(Phase.STEP):
+                    lr, step = self._reinforcement_step()
                 taken.append(step)
             stats, passes = LossStats.total(parts), passes + 1
         stats, coef = self._with_reference(stats), self._kl_coef
@@ -109,6 +124,7 @@ class LearnerRank:
             kl_coef=coef,
             batch_tokens=sum(one.scored.trajectory.token_count for one in credited),
             computed_tokens=passes * sum(row.packed.token_count for rows in minibatches for row in rows),
+            phase_seconds=self._clock.seconds(),
             seconds=time.monotonic() - began,
         )
 
@@ -133,8 +149,7 @@ class LearnerRank:
         self._kl_coef = _first_coefficient(self._config)
         if self._policy.critic_body is not None:
             copy_weights(self._engine, f"model.{self._policy.model.base_model_prefix}.", "critic_body.")
-        if not isinstance(self._config.loss.kl, NoKl):
-            self._freeze_reference()
+        self._reference.freeze()
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
@@ -149,6 +164,14 @@ class LearnerRank:
         rows = self._share(items)
         outputs = [(row.value_item, self._read(row, Wanted.VALUES).values) for row in rows]
         return _by_item(outputs)
+
+    def features(self, trajectories: Sequence[Trajectory]) -> dict[int, Tensor]:
+        """[2T, d] hidden states of the policy at the end of the state and of the action of each of T steps in turn,
+        normalised, in half precision; by index of the trajectory, for this rank's share.
+        """
+        items = utterance_items(trajectories)
+        rows = self._share(items) if items else []
+        return features_by_item([(row.value_item, self._read(row).states) for row in rows])
 
     def log_probs(self, sequences: Sequence[Demonstration]) -> dict[int, tuple[float, ...]]:
         """Log-probability in nats of every masked token, by index of the sequence, for this rank's share.
@@ -167,7 +190,7 @@ class LearnerRank:
         if not isinstance(kl, ReferenceKl):
             raise RuntimeError("step penalties: no reference policy; set learner.loss.kl.kind to reference")
         rows = self._share(items_to_read(trajectories))
-        read = [(row, self._reference_logprobs(row)) for row in rows]
+        read = [(row, self._reference.logprobs(row)) for row in rows]
         self._penalised = KlSums.total([KlSums.of(row.behaviour, reference) for row, reference in read])
         costs = [(row.action_item, self._kl_coef * estimate(row.behaviour, ref, kl.estimator)) for row, ref in read]
         return {index: sum_by_step(trajectories[index], numbers) for index, numbers in _by_item(costs).items()}
@@ -175,15 +198,10 @@ class LearnerRank:
     def state_dict_iter(self) -> Iterator[tuple[str, Tensor]]:
         """Every parameter of the language model under its Hugging Face name, whole, in the training dtype.
 
-        Tied weights appear once. Collective: every rank must exhaust it. The tensors are the live ones at stages 0 to 2
-        and valid only until the next item at stage 3; copy what is to be kept.
+        Tied weights appear once, adapters are merged. Collective: every rank must exhaust it. A tensor may be a live
+        one and is valid until the next item; copy what is to be kept.
         """
-        for name, parameter in self._policy.model.named_parameters():
-            if hasattr(parameter, "ds_id"):
-                with deepspeed.zero.GatheredParameters([parameter]):
-                    yield name, parameter.data
-            else:
-                yield name, parameter.data
+        return self._trained.whole()
 
     def full_parameters(self) -> dict[str, Tensor]:
         """A copy of every parameter on rank 0, an empty dict on the others. Collective."""
@@ -201,8 +219,8 @@ class LearnerRank:
         Returns once the copy is made: training may go on. `saved` tells when the files are complete.
         """
         progress = Progress(self._updates, self._kl_coef)
-        snapshot = take_snapshot(self._engine, self._rank, self._ranks, progress, self.state_dict_iter())
-        model, reference = self._policy.model, self._reference.model if self._reference else None
+        snapshot = take_snapshot(self._engine, self._rank, self._ranks, progress, self._trained)
+        model, reference = self._policy.model, self._reference.copied()
         self._writer.start(lambda: write_snapshot(snapshot, Path(path), model, reference))
 
     def saved(self) -> Digests | None:
@@ -211,10 +229,14 @@ class LearnerRank:
 
     def load(self, path: str) -> None:
         """Continue from what `save` wrote, on any number of ranks and at any ZeRO stage. Collective."""
-        progress = restore_engine(self._engine, Path(path), self._rank)
+        progress = restore_engine(self._engine, Path(path), self._rank, self._trained)
         self._updates, self._kl_coef = progress.updates, progress.kl_coef
         if Path(path, "reference").is_dir():
-            self._reference = self._frozen(load_model(str(Path(path, "reference")), _DTYPES[self._config.dtype]))
+            self._reference.load(Path(path, "reference"))
+
+    def lay_out(self, layout: Layout) -> None:
+        """From now on rows are laid out like this; only a comparison wants another layout than the first."""
+        self._layout = layout
 
     def ping(self) -> int:
         """The rank, as a sign of life."""
@@ -226,8 +248,7 @@ class LearnerRank:
     def _policy(self) -> PolicyWithCritic:
         return self._engine.module
 
-    def _build(self) -> Any:
-        model = load_model(self._config.model_path, _DTYPES[self._config.dtype])
+    def _build(self, model: PreTrainedModel) -> Any:
         if isinstance(self._config.activations, RecomputeActivations):
             recompute_activations(model)
         policy = PolicyWithCritic(model, self._critic.backbone if self._critic else "detached").train()
@@ -239,8 +260,11 @@ class LearnerRank:
         return [self._rows_of(part) for part in parts]
 
     def _rows_of(self, part: Sequence[CreditedTrajectory]) -> list[TrainingRow]:
-        items = items_to_train(part, tokens_to_keep(self._config, self._critic))
-        return [self._prepared(row, part) for row in self._share(items)] if can_teach(items) else []
+        with self._clock.during(Phase.PACKING):
+            items = items_to_train(part, tokens_to_keep(self._config, self._critic))
+            rows = self._share(items) if can_teach(items) else []
+        with self._clock.during(Phase.FORWARD):
+            return [self._prepared(row, part) for row in rows]
 
     def _prepared(self, row: PackedRow, part: Sequence[CreditedTrajectory]) -> TrainingRow:
         """A row with what is read before the first step: log-probabilities, values and those of the reference."""
@@ -251,22 +275,28 @@ class LearnerRank:
             part,
             old=before.logprobs if before and self._config.recomputes_old else None,
             old_values=before.values if before and clips else None,
-            reference=self._reference_logprobs(row) if has_kl_term(self._config.loss) else None,
+            reference=self._reference.logprobs(row) if has_kl_term(self._config.loss) else None,
         )
 
     def _share(self, items: Sequence[PackItem]) -> list[PackedRow]:
-        return pack(items, self._config.pack_tokens, self._ranks)[self._rank]
+        return pack(items, self._config.pack_tokens, self._ranks, self._layout)[self._rank]
 
     def _reinforce(self, row: TrainingRow, scale: BatchScale, minibatches: int) -> LossStats:
         """Accumulate a row's gradient. Its loss is a share of the whole batch's; a step sees one minibatch of it."""
         if self._critic is not None and self._critic.backbone == "shared":
             self._policy.learn_from_values("detached" if self._critic_learns_alone() else "shared")
-        outputs: RowOutputs = self._engine(row.packed)
+        with self._clock.during(Phase.FORWARD):
+            outputs: RowOutputs = self._engine(row.packed)
+        with self._clock.during(Phase.LOSS):
+            row_loss = self._row_loss(row, outputs, scale)
+        with self._clock.during(Phase.BACKWARD):
+            self._backward(row_loss.loss * minibatches, row.trajectories)
+        return row_loss.stats
+
+    def _row_loss(self, row: TrainingRow, outputs: RowOutputs, scale: BatchScale) -> RowLoss:
         predicted = Predictions(outputs.logprobs, outputs.entropies, outputs.values)
         credit = self._compared_with(row.credit, outputs.logprobs)
-        row_loss = reinforcement_loss(predicted, credit, scale, self._config.loss, self._weights())
-        self._backward(row_loss.loss * minibatches, row.trajectories)
-        return row_loss.stats
+        return reinforcement_loss(predicted, credit, scale, self._config.loss, self._weights())
 
     def _compared_with(self, credit: RowCredit, logprobs: Tensor) -> RowCredit:
         """Where an update is one step, the old policy of a corrected objective is the current one."""
@@ -341,23 +371,6 @@ class LearnerRank:
     def _read(self, row: PackedRow, wanted: Wanted = Wanted.ALL) -> RowOutputs:
         with torch.no_grad():
             return self._engine(row, wanted)
-
-    def _reference_logprobs(self, row: PackedRow) -> Tensor:
-        if self._reference is None:
-            raise RuntimeError("reference policy: not frozen yet; call begin_reinforcement() before the first update")
-        with torch.no_grad():
-            return self._reference(row).logprobs
-
-    def _freeze_reference(self) -> None:
-        model = load_model(self._config.model_path, _DTYPES[self._config.dtype])
-        own = dict(model.named_parameters())
-        for name, tensor in self.state_dict_iter():
-            own[name].data.copy_(tensor)
-        self._reference = self._frozen(model)
-
-    @staticmethod
-    def _frozen(model: Any) -> PolicyWithCritic:
-        return PolicyWithCritic(model).eval().requires_grad_(False)
 
 
 def _first_coefficient(config: LearnerConfig) -> float:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from learner.objective.stats import LossStats
+from learner.phases import Phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,9 @@ class UpdateReport:
     """Tokens of the trajectories, shared prompts counted once for each."""
     computed_tokens: int
     """Tokens that went through the model, all passes together."""
+    phase_seconds: Mapping[Phase, float]
+    """Of `seconds`, those in each phase. On a GPU, kernels run after they were launched: a phase then holds the time in
+    which the host waited, and no more."""
     seconds: float
 
     def summary(self) -> dict[str, float]:
@@ -42,6 +47,7 @@ class UpdateReport:
             "kl_coef": self.kl_coef,
             "batch_tokens": float(self.batch_tokens),
             "computed_tokens": float(self.computed_tokens),
+            **{f"{phase.value}_seconds": seconds for phase, seconds in self.phase_seconds.items()},
             "update_seconds": self.seconds,
         }
 

@@ -5,9 +5,10 @@ digests; which directory they go to and when it counts as a checkpoint is the ca
 
 ```
 model/                               rank 0: Hugging Face safetensors and config
-reference/                           rank 0: the frozen reference policy, where there is one
+reference/                           rank 0: the frozen reference policy, where there is one: a model, or adapters
 state-00000-of-00002.safetensors     every rank: its share of master weights and Adam moments
-learner.json                         rank 0: updates, KL coefficient, optimiser steps, ranks, sizes of the parameters
+learner.json                         rank 0: updates, KL coefficient, optimiser steps, ranks, sizes of the parameters,
+                                     fingerprint of the weights that are not trained
 ```
 """
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,7 +29,9 @@ from torch import Tensor
 
 from learner.engine_state import Piece, adam_steps, own_pieces, parameter_sizes, restore
 from learner.errors import BadCheckpoint, LearnerLost
+from learner.reference import Write
 from learner.shards import Shards, shard_name, write_shard
+from learner.trained import Trained
 
 Digests = dict[str, str]
 """BLAKE3 in hexadecimal, by path relative to the learner's directory."""
@@ -58,6 +61,8 @@ class Facts:
     """Ranks that wrote the checkpoint."""
     parameters: Mapping[str, int]
     """Elements of every trained parameter."""
+    frozen: str = ""
+    """`Trained.frozen` of the learner that wrote it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,24 +77,22 @@ class Snapshot:
     """The whole model under its Hugging Face names; empty on all ranks but the first."""
 
 
-def take_snapshot(
-    engine: Any, rank: int, ranks: int, progress: Progress, model: Iterable[tuple[str, Tensor]]
-) -> Snapshot:
-    """Copy the state of this rank. `model`: every parameter of the model by name, whole; collective at ZeRO 3."""
+def take_snapshot(engine: Any, rank: int, ranks: int, progress: Progress, trained: Trained) -> Snapshot:
+    """Copy the state of this rank. Collective."""
     copies = [_copied(piece) for piece in own_pieces(engine, rank, ranks)]
     masters = {(piece.name, piece.numel): piece.tensors["master"] for piece in copies}
     weights: dict[str, Tensor] = {}
-    for name, tensor in model:
+    for name, tensor in trained.whole():
         if rank == 0:
             # A float32 model on one rank is its own master: one copy of it is enough.
             master = masters.get((f"model.{name}", tensor.numel())) if tensor.dtype == torch.float32 else None
             weights[name] = _on_host(tensor) if master is None else master.view_as(tensor)
-    facts = Facts(progress, adam_steps(engine), ranks, parameter_sizes(engine))
+    facts = Facts(progress, adam_steps(engine), ranks, parameter_sizes(engine), trained.frozen)
     return Snapshot(rank, facts, copies, torch.get_rng_state(), weights)
 
 
-def write_snapshot(snapshot: Snapshot, directory: Path, model: Any, reference: Any | None) -> Digests:
-    """Write a rank's files, durable when this returns. `model` and `reference` give the Hugging Face configuration."""
+def write_snapshot(snapshot: Snapshot, directory: Path, model: Any, reference: Write | None) -> Digests:
+    """Write a rank's files, durable when this returns. `model` gives the Hugging Face configuration."""
     directory.mkdir(parents=True, exist_ok=True)
     name = shard_name(snapshot.rank, snapshot.facts.ranks)
     digests = {name: write_shard(directory / name, snapshot.pieces, snapshot.rng)}
@@ -97,16 +100,16 @@ def write_snapshot(snapshot: Snapshot, directory: Path, model: Any, reference: A
         (directory / _FACTS).write_text(json.dumps(asdict(snapshot.facts)))
         model.save_pretrained(directory / "model", state_dict=_with_ties(model, dict(snapshot.weights)))
         if reference is not None:
-            reference.save_pretrained(directory / "reference")
+            reference(directory / "reference")
         digests |= _digests_of_others(directory)
     return digests
 
 
-def restore_engine(engine: Any, directory: Path, rank: int) -> Progress:
+def restore_engine(engine: Any, directory: Path, rank: int, trained: Trained) -> Progress:
     """Continue from what any number of ranks wrote at any ZeRO stage. Collective.
 
     Raises:
-        BadCheckpoint: it is of another model or critic, or a part is missing.
+        BadCheckpoint: it is of another model or critic, of adapters of other frozen weights, or a part is missing.
     """
     facts = _read_facts(directory)
     expected = parameter_sizes(engine)
@@ -116,6 +119,12 @@ def restore_engine(engine: Any, directory: Path, rank: int) -> Progress:
             f"checkpoint {directory}: {len(odd)} parameters differ from the learner's (first {odd[0]!r}: found "
             f"{facts.parameters.get(odd[0])} elements, expected {expected.get(odd[0])}); it is of another model or "
             "critic: resume with the settings that wrote it"
+        )
+    if facts.frozen != trained.frozen:
+        raise BadCheckpoint(
+            f"checkpoint {directory}: fingerprint of frozen weights {facts.frozen!r}, expected {trained.frozen!r}; its "
+            "adapters are of another base model or alpha: resume with the learner.model_path and learner.trained that "
+            "wrote it"
         )
     shards = Shards(directory, facts.ranks)
     restore(engine, shards.read, facts.adam_steps)

@@ -8,9 +8,9 @@ import pytest
 
 from actors.config import RolloutConfig
 from learner.config import LearnerConfig
-from learner.memory import ModelShape, checkpoint_bytes, engine_bytes, held_bytes, layer_bytes, update_bytes
-from learner.memory_probe import EpisodeShape, filling_batch
+from learner.memory import ModelShape, checkpoint_bytes, engine_bytes, held_bytes, layer_bytes, token_bytes, update_bytes
 from learner.packing import Keep, items_to_train, pack
+from learner.random_batches import EpisodeShape, filling_batch
 
 MIB = 2**20
 SHAPE = ModelShape(MIB, layers=2, hidden=16, intermediate=32, query_width=16, kv_width=8, vocabulary=100)
@@ -45,6 +45,22 @@ def test_a_float32_model_is_its_own_master_copy_and_a_reference_costs_another() 
     }
 
 
+def test_adapters_are_all_that_has_gradients_masters_and_moments_and_all_that_a_reference_costs() -> None:
+    lora = {"kind": "lora", "rank": 4, "targets": ["q_proj", "v_proj", "down_proj"]}
+    config = learner(zero_stage=1, ranks=4, trained=lora, loss={"kl": {"kind": "reference"}})
+    # Two layers of rank 4: 16 + 16 for queries, 16 + 8 for values, 32 + 16 for the way down.
+    adapters = 2 * 4 * (32 + 24 + 48)
+    assert held_bytes(SHAPE, config) == {
+        "weights": 2 * (MIB + adapters),
+        "gradients": 4 * adapters,
+        "master weights": 4 * adapters // 4,
+        "Adam moments": 8 * adapters // 4,
+        "reference policy": 2 * adapters,
+    }
+    assert update_bytes(SHAPE, config, tokens=1000, predictions=400)["gradient of the head"] == 0
+    assert checkpoint_bytes(SHAPE, config) == 12 * adapters // 4 + 2 * MIB
+
+
 def test_what_a_layer_keeps_of_a_token_is_counted_tensor_by_tensor() -> None:
     # Two norms of three, attention (q, out, 2·(k + v)) and its output again, feed-forward of four: floats of 4 bytes.
     assert layer_bytes(SHAPE, "float32") == 4 * (2 * 3 * 16 + (2 * 16 + 4 * 8) + 16 + 4 * 32)
@@ -55,10 +71,17 @@ def test_what_a_layer_keeps_of_a_token_is_counted_tensor_by_tensor() -> None:
 def test_the_peak_of_an_update_grows_with_its_row_and_with_what_is_predicted() -> None:
     config = learner(dtype="float32", zero_stage=0)
     plan = update_bytes(SHAPE, config, tokens=1000, predictions=400)
-    assert plan["activations"] == 1000 * (3 * layer_bytes(SHAPE, "float32") + 3 * 4 * 16)
+    assert plan["activations"] == 1000 * (2 * layer_bytes(SHAPE, "float32") + 3 * 4 * 16)
+    assert plan["free between activations"] == plan["activations"] // 4
     assert plan["logits at action tokens"] == 2 * 4 * 400 * 100
     assert plan["gradient of the head"] == 4 * 100 * 16
     assert held_bytes(SHAPE, config).items() <= plan.items()
+
+
+def test_recomputed_layers_keep_their_input_and_one_of_them_is_whole() -> None:
+    config = learner(dtype="float32", activations={"kind": "recompute"})
+    # Two inputs, a whole layer and the last norm's three: floats of 4 bytes.
+    assert token_bytes(SHAPE, config) == 4 * 2 * 16 + layer_bytes(SHAPE, "float32") + 4 * 3 * 16
 
 
 @pytest.mark.parametrize(

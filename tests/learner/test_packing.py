@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learner.credit import CreditedTrajectory, StateAt, TokenCredit
+from learner.forest import Layout
 from learner.packing import (
     Demonstration,
     Keep,
@@ -195,3 +196,12 @@ def test_a_token_knows_its_step_and_how_many_tokens_step_and_trajectory_have() -
     ((cut,),) = pack(items_to_train(pair[:1], Keep.CREDITED), pack_tokens=1000, ranks=1)
     assert cut.step_tokens.tolist() == [2.0, 2.0, 1.0]
     assert cut.trajectory_tokens.tolist() == [6.0] * 3
+
+
+def test_laid_out_apart_every_sequence_is_whole_and_the_limit_counts_all_its_tokens() -> None:
+    group = [credited([1.0], [step(PROMPT, (first, 2, 3))], id=f"t-{first}") for first in (7, 8, 9)]
+    ((first, second),) = pack(items_to_train(group, Keep.ALL), 50, 1, Layout.APART)
+    assert first.token_ids.tolist() == [[*PROMPT, 7, 2, 3, *PROMPT, 8, 2, 3]]
+    assert first.position_ids.tolist() == [[*range(23), *range(23)]]
+    assert [(s.start, s.end, s.ancestors) for s in first.segments] == [(0, 23, ()), (23, 46, ())]
+    assert second.token_ids.tolist() == [[*PROMPT, 9, 2, 3]]

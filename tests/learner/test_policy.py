@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from learner.errors import UnsupportedModel
+from learner.forest import Layout
 from learner.packing import Demonstration, items_to_imitate, items_to_read, pack
 from learner.policy import PolicyWithCritic, Wanted, load_model, recompute_activations
 from tests.learner.builders import scored, step
@@ -49,15 +50,16 @@ def forest_of_demonstrations() -> list[Demonstration]:
     return [Demonstration(ids, tuple(i >= 20 and i % 4 != 0 for i in range(len(ids)))) for ids in sequences]
 
 
+@pytest.mark.parametrize("layout", Layout)
 @pytest.mark.parametrize("pack_tokens", [60, 1000])
 @pytest.mark.parametrize(("config", "family"), FAMILIES)
-def test_packed_rows_equal_each_trajectory_alone(config: Any, family: Any, pack_tokens: int) -> None:
+def test_packed_rows_equal_each_trajectory_alone(config: Any, family: Any, pack_tokens: int, layout: Layout) -> None:
     torch.manual_seed(0)
     packed, plain = family(config), family(config)
     plain.load_state_dict(packed.state_dict())
     items = items_to_imitate(forest_of_demonstrations())
     weights = {item.index: torch.randn(len(item.action_at)) for item in items}
-    (rows,) = pack(items, pack_tokens, 1)
+    (rows,) = pack(items, pack_tokens, 1, layout)
     policy = PolicyWithCritic(packed)
     found: dict[int, torch.Tensor] = {}
     for row in rows:
