@@ -51,8 +51,7 @@ GANGS = {
     "bfloat16 on two": (2, IN_BFLOAT16),
     "bfloat16 on four": (4, IN_BFLOAT16[1:2]),
 }
-"""Name → number of ranks, and what they do one after the other. Six trajectories in rows of 60 tokens: each of four ranks
-has a row, some of them two."""
+"""Name → number of ranks, and what they do one after the other. Each of four ranks has a row of the batch or two."""
 
 
 def train_cases(rank: int, path: str, ranks: int, cases: list[Case]) -> list[Trained]:
