@@ -2,24 +2,29 @@
 
 Consumes a task, an engine, a sandbox, a chat format and a parser; produces a `Trajectory`. Knows nothing of Ray, vLLM
 or rewards. In a dialogue an answer is followed by what the user says next, within the same budget of steps. The model's
-mistakes become observations; a lost sandbox ends the episode and keeps the good prefix.
+mistakes become observations; a lost sandbox ends the episode and keeps the good prefix. An episode may also begin from
+the first steps of a recorded one (`prefix`), which are part of its trajectory and of its budget.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from actors.config import EpisodeConfig
 from actors.engine import Generation, GenerationEngine, Sampling
-from actors.errors import PromptTooLong
+from actors.errors import PrefixDiverged, PromptTooLong
+from actors.prefix import Prefix, reopen
 from actors.prompt import ChatFormat
 from actors.trajectory import Action, Answer, ParseFailure, Step, Trajectory, final_answer
 from tool_sandbox.client import SandboxClient
 from tool_sandbox.errors import LeaseLost, SandboxFull, SandboxUnavailable
 from tool_sandbox.tasks import StopReason, Task
 from tool_sandbox.tools import CallOutcome, CallStatus, Progress, ToolCall, ToolResult, ToolSpec
+
+logger = logging.getLogger(__name__)
 
 
 class Parser(Protocol):
@@ -40,6 +45,8 @@ class EpisodeRequest:
     max_turn_tokens: int
     seed: int | None = None
     """Seed of the first turn; turn k uses seed + k. None leaves sampling to the engine."""
+    prefix: Prefix | None = None
+    """Steps of a recorded episode of the same task, after which this one goes on; None: from the prompt."""
 
     def sampling(self, step: int) -> Sampling:
         return Sampling(self.temperature, self.max_turn_tokens, None if self.seed is None else self.seed + step)
@@ -66,14 +73,18 @@ class Episodes:
             PromptTooLong: the prompt alone does not fit the context.
             EngineFailure: the engine did not answer.
         """
-        prompt = self._prompt(request)
+        prefix = request.prefix or Prefix((), self._prompt(request))
         try:
             lease = await self.sandbox.open(request.task)
         except (SandboxFull, SandboxUnavailable):
-            return Trajectory(request.id, request.group, request.task, (), StopReason.INFRASTRUCTURE)
+            return _lost_at_once(request, prefix)
         try:
-            steps, stop = await self._turns(request, prompt, lease)
+            await reopen(self.sandbox, lease, prefix, self.chat)
+            steps, stop = await self._turns(request, prefix, lease)
             return await self._finished(request, steps, stop, lease)
+        except PrefixDiverged as error:
+            logger.warning("episode %s cannot begin where it should: %s", request.id, error)
+            return _lost_at_once(request, prefix)
         finally:
             await self.sandbox.close(lease)
 
@@ -89,12 +100,10 @@ class Episodes:
                 state, stop = None, StopReason.INFRASTRUCTURE
         return Trajectory(request.id, request.group, request.task, steps, stop, state, checked)
 
-    async def _turns(
-        self, request: EpisodeRequest, prompt: tuple[int, ...], lease: str
-    ) -> tuple[tuple[Step, ...], StopReason]:
-        steps: list[Step] = []
-        context, fed = list(prompt), prompt
-        for index in range(self.config.max_steps):
+    async def _turns(self, request: EpisodeRequest, prefix: Prefix, lease: str) -> tuple[tuple[Step, ...], StopReason]:
+        steps = list(prefix.steps)
+        context, fed = list(prefix.token_ids), prefix.fed
+        for index in range(len(steps), self.config.max_steps):
             if len(context) + request.max_turn_tokens > self.max_context:
                 return tuple(steps), StopReason.CONTEXT_OVERFLOW
             turn = await self.engine.generate(context, request.sampling(index), f"{request.id}/{index}")
@@ -160,6 +169,10 @@ class Episodes:
         except LeaseLost:
             return StopReason.INFRASTRUCTURE
         return StopReason.ANSWERED if text is None else self.chat.user_ids(text)
+
+
+def _lost_at_once(request: EpisodeRequest, prefix: Prefix) -> Trajectory:
+    return Trajectory(request.id, request.group, request.task, prefix.steps, StopReason.INFRASTRUCTURE)
 
 
 def _remaining(task: Task, steps: list[Step]) -> int | None:

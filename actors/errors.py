@@ -4,6 +4,7 @@ RolloutError
 ├── EngineFailure       an engine did not answer: dead, stuck, or past its deadline
 ├── RolloutsLost        no rollout actor is left, or an episode failed on several of them
 ├── WeightsCorrupted    the bytes that arrived are not the bytes that were sent
+├── PrefixDiverged      a session could not be brought back to a recorded state
 ├── PromptTooLong       (bad input) a prompt leaves no room for one action
 ├── PromptUnusable      (bad input) a chat template cannot serve tool use
 └── UnknownToolParser   (bad input) vLLM has no parser of that name for the model
@@ -32,6 +33,10 @@ class RolloutsLost(RolloutError):
 
 class WeightsCorrupted(RolloutError):
     """A digest does not match."""
+
+
+class PrefixDiverged(RolloutError):
+    """Infrastructure: the world, not the model, came out otherwise than it was recorded."""
 
 
 class PromptTooLong(RolloutError, BadInput):

@@ -121,6 +121,39 @@ def check_replays(config: RunConfig) -> None:
         )
 
 
+def check_reopening(config: RunConfig) -> None:
+    """Find out before anything starts whether sessions come to the same state again, where episodes begin in one.
+
+    One task of each level is demonstrated twice. Nothing is known of tasks that nobody can demonstrate.
+
+    Raises:
+        BadConfiguration: the second time came out otherwise.
+    """
+    if not config.reopens_sessions:
+        return
+    for position in range(len(config.task.levels)):
+        task = _task(config.task, config.seed * _SEED_STRIDE, position)
+        if _what_came(config, task) != _what_came(config, task):
+            raise BadConfiguration(
+                f"task.suite={config.task.suite!r}: the same calls on task {task.id!r} gave something else the second "
+                "time, so that no session can be brought back to a recorded state; choose a toolset with deterministic "
+                "tools, or a credit.kind other than monte_carlo and task.group.kind=independent"
+            )
+
+
+def _what_came(config: RunConfig, task: Task) -> list[object]:
+    """Of the calls of a demonstration; nothing where nobody can give one."""
+    toolset = load_toolset(config.task.suite)
+    policy = toolset.demonstrator(0.0, config.seed)
+    if policy is None:
+        return []
+    try:
+        shown = demonstrate(toolset, task, policy, config.rollout.episode.max_steps)
+    except NoDemonstration:
+        return []
+    return [*((one.result.status, one.result.content, one.progress) for one in shown.outcomes), *shown.turns]
+
+
 def warm_start_demonstrations(config: RunConfig, at_most: int | None = None) -> list[Demonstration]:
     """Token sequences of a noisy oracle on training tasks, for the supervised warm start.
 

@@ -30,6 +30,7 @@ from cluster.presets import load_config
 from learner.config import CreditConfig, StepGaeConfig
 from learner.credit import CreditedTrajectory, StateAt
 from learner.credit.config import (
+    EtoConfig,
     GigpoConfig,
     GrpoConfig,
     MtGrpoConfig,
@@ -76,6 +77,7 @@ ESTIMATORS: Mapping[str, CreditConfig] = {
         RlooConfig(),
         ReinforcePpConfig(),
         RftConfig(),
+        EtoConfig(),
     )
 }
 """Those that need neither a model nor somebody who plays continuations."""

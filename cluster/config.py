@@ -17,8 +17,15 @@ from pydantic import (
 
 from actors.config import RolloutConfig
 from learner.config import CreditConfig, LearnerConfig, StepGaeConfig
-from learner.credit.config import TRAJECTORY_LEVEL, LeaveOneOutConfig, MonteCarloConfig, value_head_of
-from learner.objective.config import NoKl
+from learner.credit.config import (
+    TRAJECTORY_LEVEL,
+    EtoConfig,
+    LeaveOneOutConfig,
+    MonteCarloConfig,
+    TreeConfig,
+    value_head_of,
+)
+from learner.objective.config import LossConfig, NoKl
 from reward_service.config import RewardConfig
 from tool_sandbox.config import PoolConfig
 from tool_sandbox.tasks import Split
@@ -66,6 +73,20 @@ class CurriculumMix(Settings):
         return self
 
 
+class IndependentGroup(Settings):
+    """Every trajectory of a group begins at the prompt."""
+
+    kind: Literal["independent"] = "independent"
+
+
+class ForkedGroup(Settings):
+    """Some trajectories of a group begin at the prompt; the others branch off them, at a step that is drawn."""
+
+    kind: Literal["forked"] = "forked"
+    roots: PositiveInt = 2
+    """Trajectories that begin at the prompt. The rest of `group_size` branches off them in turn."""
+
+
 class TaskConfig(Settings):
     """Which tasks are trained on."""
 
@@ -78,6 +99,7 @@ class TaskConfig(Settings):
     per_iteration: PositiveInt = 6
     group_size: PositiveInt = 8
     """Trajectories of each task in an iteration."""
+    group: Annotated[IndependentGroup | ForkedGroup, Field(discriminator="kind")] = IndependentGroup()
 
     @model_validator(mode="after")
     def _room_above_the_floors(self) -> Self:
@@ -85,6 +107,15 @@ class TaskConfig(Settings):
             raise ValueError(
                 f"task.mix.floor is {self.mix.floor:g} for each of {len(self.levels)} levels, which leaves nothing to "
                 f"move; expected less than {1 / len(self.levels):g}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _somebody_branches_off(self) -> Self:
+        if isinstance(self.group, ForkedGroup) and self.group.roots >= self.group_size:
+            raise ValueError(
+                f"task.group.roots is {self.group.roots} and task.group_size {self.group_size}: nobody is left to "
+                "branch off; lower the one, raise the other, or set task.group.kind=independent"
             )
         return self
 
@@ -210,11 +241,6 @@ class RunConfig(Settings):
     @model_validator(mode="after")
     def _credit_has_what_it_reads(self) -> Self:
         """Found out before anything starts: an estimator that reads nothing would give no credit."""
-        if isinstance(self.credit, MonteCarloConfig):
-            raise ValueError(
-                "credit.kind is 'monte_carlo', and a run has nobody who plays continuations from a prefix; expected "
-                "another estimator; it may be used through learner.estimator.CreditAssigner"
-            )
         measured = self.rewards.signals.contribution.kind
         if isinstance(self.credit, LeaveOneOutConfig) and measured != "leave_one_out":
             raise ValueError(
@@ -242,7 +268,45 @@ class RunConfig(Settings):
                 f"learner.loss.kl.place is reward and credit.kind is {self.credit.kind}, which reads no step "
                 "reward: the KL would control nothing; set learner.loss.kl.place to loss, or choose credit by step"
             )
+        if not isinstance(kl, NoKl) and kl.place == "reward" and isinstance(self.credit, MonteCarloConfig):
+            raise ValueError(
+                "learner.loss.kl.place is reward and credit.kind is monte_carlo: the steps would be charged with the "
+                "KL and the continuations that they are compared with would not; set learner.loss.kl.place to loss"
+            )
         return self
+
+    @model_validator(mode="after")
+    def _an_objective_that_is_used(self) -> Self:
+        """Preferences have a loss of their own."""
+        chosen, plain = self.learner.loss, LossConfig()
+        given = [name for name in LossConfig.model_fields if getattr(chosen, name) != getattr(plain, name)]
+        if isinstance(self.credit, EtoConfig) and given:
+            names = ", ".join(f"learner.loss.{name}" for name in given)
+            raise ValueError(
+                f"credit.kind is 'eto' and {names} set: its loss is one of preferences, whose reference is that of "
+                "credit.beta; drop them, or choose another credit.kind"
+            )
+        return self
+
+    def _forks_that_credit_knows_of(self) -> Self:
+        if not isinstance(self.task.group, ForkedGroup):
+            return self
+        if not isinstance(self.credit, TreeConfig):
+            raise ValueError(
+                f"task.group.kind is forked and credit.kind is {self.credit.kind}, which takes the trajectories of a "
+                "group for independent and would count what they share once for each; set credit.kind=tree"
+            )
+        if self.rollout.episode.max_steps == 1:
+            raise ValueError(
+                "task.group.kind is forked and rollout.episode.max_steps is 1: an episode of one step has no place to "
+                "branch off; raise it, or set task.group.kind=independent"
+            )
+        return self
+
+    @property
+    def reopens_sessions(self) -> bool:
+        """Whether episodes begin in the middle of recorded ones."""
+        return isinstance(self.credit, MonteCarloConfig) or isinstance(self.task.group, ForkedGroup)
 
     @model_validator(mode="after")
     def _a_value_clip_that_acts(self) -> Self:

@@ -19,7 +19,7 @@ from cluster.config import RunConfig
 from cluster.models import find_model
 from cluster.placement import Placed, plan
 from cluster.presets import dump_config
-from learner.credit.config import value_head_of
+from learner.credit.config import EtoConfig, value_head_of
 from learner.memory import DTYPE_BYTES, ModelShape, checkpoint_bytes, engine_bytes, update_bytes
 
 
@@ -86,6 +86,8 @@ def _parts(config: RunConfig) -> Iterator[tuple[str, int, Mapping[str, int]]]:
     tokens = config.learner.pack_tokens
     critic = value_head_of(config.credit)
     update = update_bytes(trained, config.learner, critic, tokens, expected_predictions(config))
+    if isinstance(config.credit, EtoConfig):
+        update = {**update, "reference policy": DTYPE_BYTES[config.learner.dtype] * trained.parameters}
     yield "learner", config.learner.ranks, update
     yield "checkpoint", 1, {"copy that is being written": checkpoint_bytes(trained, config.learner)}
     engine = config.rollout.engine

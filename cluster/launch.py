@@ -20,7 +20,13 @@ import ray
 from rich.console import Console
 from rich.table import Table
 
-from cluster.batch import check_distances, check_replays, training_tasks, warm_start_demonstrations
+from cluster.batch import (
+    check_distances,
+    check_reopening,
+    check_replays,
+    training_tasks,
+    warm_start_demonstrations,
+)
 from cluster.checkpoint import list_checkpoints, newest_sound
 from cluster.config import RunConfig
 from cluster.display import Display, LineDisplay, LiveDisplay
@@ -93,6 +99,7 @@ def check_inputs(config: RunConfig) -> RunConfig:
     heldout_tasks(config.task, config.evaluation)
     check_distances(config)
     check_replays(config)
+    check_reopening(config)
     rollout = _model_directory("rollout.model", config.rollout.model)
     learner = _model_directory("learner.model_path", config.learner.model_path)
     return config.model_copy(

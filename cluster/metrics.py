@@ -49,6 +49,14 @@ class IterationReport:
     trajectories: int
     abstained_steps: int
     action_tokens: int
+    """Of all trajectories, what they share counted for each."""
+    sampled_tokens: int
+    """What engines sampled for this iteration: shared beginnings once, and continuations too. Compare budgets by it."""
+    continuation_tokens: int
+    """Action tokens of the continuations that credit asked for; 0 where it asks for none."""
+    continuation_episodes: int
+    continuations_lost: int
+    """Without a return, although they were played again."""
     staleness: float
     """Mean over action tokens of (learner version − version that sampled the token) at the update."""
     learner: Mapping[str, float]
@@ -71,7 +79,8 @@ class IterationReport:
 
     def tokens_per_second(self) -> dict[str, float]:
         """Action tokens a second of the phases that handle them."""
-        return {phase: self.action_tokens / self.seconds[phase] for phase in ("rollout", "update")}
+        handled = {"rollout": self.sampled_tokens - self.continuation_tokens, "update": self.action_tokens}
+        return {phase: tokens / self.seconds[phase] for phase, tokens in handled.items()}
 
 
 def count_staleness(scored: Sequence[ScoredTrajectory], version: int) -> float:
@@ -165,6 +174,9 @@ def _scalars(report: IterationReport) -> Iterator[tuple[str, float]]:
     yield "rollout/step_reward", report.step_reward
     yield "rollout/steps", report.steps
     yield "rollout/staleness", report.staleness
+    yield "rollout/sampled_tokens", report.sampled_tokens
+    yield "rollout/continuation_tokens", report.continuation_tokens
+    yield "rollout/continuations_lost", report.continuations_lost
     yield "weights/canary_gap", report.canary_gap
     groups = {
         "signal": report.signals,

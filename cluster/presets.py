@@ -125,8 +125,10 @@ def _setting_name(location: Sequence[str | int]) -> str:
     model: Any = RunConfig
     for part in map(str, location):
         fields = {name: field.annotation for one in _models(model) for name, field in one.model_fields.items()}
-        kinds = {str(one.model_fields["kind"].default) for one in _models(model) if "kind" in one.model_fields}
+        kinds = {str(one.model_fields["kind"].default): one for one in _models(model) if "kind" in one.model_fields}
         if part in kinds and part not in fields:
+            # Variants may have fields of one name and different types.
+            model = kinds[part]
             continue
         names.append(part)
         model = fields.get(part)

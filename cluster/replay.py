@@ -2,7 +2,8 @@
 
 Consumes a run directory: the newest checkpoint before the iteration, and the trajectories recorded since. Produces the
 loss and the gradient norm of every update on the way, beside the recorded ones. Credit is computed anew from the
-recorded rewards by an estimator that continues from the checkpoint; nothing is sampled and nothing is scored.
+recorded rewards by an estimator that continues from the checkpoint; nothing is sampled and nothing is scored. What
+continuations earned is read from where the run kept it.
 """
 
 from __future__ import annotations
@@ -18,14 +19,18 @@ from actors.storage import StoredTrajectory, read_trajectories
 from actors.trajectory import Trajectory
 from cluster.checkpoint import list_checkpoints, newest_sound
 from cluster.config import RunConfig
+from cluster.continuations import recorded_continuations
 from cluster.errors import BadConfiguration, NotReproduced
 from cluster.launch import check_inputs, ray_session
 from cluster.run_directory import RunDirectory
 from learner.credit import CreditedTrajectory, StateAt
+from learner.credit.config import MonteCarloConfig
+from learner.credit.monte_carlo import ReadContinuations
 from learner.estimator import CreditAssigner
 from learner.group import LearnerGroup
 from learner.objective.penalty import as_credit_sees
 from learner.reports import UpdateReport
+from learner.utterance_features import UtteranceFeatures
 
 
 class ReplayLearner(Protocol):
@@ -37,6 +42,7 @@ class ReplayLearner(Protocol):
         self, trajectories: Sequence[Trajectory], at: StateAt = StateAt.STEPS
     ) -> Sequence[tuple[float, ...]]: ...
 
+    def features(self, trajectories: Sequence[Trajectory]) -> Sequence[UtteranceFeatures]: ...
     def step_penalties(self, trajectories: Sequence[Trajectory]) -> Sequence[tuple[float, ...]]: ...
 
 
@@ -81,17 +87,29 @@ def replay(run: Path, iteration: int, warn: Callable[[str], None], start: StartL
     assert found is not None, "a replayable iteration has a checkpoint before it"
     checkpoint, state = found
     records = {record["iteration"]: record for record in directory.read_metrics()}
+    numbers = range(state.iteration + 1, iteration + 1)
     with start(config) as learner:
         learner.load(str(checkpoint / "learner"))
-        assigner = CreditAssigner(config.credit, learner.values)
+        assigner = CreditAssigner(
+            config.credit,
+            learner.values,
+            _continuations(directory, config, numbers),
+            read_features=learner.features,
+        )
         assigner.restore(state.credit)
-        for number in range(state.iteration + 1, iteration + 1):
+        for number in numbers:
             stored = read_trajectories(directory.trajectories_of(number))
             scored = [one.scored for one in stored]
             kl = config.learner.loss.kl
             credited = assigner.assign(as_credit_sees(scored, kl, learner.step_penalties))
             update = learner.update(credited)
             yield _compared(records[number], state.iteration, update, _advantage_gap(stored, credited))
+
+
+def _continuations(directory: RunDirectory, config: RunConfig, iterations: range) -> ReadContinuations | None:
+    if not isinstance(config.credit, MonteCarloConfig):
+        return None
+    return recorded_continuations(directory, iterations)
 
 
 def expect_reproduced(done: Replayed, config: RunConfig) -> None:

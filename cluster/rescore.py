@@ -26,7 +26,7 @@ from cluster.reward_file import read_rewards
 from cluster.run_directory import RunDirectory
 from learner.config import CreditConfig
 from learner.credit import CreditedTrajectory, StateAt
-from learner.credit.config import value_head_of
+from learner.credit.config import ArcherConfig, MonteCarloConfig, value_head_of
 from learner.estimator import CreditAssigner
 from learner.objective.config import NoKl
 from reward_service.config import RewardConfig
@@ -193,9 +193,14 @@ def _run_config(directory: RunDirectory) -> RunConfig:
             f"run {directory.path}: its step rewards were charged with the KL to a reference policy, which is not "
             "recorded; only runs with learner.loss.kl.place loss, or without KL, can be scored again"
         )
-    if value_head_of(config.credit) is not None:
+    if value_head_of(config.credit) is not None or isinstance(config.credit, ArcherConfig):
         raise BadConfiguration(
-            f"run {directory.path}: its advantages come from the policy's value head, which is not recorded; "
+            f"run {directory.path}: its advantages come from a critic that reads the policy, which is not recorded; "
             "only runs with a progress table or without a critic can be scored again"
+        )
+    if isinstance(config.credit, MonteCarloConfig):
+        raise BadConfiguration(
+            f"run {directory.path}: its advantages come from continuations, of which only the returns under the run's "
+            "own rewards are recorded; runs with another credit.kind can be scored again"
         )
     return config

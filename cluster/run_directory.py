@@ -6,6 +6,7 @@ runs/quickstart-1f0c9a2b/      one run: preset name and hash of its configuratio
   metrics.jsonl                one object an iteration
   evaluations.jsonl            one object a pass over the held-out tasks
   trajectories/00001.parquet   every step of every trajectory
+  continuations/00001.json     what continuations earned from each of their states, where credit asks for any
   nonfinite/00007.parquet      the batch whose loss or gradient was no number; the run stopped there
   checkpoints/00005/           complete or absent; see `checkpoint`
   tensorboard/
@@ -71,6 +72,10 @@ class RunDirectory:
     def trajectories_of(self, iteration: int) -> Path:
         """File of one iteration's trajectories."""
         return self.trajectories / f"{iteration:05d}.parquet"
+
+    def continuations_of(self, iteration: int) -> Path:
+        """File of the returns of one iteration's continuations; absent where credit asks for none."""
+        return self.path / "continuations" / f"{iteration:05d}.json"
 
     @property
     def nonfinite(self) -> Path:

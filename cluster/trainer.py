@@ -7,7 +7,7 @@ order in which they come.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,11 +34,14 @@ from cluster.checkpoint import (
 )
 from cluster.checkpoint_writer import CheckpointWriter
 from cluster.config import KeepConfig, RunConfig
+from cluster.continuations import Continuations, keep_continuations
 from cluster.display import Display
 from cluster.errors import Stopped
 from cluster.evaluation import Evaluation, evaluation_requests, heldout_tasks, summarise
+from cluster.forking import Groups, play_groups
 from cluster.interrupt import StopFlag
-from cluster.metrics import IterationReport, MetricSink, count_solved, count_staleness, level_shares, mean_signals
+from cluster.iteration import Gathered, report_of
+from cluster.metrics import IterationReport, MetricSink, count_solved
 from cluster.parts import Parts
 from cluster.run_directory import RunDirectory
 from learner.credit import CreditedTrajectory, uniform_groups
@@ -91,7 +94,10 @@ class Trainer:
         self._parts = parts
         self._display = display
         self._stop = stop
-        self._credit = CreditAssigner(config.credit, parts.learner.values)
+        self._continuations = Continuations(config, self._play, display.warn)
+        self._credit = CreditAssigner(
+            config.credit, parts.learner.values, self._continuations.read, read_features=parts.learner.features
+        )
         self._publisher = _publisher(config, parts)
         self._began = time.monotonic() if began is None else began
         self._heldout = heldout_tasks(config.task, config.evaluation)
@@ -116,18 +122,18 @@ class Trainer:
     def iterate(self, state: RunState) -> tuple[RunState, IterationReport]:
         """One turn of the loop. A stop request is heeded while episodes play, never after the update has begun."""
         watch, iteration = Stopwatch(), state.iteration + 1
-        scored, credited, draws = self._gather(state, iteration, watch)
+        batch = self._gather(state, iteration, watch)
         with watch.phase("update"):
-            update = self._update(iteration, credited)
+            update = self._update(iteration, batch.credited)
         with watch.phase("publish"):
             published = self._publish(state.version + 1) if update.optimiser_steps else None
         with watch.phase("store"):
-            self._store(iteration, scored, credited)
-        self.last_batch = scored
-        after = self._next(state, scored, draws, sum(watch.seconds.values()), published is not None)
+            self._store(iteration, batch)
+        self.last_batch = batch.scored
+        after = self._next(state, batch, sum(watch.seconds.values()), published is not None)
         gap = published.mean_gap if published else 0.0
-        learner = {**update.summary(), **summarise_credit(credited).metrics()}
-        return after, _report(after, state.version, scored, learner, watch.seconds, gap)
+        learner = {**update.summary(), **summarise_credit(batch.credited).metrics(), **self._credit.metrics()}
+        return after, report_of(after, state.version, batch, learner, watch.seconds, gap)
 
     def _train(self, state: RunState) -> RunState:
         sink = MetricSink(self._directory, self._config.name)
@@ -212,37 +218,33 @@ class Trainer:
         self._display.warm_start(report)
         self._stop.check()
 
-    def _gather(
-        self, state: RunState, iteration: int, watch: Stopwatch
-    ) -> tuple[list[ScoredTrajectory], list[CreditedTrajectory], list[int]]:
-        """Play and give credit; and again with other tasks for the groups that teach nothing, where that is wanted.
-
-        The third is how many tasks were drawn, each time.
-        """
-        scored: list[ScoredTrajectory] = []
+    def _gather(self, state: RunState, iteration: int, watch: Stopwatch) -> Gathered:
+        """Play and give credit; and again with other tasks for the groups that teach nothing, where that is wanted."""
+        scored, shared_tokens = list[ScoredTrajectory](), 0
         credited: list[CreditedTrajectory] = []
         draws, lacking, kl = list[int](), self._config.task.per_iteration, self._config.learner.loss.kl
         for _ in range(1 + resampling_rounds(self._config.credit)):
             draws.append(lacking)
             with watch.phase("rollout"):
-                scored += self._collect(state, iteration, draws)
+                groups = self._collect(state, iteration, draws)
+            scored, shared_tokens = scored + groups.scored, shared_tokens + groups.shared_tokens
             with watch.phase("credit"):
                 credited = self._credit.assign(as_credit_sees(scored, kl, self._parts.learner.step_penalties))
             lacking = self._config.task.per_iteration - sum(draws) + len(uniform_groups(credited))
             if not lacking:
                 break
-        return scored, credited, draws
+        return Gathered(scored, credited, draws, shared_tokens, self._continuations.newest)
 
-    def _collect(self, state: RunState, iteration: int, draws: Sequence[int]) -> list[ScoredTrajectory]:
+    def _collect(self, state: RunState, iteration: int, draws: Sequence[int]) -> Groups:
         tasks = training_tasks(self._config, state.cursor, state.curriculum, draws)
         requests = training_requests(self._config, tasks, iteration, sum(draws[:-1]))
-        return self._play(requests, f"iteration {iteration}")
+        return play_groups(self._config, requests, lambda some: self._play(some, f"iteration {iteration}"))
 
     def _play(self, requests: Sequence[EpisodeRequest], label: str) -> list[ScoredTrajectory]:
         """Play episodes, in the order of the requests; a stop request ends it and keeps nothing."""
         self._stop.check()
         if self._config.deterministic:
-            return self._parts.rollouts.play_in_lock_step(requests)
+            return self._play_in_lock_step(requests, label)
         order = {request.id: i for i, request in enumerate(requests)}
         played: list[ScoredTrajectory] = []
         for one in self._parts.rollouts.play(requests):
@@ -250,6 +252,16 @@ class Trainer:
             played.append(one)
             self._display.episode(label, len(played), len(requests))
         return sorted(played, key=lambda one: order[one.trajectory.id])
+
+    def _play_in_lock_step(self, requests: Sequence[EpisodeRequest], label: str) -> list[ScoredTrajectory]:
+        """As many at once as any other run plays: one that waited for a session would keep all others waiting."""
+        at_once = self._config.rollout.actors * self._config.rollout.concurrent_episodes
+        played: list[ScoredTrajectory] = []
+        for start in range(0, len(requests), at_once):
+            self._stop.check()
+            played += self._parts.rollouts.play_in_lock_step(requests[start : start + at_once])
+            self._display.episode(label, len(played), len(requests))
+        return played
 
     def _update(self, iteration: int, credited: Sequence[CreditedTrajectory]) -> UpdateReport:
         """Raises `NonFinite` with the file that holds the batch."""
@@ -281,11 +293,11 @@ class Trainer:
         self._display.evaluation(label, temperature, evaluation)
         return evaluation
 
-    def _store(
-        self, iteration: int, scored: Sequence[ScoredTrajectory], credited: Sequence[CreditedTrajectory]
-    ) -> None:
+    def _store(self, iteration: int, batch: Gathered) -> None:
+        if batch.continued.returns:
+            keep_continuations(self._directory, iteration, batch.continued.returns)
         path = self._directory.trajectories_of(iteration)
-        write_trajectories(path, scored, [one.advantages for one in credited])
+        write_trajectories(path, batch.scored, [one.advantages for one in batch.credited])
 
     def _save(self, state: RunState) -> None:
         self.save(state, self._directory.checkpoints, self._config.checkpoint.keep)
@@ -305,16 +317,15 @@ class Trainer:
         saved = list_checkpoints(self._directory.checkpoints)
         return int(saved[-1].name) if saved else -1
 
-    def _next(
-        self, state: RunState, scored: Sequence[ScoredTrajectory], draws: Sequence[int], seconds: float, updated: bool
-    ) -> RunState:
+    def _next(self, state: RunState, batch: Gathered, seconds: float, updated: bool) -> RunState:
+        solved = count_solved(batch.scored)
         return RunState(
             iteration=state.iteration + 1,
             version=state.version + updated,
-            cursor=state.cursor + sum(draws),
+            cursor=state.cursor + sum(batch.draws),
             train_seconds=state.train_seconds + seconds,
             credit=self._credit.state(),
-            curriculum=next_curriculum(self._config.task, state.curriculum, count_solved(scored), draws),
+            curriculum=next_curriculum(self._config.task, state.curriculum, solved, batch.draws),
         )
 
     def _is_finished(self, state: RunState) -> bool:
@@ -337,34 +348,3 @@ def _publisher(config: RunConfig, parts: Parts) -> WeightPublisher:
         canary.float32_mean_gap, canary.float32_max_gap, canary.bfloat16_mean_gap, config.rollout.engine.dtype
     )
     return ObjectStorePublisher(parts.learner, parts.rollouts, canary_sequences(config), bounds)
-
-
-def _report(
-    state: RunState,
-    sampled_from: int,
-    scored: Sequence[ScoredTrajectory],
-    learner: Mapping[str, float],
-    seconds: Mapping[str, float],
-    canary_gap: float,
-) -> IterationReport:
-    rewards = [reward.value for one in scored for reward in one.reward.steps]
-    known = [value for value in rewards if value is not None]
-    verdicts = [one.reward.solved for one in scored if one.reward.solved is not None]
-    levels = count_solved(scored)
-    return IterationReport(
-        iteration=state.iteration,
-        version=state.version,
-        solved_rate=sum(verdicts) / max(len(verdicts), 1),
-        step_reward=sum(known) / max(len(known), 1),
-        signals=mean_signals(scored),
-        steps=len(rewards) / len(scored),
-        trajectories=len(scored),
-        abstained_steps=len(rewards) - len(known),
-        action_tokens=sum(len(step.action_ids) for one in scored for step in one.trajectory.steps),
-        staleness=count_staleness(scored, sampled_from),
-        learner=learner,
-        level_solved={level: solved / judged for level, (solved, judged) in levels.items() if judged},
-        level_share=level_shares(scored),
-        seconds=dict(seconds),
-        canary_gap=canary_gap,
-    )

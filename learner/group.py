@@ -20,13 +20,15 @@ from actors.trajectory import Trajectory
 from actors.weights import PublishedWeights, flatten
 from learner.config import CreditConfig, LearnerConfig, ValueHeadConfig
 from learner.credit import CreditedTrajectory, StateAt
-from learner.credit.config import value_head_of
+from learner.credit.config import EtoConfig, value_head_of
 from learner.errors import LearnerError, LearnerLost
 from learner.objective.stats import LossStats
 from learner.packing import Demonstration
+from learner.preference_rank import PreferenceRank
 from learner.rank import LearnerRank
 from learner.reports import SftReport, UpdateReport
 from learner.saving import PendingSave
+from learner.utterance_features import UtteranceFeatures
 from tool_sandbox.ray_failures import ACTOR_LOST
 
 Result = TypeVar("Result")
@@ -35,9 +37,12 @@ Result = TypeVar("Result")
 class LearnerActor:
     """Ray shell around one `LearnerRank`. The rank is built by `start`, once rank 0 has chosen a port."""
 
-    def __init__(self, config: LearnerConfig, critic: ValueHeadConfig | None, rank: int) -> None:
+    def __init__(
+        self, config: LearnerConfig, critic: ValueHeadConfig | None, rank: int, preference: EtoConfig | None = None
+    ) -> None:
         self._config = config
         self._critic = critic
+        self._preference = preference
         self._rank = rank
         self._learner: LearnerRank | None = None
 
@@ -50,8 +55,15 @@ class LearnerActor:
     def start(self, host: str, port: int) -> int:
         """Join the gang and build the engine; collective."""
         os.environ.update(MASTER_ADDR=host, MASTER_PORT=str(port))
-        self._learner = LearnerRank(self._config, self._critic, self._rank, self._config.ranks)
+        if self._preference is None:
+            self._learner = LearnerRank(self._config, self._critic, self._rank, self._config.ranks)
+        else:
+            self._learner = PreferenceRank(self._config, self._preference, self._rank, self._config.ranks)
         return self._rank
+
+    def restart(self, critic: ValueHeadConfig | None) -> None:
+        """Build the engine anew, from the model's files and with this critic; the gang stays joined. Collective."""
+        self._learner = LearnerRank(self._config, critic, self._rank, self._config.ranks)
 
     def run(self, method: str, *arguments: Any) -> Any:
         """Call a method of the rank; collective."""
@@ -80,11 +92,11 @@ class LearnerGroup:
         Raises `LearnerLost` where a rank does not come up within the deadline.
         """
         self._config = config
-        critic = value_head_of(credit)
+        self._credit = credit
         options = actor_options or [{"num_cpus": 0}] * config.ranks
         if len(options) != config.ranks:
             raise ValueError(f"learner: options for {len(options)} ranks, configured {config.ranks}; give one per rank")
-        self._actors = [self._spawn(rank, critic, options[rank]) for rank in range(config.ranks)]
+        self._actors = [self._spawn(rank, options[rank]) for rank in range(config.ranks)]
         host, port = self._wait([self._actors[0].choose_address.remote()])[0]
         self._wait([actor.start.remote(host, port) for actor in self._actors])
 
@@ -92,6 +104,13 @@ class LearnerGroup:
     def actors(self) -> tuple[Any, ...]:
         """Ray handles, rank 0 first; for publishing weights straight from a rank."""
         return tuple(self._actors)
+
+    def restart(self, credit: CreditConfig) -> None:
+        """Forget everything that was learned and begin another run, with the critic that `credit` reads.
+
+        The processes stay: importing torch and DeepSpeed costs more than a short run of a small model.
+        """
+        self._wait([actor.restart.remote(value_head_of(credit)) for actor in self._actors])
 
     def update(self, credited: Sequence[CreditedTrajectory]) -> UpdateReport:
         """One policy update on the whole batch. Statistics are summed over ranks."""
@@ -125,12 +144,18 @@ class LearnerGroup:
         return reports
 
     def begin_reinforcement(self) -> None:
-        """Forget the warm start's Adam moments and freeze the reference policy, where there is KL control."""
+        """Forget the warm start's Adam moments and freeze the reference policy, where anything compares with it."""
         self._all("begin_reinforcement")
 
     def values(self, trajectories: Sequence[Trajectory], at: StateAt = StateAt.STEPS) -> list[tuple[float, ...]]:
         """V from the value head, at every step of each trajectory or before every action token."""
         return _merge(self._all("values", list(trajectories), at), len(trajectories))
+
+    def features(self, trajectories: Sequence[Trajectory]) -> list[UtteranceFeatures]:
+        """Hidden states of the policy before and at the end of every action of each trajectory."""
+        shares: list[dict[int, Tensor]] = self._all("features", list(trajectories))
+        found = {index: tensor for share in shares for index, tensor in share.items()}
+        return [UtteranceFeatures.of(found.get(index)) for index in range(len(trajectories))]
 
     def step_penalties(self, trajectories: Sequence[Trajectory]) -> list[tuple[float, ...]]:
         """β·KL of every step of each trajectory to the reference, in units of reward, where the KL is in the reward."""
@@ -176,13 +201,15 @@ class LearnerGroup:
         loss, tokens = sum(one.loss for one in reports), sum(one.tokens for one in reports)
         return SftReport(step, steps, loss, reports[0].grad_norm, tokens)
 
-    def _spawn(self, rank: int, critic: ValueHeadConfig | None, options: Mapping[str, Any]) -> Any:
+    def _spawn(self, rank: int, options: Mapping[str, Any]) -> Any:
         # Threads are read once, when torch loads; passive waiting leaves the cores to the other parts between updates.
         threads = {"OMP_NUM_THREADS": str(self._config.threads), "OMP_WAIT_POLICY": "PASSIVE", "LOCAL_SIZE": "1"}
         runtime_env = {**options.get("runtime_env", {})}
         runtime_env["env_vars"] = {**threads, **runtime_env.get("env_vars", {})}
         chosen = {**options, "name": f"learner-{rank}", "max_restarts": 0, "runtime_env": runtime_env}
-        return ray.remote(LearnerActor).options(**chosen).remote(self._config, critic, rank)
+        preference = self._credit if isinstance(self._credit, EtoConfig) else None
+        made = self._config, value_head_of(self._credit), rank, preference
+        return ray.remote(LearnerActor).options(**chosen).remote(*made)
 
     def _all(self, method: str, *arguments: Any) -> list[Any]:
         shared = [ray.put(argument) for argument in arguments]

@@ -47,7 +47,7 @@ class Wanted(Enum):
 
 
 class RowOutputs(NamedTuple):
-    """What the policy says of one row; float32 throughout. A tuple, since DeepSpeed hooks the tensors in one."""
+    """What the policy says of one row; float32 but for states. A tuple, since DeepSpeed hooks the tensors in one."""
 
     logprobs: Tensor
     """[N] nats, of each action token."""
@@ -55,6 +55,8 @@ class RowOutputs(NamedTuple):
     """[N] nats, of the distribution that each action token was predicted from."""
     values: Tensor
     """[S] V(s_t) in units of reward."""
+    states: Tensor
+    """[S, d] the hidden states that V was read from, without gradient; in the model's dtype."""
 
 
 def attend_segments(
@@ -225,13 +227,13 @@ class PolicyWithCritic(nn.Module):
         if self.critic_body is None:
             hidden = _run(self.model.base_model, row, plan)
             read = hidden.detach() if self._backbone == "detached" else hidden
-            return RowOutputs(*self._predictions(hidden, row), self._values(read, row))
-        logprobs, entropies, values = torch.empty(0), torch.empty(0), torch.empty(0)
+            return RowOutputs(*self._predictions(hidden, row), *self._values(read, row))
+        logprobs, entropies, values, states = (torch.empty(0) for _ in RowOutputs._fields)
         if wanted is not Wanted.VALUES:
             logprobs, entropies = self._predictions(_run(self.model.base_model, row, plan), row)
         if wanted is not Wanted.PREDICTIONS:
-            values = self._values(_run(self.critic_body, row, plan), row)
-        return RowOutputs(logprobs, entropies, values)
+            values, states = self._values(_run(self.critic_body, row, plan), row)
+        return RowOutputs(logprobs, entropies, values, states)
 
     def learn_from_values(self, backbone: Literal["detached", "shared"]) -> None:
         """Whether, from now on, the value loss reaches the model's layers or the read-out alone.
@@ -248,8 +250,9 @@ class PolicyWithCritic(nn.Module):
         at = row.action_prediction
         return logprobs[at], entropies[row.prediction_row[at]]
 
-    def _values(self, hidden: Tensor, row: PackedRow) -> Tensor:
-        return self.value_head(hidden[row.value_at]).squeeze(-1).float()
+    def _values(self, hidden: Tensor, row: PackedRow) -> tuple[Tensor, Tensor]:
+        states = hidden[row.value_at]
+        return self.value_head(states).squeeze(-1).float(), states.detach()
 
 
 def _run(body: nn.Module, row: PackedRow, plan: SegmentPlan) -> Tensor:

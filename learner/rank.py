@@ -62,13 +62,17 @@ from learner.saving import BackgroundWriter, Digests, Progress, restore_engine, 
 from learner.schedules import rate_at
 from learner.trained import choose_trained
 from learner.training_rows import TrainingRow, batch_scale, can_teach, tokens_to_keep, training_row
+from learner.utterance_features import features_by_item, utterance_items
 
 
 class LearnerRank:
     """The part of the learner that lives in one process. `MASTER_ADDR` and `MASTER_PORT` are in the environment."""
 
-    def __init__(self, config: LearnerConfig, critic: ValueHeadConfig | None, rank: int, ranks: int) -> None:
-        """`critic` is None where the estimator does not read the policy's value head."""
+    def __init__(
+        self, config: LearnerConfig, critic: ValueHeadConfig | None, rank: int, ranks: int, *, compares: bool = False
+    ) -> None:
+        """`critic` is None where the estimator does not read the policy's value head. `compares`: a reference policy
+        is kept, whether there is KL control or not."""
         self._config = config
         self._critic = critic
         self._rank = rank
@@ -82,8 +86,11 @@ class LearnerRank:
         join(rank, ranks, config)
         torch.manual_seed(config.seed)
         model = load_model(config.model_path, TORCH_DTYPES[config.dtype])
-        self._trained = choose_trained(model, config)
-        self._reference = choose_reference(config, self._trained, lambda row: self._read(row, Wanted.PREDICTIONS))
+        kept = compares or isinstance(config.loss.kl, ReferenceKl)
+        self._trained = choose_trained(model, config, with_reference=kept)
+        self._reference = choose_reference(
+            config, self._trained, lambda row: self._read(row, Wanted.PREDICTIONS), with_reference=kept
+        )
         self._engine = self._build(model)
 
     # -- training ---------------------------------------------------------------------------------------------------
@@ -157,6 +164,14 @@ class LearnerRank:
         rows = self._share(items)
         outputs = [(row.value_item, self._read(row, Wanted.VALUES).values) for row in rows]
         return _by_item(outputs)
+
+    def features(self, trajectories: Sequence[Trajectory]) -> dict[int, Tensor]:
+        """[2T, d] hidden states of the policy at the end of the state and of the action of each of T steps in turn,
+        normalised, in half precision; by index of the trajectory, for this rank's share.
+        """
+        items = utterance_items(trajectories)
+        rows = self._share(items) if items else []
+        return features_by_item([(row.value_item, self._read(row).states) for row in rows])
 
     def log_probs(self, sequences: Sequence[Demonstration]) -> dict[int, tuple[float, ...]]:
         """Log-probability in nats of every masked token, by index of the sequence, for this rank's share.

@@ -1,4 +1,4 @@
-"""The frozen policy that KL control compares with.
+"""The frozen policy that KL control and preferences compare with.
 
 Owns `Reference` and its variants: none, a copy of the model, and other adapters on the same model. Consumes the policy
 as it is when it is frozen, produces log-probabilities of packed rows and the files from which a checkpoint restores it.
@@ -16,7 +16,6 @@ from torch import Tensor
 
 from learner.config import LearnerConfig
 from learner.errors import BadCheckpoint
-from learner.objective.config import NoKl
 from learner.packing import PackedRow
 from learner.policy import TORCH_DTYPES, PolicyWithCritic, RowOutputs, load_model
 from learner.trained import WholeModel
@@ -58,7 +57,7 @@ class Reference(Protocol):
 
 
 class NoReference:
-    """There is no KL control."""
+    """Nothing compares with one."""
 
     def freeze(self) -> None:
         """Nothing compares with it."""
@@ -133,9 +132,11 @@ class OtherAdapters:
         self._is_frozen = True
 
 
-def choose_reference(config: LearnerConfig, trained: WholeModel | Adapters, read: Read) -> Reference:
-    """The variant that the settings need; nothing is frozen yet."""
-    if isinstance(config.loss.kl, NoKl):
+def choose_reference(
+    config: LearnerConfig, trained: WholeModel | Adapters, read: Read, *, with_reference: bool
+) -> Reference:
+    """The variant for what is trained; nothing is frozen yet."""
+    if not with_reference:
         return NoReference()
     return ModelCopy(config, trained) if isinstance(trained, WholeModel) else OtherAdapters(trained, read)
 

@@ -15,7 +15,6 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from learner.config import FullTraining, LearnerConfig
-from learner.objective.config import ReferenceKl
 
 if TYPE_CHECKING:
     from learner.lora import Adapters
@@ -51,14 +50,17 @@ class WholeModel:
                 yield name, parameter.data
 
 
-def choose_trained(model: PreTrainedModel, config: LearnerConfig) -> WholeModel | Adapters:
-    """Make `model` ready to be trained as the settings say; before DeepSpeed has it."""
+def choose_trained(model: PreTrainedModel, config: LearnerConfig, *, with_reference: bool) -> WholeModel | Adapters:
+    """Make `model` ready to be trained as the settings say; before DeepSpeed has it.
+
+    `with_reference`: something will compare the policy with a frozen one.
+    """
     if isinstance(config.trained, FullTraining):
         return WholeModel(model)
     # PEFT takes more than a second of every start to import.
     from learner.lora import Adapters
 
-    return Adapters(model, config.trained, with_reference=isinstance(config.loss.kl, ReferenceKl))
+    return Adapters(model, config.trained, with_reference=with_reference)
 
 
 def gathered(parameters: Iterable[Any]) -> AbstractContextManager[None]:

@@ -16,7 +16,9 @@ from typing import Any
 
 from actors.scoring import ScoredTrajectory
 from learner.credit import (
+    archer,
     bilevel_gae,
+    eto,
     gigpo,
     grpo,
     leave_one_out,
@@ -58,6 +60,8 @@ ESTIMATORS: Mapping[type[Any], Callable[[Sequence[KeptSteps], Any], list[Estimat
     kinds.RlooConfig: rloo.estimate,
     kinds.ReinforcePpConfig: reinforce_pp.estimate,
     kinds.RftConfig: rft.estimate,
+    kinds.EtoConfig: eto.estimate,
+    kinds.ArcherConfig: archer.estimate,
 }
 
 _ON_OUTCOME = (*TRAJECTORY_LEVEL, kinds.MtGrpoConfig, kinds.PpoOutcomeConfig)
@@ -71,6 +75,8 @@ def needs_values(config: CreditConfig) -> bool:
 
 def states_of(config: CreditConfig) -> StateAt:
     """Where the estimator reads them."""
+    if isinstance(config, kinds.ArcherConfig):
+        return StateAt.UTTERANCES
     return StateAt.TOKENS if isinstance(config, TOKEN_LEVEL) else StateAt.STEPS
 
 

@@ -296,6 +296,54 @@ class RftConfig(Credit):
     kind: Literal["rft"] = "rft"
 
 
+class EtoConfig(OverGroup):
+    """Prefer what did best in its group to what did worse: DPO on pairs of whole trajectories."""
+
+    kind: Literal["eto"] = "eto"
+    beta: float = Field(default=0.1, gt=0)
+    """β, per nat of margin over the reference: the larger, the sooner a pair counts as told apart."""
+
+    @model_validator(mode="after")
+    def _takes_no_advantages(self) -> Self:
+        given = [name for name in Credit.model_fields if getattr(self, name) != Credit.model_fields[name].default]
+        if given:
+            raise ValueError(
+                f"eto: {', '.join(given)} set; expected the default: pairs are compared, and no advantage is whitened, "
+                "clipped or mixed; drop them, or choose another credit.kind"
+            )
+        return self
+
+
+class UtteranceCriticConfig(_Settings):
+    """Q(s, a) and V(s) are twin networks on hidden states of the policy, learned by temporal differences with target
+    networks from a replay buffer."""
+
+    kind: Literal["utterance"] = "utterance"
+    hidden: int = Field(default=64, ge=1)
+    """Units of the one hidden layer of each network."""
+    lr: float = Field(default=1e-3, gt=0)
+    """Of Adam."""
+    steps: int = Field(default=50, ge=1)
+    """Optimiser steps of the critic for each batch of trajectories."""
+    batch_steps: int = Field(default=64, ge=1)
+    """Steps of trajectories that each of them draws from the buffer."""
+    tau: float = Field(default=0.1, gt=0, le=1)
+    """Share of the way that the target networks go towards the networks after each step."""
+    capacity: int = Field(default=1024, ge=1)
+    """Steps of trajectories in the buffer; the oldest leave."""
+    seed: int = Field(default=0, ge=0)
+    """Of the networks at the start and of what is drawn."""
+
+
+class ArcherConfig(Credit):
+    """What an utterance-level critic says of the action beyond what it says of the state."""
+
+    kind: Literal["archer"] = "archer"
+    gamma: Share = 0.95
+    """Of a step."""
+    critic: UtteranceCriticConfig = UtteranceCriticConfig()
+
+
 CreditConfig = Annotated[
     StepGaeConfig
     | TokenGaeConfig
@@ -312,13 +360,15 @@ CreditConfig = Annotated[
     | GrpoConfig
     | RlooConfig
     | ReinforcePpConfig
-    | RftConfig,
+    | RftConfig
+    | EtoConfig
+    | ArcherConfig,
     Field(discriminator="kind"),
 ]
 
 TOKEN_LEVEL = (TokenGaeConfig, BilevelGaeConfig, PpoOutcomeConfig)
 """Estimators that give every action token a number of its own."""
-TRAJECTORY_LEVEL = (GrpoConfig, RlooConfig, ReinforcePpConfig, RftConfig)
+TRAJECTORY_LEVEL = (GrpoConfig, RlooConfig, ReinforcePpConfig, RftConfig, EtoConfig)
 """Estimators that give a trajectory one number."""
 
 

@@ -20,12 +20,14 @@ TokenCredits = tuple[Numbers | None, ...]
 
 
 class StateAt(Enum):
-    """Where a value head is read."""
+    """Where a critic is read."""
 
     STEPS = "steps"
     """Once a step, at the last token before its action."""
     TOKENS = "tokens"
     """Before every action token; the first one of a step is where `STEPS` reads."""
+    UTTERANCES = "utterances"
+    """Twice a step: where `STEPS` reads, and at the last token of the action."""
 
 
 @dataclass(frozen=True, slots=True)

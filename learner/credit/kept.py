@@ -18,8 +18,9 @@ from actors.trajectory import Step
 from learner.credit.credited import Credits, Numbers, StateAt
 from tool_sandbox.tasks import StopReason
 
-Readings = Sequence[Sequence[float]]
-"""Values of each trajectory's states, abstained steps included, in units of reward: one a step, or one a token."""
+Readings = Sequence[Sequence[float | None]]
+"""Values of each trajectory's states, abstained steps included, in units of reward: one a step, one a token, or V and Q
+of each step. None where nobody knows the value of the state before a step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,8 @@ class KeptSteps:
     rewards: tuple[float, ...]
     """[n]."""
     values: tuple[Numbers, ...] = ()
-    """[n] V at the states of each step; () where there is no critic."""
+    """[n] V at the states of each step, or its V and Q, () of a step where nobody knows it; () where there is no
+    critic."""
     bootstrap: float | None = 0.0
     """V of the state at which infrastructure cut the episode, None where nobody read it; 0 where it ended by itself."""
 
@@ -98,7 +100,7 @@ def read_by_step(scored: Sequence[ScoredTrajectory], readings: Readings, at: Sta
     Raises:
         ValueError: there are not as many as there are states.
     """
-    sizes = [[len(s.action_ids) if at is StateAt.TOKENS else 1 for s in one.trajectory.steps] for one in scored]
+    sizes = [[_readings_of(step, at) for step in one.trajectory.steps] for one in scored]
     found, expected = [len(one) for one in readings], [sum(one) for one in sizes]
     if found != expected:
         raise ValueError(
@@ -107,9 +109,14 @@ def read_by_step(scored: Sequence[ScoredTrajectory], readings: Readings, at: Sta
     return [_cut(numbers, size) for numbers, size in zip(readings, sizes, strict=True)]
 
 
-def _cut(numbers: Sequence[float], sizes: Sequence[int]) -> list[Numbers]:
+def _readings_of(step: Step, at: StateAt) -> int:
+    return {StateAt.STEPS: 1, StateAt.TOKENS: len(step.action_ids), StateAt.UTTERANCES: 2}[at]
+
+
+def _cut(numbers: Sequence[float | None], sizes: Sequence[int]) -> list[Numbers]:
     ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
-    return [tuple(numbers[end - size : end]) for end, size in zip(ends, sizes, strict=True)]
+    parts = (numbers[end - size : end] for end, size in zip(ends, sizes, strict=True))
+    return [tuple(number for number in part if number is not None) for part in parts]
 
 
 def _value_at_end(scored: ScoredTrajectory, indices: Sequence[int], values: Sequence[Numbers]) -> float | None:
@@ -117,4 +124,4 @@ def _value_at_end(scored: ScoredTrajectory, indices: Sequence[int], values: Sequ
         return 0.0
     after = indices[-1] + 1 if indices else 0
     # What followed the last step is no state of the trajectory where even its observation was lost.
-    return values[after][0] if after < len(values) else None
+    return next(iter(values[after]), None) if after < len(values) else None

@@ -23,12 +23,12 @@ class Pair:
 def preference_pairs(scored: Sequence[ScoredTrajectory]) -> list[Pair]:
     """Each trajectory that is worse than the best of its group, with one of the best; the best take turns.
 
-    Worse is by the outcome alone. A trajectory without a known outcome, or without a step, is in no pair; a group in
-    which all outcomes are equal has none.
+    Worse is by the outcome alone. A trajectory without a known outcome, or all of whose steps abstained, is in no pair;
+    a group in which all outcomes are equal has none.
     """
     groups: dict[str, list[tuple[int, float]]] = defaultdict(list)
     for i, one in enumerate(scored):
-        if one.reward.solved is not None and one.trajectory.steps:
+        if one.reward.solved is not None and any(step.value is not None for step in one.reward.steps):
             groups[one.trajectory.group].append((i, one.reward.solved))
     return [pair for members in groups.values() for pair in _within(members)]
 

@@ -5,7 +5,7 @@
 (Schulman et al. 2016, eq. 16; over steps: StepTool, arXiv 2410.07745, §4.2.) The value is read once a step, so neither
 the length of an action nor that of an observation touches credit. γ = 0.99, λ = 0.9 with a value head are the settings
 of Turn-PPO (arXiv 2512.17008). λ = 0 is one-step temporal difference: the high level of ArCHer (arXiv 2402.19446) on
-policy, without its Q function, target network and replay.
+policy, without its Q function, target network and replay, which `archer` has.
 """
 
 from __future__ import annotations

@@ -79,6 +79,12 @@ class LossStats:
     error_sum: float
     """Of target − value."""
     error_square_sum: float
+    pairs: int
+    """Pairs of trajectories that were compared; 0 where the loss is one of advantages."""
+    pairs_in_order: int
+    """Those with a positive margin: the policy prefers what is preferred more than the reference does."""
+    margin_sum: float
+    """Of the pairs' margins, nats."""
 
     @classmethod
     def total(cls, parts: Sequence[LossStats]) -> LossStats:
@@ -119,6 +125,7 @@ class LossStats:
             "entropy": self.entropy_sum / tokens,
             **self._reference_summary(),
             **self._critic_summary(),
+            **self._preference_summary(),
         }
 
     def _reference_summary(self) -> dict[str, float]:
@@ -132,6 +139,15 @@ class LossStats:
         spread = _variance(self.target_sum, self.target_square_sum, self.states)
         left = _variance(self.error_sum, self.error_square_sum, self.states)
         return {"explained_variance": 1.0 - left / spread if spread > 0.0 else 0.0}
+
+    def _preference_summary(self) -> dict[str, float]:
+        if not self.pairs:
+            return {}
+        return {
+            "preference_pairs": float(self.pairs),
+            "preference_accuracy": self.pairs_in_order / self.pairs,
+            "preference_margin": self.margin_sum / self.pairs,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +197,9 @@ def measure(
         target_square_sum=0.0,
         error_sum=0.0,
         error_square_sum=0.0,
+        pairs=0,
+        pairs_in_order=0,
+        margin_sum=0.0,
     )
 
 

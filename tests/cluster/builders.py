@@ -28,6 +28,7 @@ from learner.errors import NonFinite
 from learner.objective.stats import LossStats
 from learner.packing import Demonstration
 from learner.reports import SftReport, UpdateReport
+from learner.utterance_features import UtteranceFeatures
 from reward_service.rewards import StepReward, TrajectoryReward
 from tool_sandbox.tasks import GroundTruth, Split, StopReason, Task
 from tool_sandbox.tools import CallStatus, Progress, ToolCall, ToolResult
@@ -55,6 +56,10 @@ REPORT = IterationReport(
     trajectories=4,
     abstained_steps=1,
     action_tokens=120,
+    sampled_tokens=120,
+    continuation_tokens=0,
+    continuation_episodes=0,
+    continuations_lost=0,
     staleness=0.25,
     learner={"loss": 0.125, "grad_norm": 0.5},
     level_solved={"L0": 0.75, "L1": 0.25},
@@ -119,6 +124,9 @@ class FakeLearner:
 
     def values(self, trajectories: Sequence[Trajectory], at: StateAt = StateAt.STEPS) -> Sequence[Sequence[float]]:
         raise AssertionError("the progress table needs no value head")
+
+    def features(self, trajectories: Sequence[Trajectory]) -> Sequence[UtteranceFeatures]:
+        raise AssertionError("only an utterance critic reads features")
 
     def step_penalties(self, trajectories: Sequence[Trajectory]) -> list[tuple[float, ...]]:
         self.log.append("step penalties")
@@ -202,7 +210,8 @@ class FakeRollouts:
 
     def _play(self, request: EpisodeRequest) -> ScoredTrajectory:
         self.played.append(request)
-        steps = [call_step(version=self._version), answer_step(version=self._version)]
+        done = request.prefix.steps if request.prefix else ()
+        steps = [*done, *[call_step(version=self._version), answer_step(version=self._version)][len(done) :]]
         return episode(steps, self._outcome(request), about=request.task, id=request.id, group=request.group)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -10,12 +11,14 @@ from hypothesis import strategies as st
 from cluster.batch import (
     canary_sequences,
     check_distances,
+    check_reopening,
     check_replays,
     request_seed,
     training_requests,
     training_tasks,
     warm_start_demonstrations,
 )
+from cluster.config import RunConfig
 from cluster.errors import BadConfiguration
 from cluster.presets import load_config
 from tests.cluster.builders import small_config
@@ -157,6 +160,43 @@ def test_rewards_by_replay_refuse_tasks_that_no_id_finds(tmp_path: Path) -> None
     check_replays(small_config(f"task.suite=jsonl:{tmp_path}/tasks.jsonl"))
     with pytest.raises(BadConfiguration, match=r"'leave_one_out' opens tasks again.*no installed toolset"):
         check_replays(small_config(f"task.suite=jsonl:{tmp_path}/tasks.jsonl", replays))
+
+
+LOTTERY = """
+import itertools
+from tool_sandbox.functions import tool
+
+NUMBERS = itertools.count()
+
+@tool
+def draw() -> str:
+    \"\"\"Draw a number.\"\"\"
+    return str(next(NUMBERS))
+
+@tool
+def sell() -> str:
+    \"\"\"Sell.\"\"\"
+    return "sold"
+
+TOOLS = [draw, sell]
+"""
+
+
+def test_episodes_that_begin_in_a_recorded_state_need_tools_that_do_the_same_again(tmp_path: Path) -> None:
+    (tmp_path / "lottery.py").write_text(LOTTERY)
+
+    def config(calls: str, *settings: str) -> RunConfig:
+        task = {"prompt": "Go.", "toolset": "lottery:TOOLS", "calls": [{"name": calls}]}
+        path = tmp_path / f"{calls}.jsonl"
+        path.write_text("".join(json.dumps({**task, "id": split, "split": split}) + "\n" for split in ("train", "val")))
+        suite = (f"task.suite=jsonl:{path}", "task.levels=[all]", "evaluation.split=val", "task.group_size=4")
+        return small_config(*suite, *settings)
+
+    for settings in (("credit.kind=monte_carlo",), ("credit.kind=tree", "task.group.kind=forked")):
+        with pytest.raises(BadConfiguration, match=r"draw\.jsonl.*gave something else the second time"):
+            check_reopening(config("draw", *settings))
+        check_reopening(config("sell", *settings))
+    check_reopening(config("draw"))
 
 
 def test_the_canary_falls_back_to_prompts_where_nobody_can_demonstrate() -> None:

@@ -45,6 +45,12 @@ def test_rates_are_action_tokens_over_the_seconds_of_the_phase() -> None:
     assert REPORT.tokens_per_second() == {"rollout": 30.0, "update": 60.0}
 
 
+def test_a_rollout_is_not_faster_for_what_was_shared_or_sampled_by_continuations() -> None:
+    # 120 tokens are trained on; 20 of them were shared, and 300 more were sampled while credit was given.
+    report = replace(REPORT, sampled_tokens=400, continuation_tokens=300)
+    assert report.tokens_per_second() == {"rollout": 25.0, "update": 60.0}
+
+
 @pytest.fixture
 def directory(tmp_path: Path) -> RunDirectory:
     made = RunDirectory(tmp_path / "run")

@@ -79,6 +79,11 @@ def test_a_deterministic_run_is_float32_on_both_sides() -> None:
             "credit.critic.backbones",
             "credit.critic.backbone",
         ),
+        (
+            {"credit": {"kind": "step_gae", "critic": {"kind": "progress_table", "prior_visit": 1}}},
+            "credit.critic.prior_visit",
+            "credit.critic.prior_visits",
+        ),
     ],
 )
 def test_an_unknown_key_is_answered_with_the_nearest_setting(preset, settings: dict, wrong: str, right: str) -> None:
@@ -98,9 +103,12 @@ def test_an_unknown_kind_is_answered_with_the_known_ones(preset) -> None:
         load_config(preset(credit={"kind": "gae"}))
 
 
-def test_credit_by_continuations_that_no_run_plays_is_refused_before_anything_starts() -> None:
-    with pytest.raises(BadConfiguration, match="nobody who plays continuations"):
-        load_config("quickstart", ["credit.kind=monte_carlo"])
+def test_credit_by_continuations_cannot_be_charged_with_a_kl_that_they_do_not_have() -> None:
+    in_reward = ["learner.loss.kl.kind=reference", "learner.loss.kl.place=reward"]
+    with pytest.raises(BadConfiguration, match=r"continuations .* would not; set learner\.loss\.kl\.place to loss"):
+        load_config("quickstart", ["credit.kind=monte_carlo", *in_reward])
+    in_loss = ["learner.loss.kl.kind=reference", "learner.loss.kl.place=loss"]
+    assert load_config("quickstart", ["credit.kind=monte_carlo", *in_loss]).reopens_sessions
 
 
 def test_credit_by_leave_one_out_needs_the_replays_that_measure_it() -> None:
@@ -188,6 +196,12 @@ def test_a_training_temperature_that_the_ratios_do_not_know_is_refused() -> None
             ["credit.critic.kind=value_head", "credit.critic.clip=0.2", "learner.minibatches=1"],
             r"credit\.critic\.clip is set and an update is one optimiser step.*raise learner\.passes",
         ),
+        (
+            ["credit.kind=eto", "learner.loss.kl.kind=reference", "learner.loss.aggregation=step_mean"],
+            r"credit\.kind is 'eto' and learner\.loss\.aggregation, learner\.loss\.kl set: .*drop them",
+        ),
+        (["credit.kind=eto", "credit.clip=2.0"], r"eto: clip set; expected the default"),
+        (["credit.kind=eto", "credit.whiten.kind=batch"], r"eto: whiten set; expected the default"),
     ],
 )
 def test_settings_of_credit_and_objective_that_undo_each_other_are_refused(overrides: list[str], message: str) -> None:

@@ -72,6 +72,19 @@ def test_the_updates_since_the_checkpoint_are_done_again_on_the_way_with_the_sta
     assert [one.advantage_gap for one in done] == [0.0, 0.0, 0.0]
 
 
+def test_credit_by_continuations_is_done_again_from_what_they_earned(tmp_path: Path) -> None:
+    settings = ("credit.kind=monte_carlo", "credit.continuations=3", "loop.iterations=2", "checkpoint.every=2")
+    made = FakeRun(small_config(*settings), tmp_path / "run", outcome=lambda request: len(request.id) % 7 / 7)
+    made.trainer.run()
+    done, learner = replayed(made.directory, 2)
+    assert [(one.iteration, one.advantage_gap) for one in done] == [(1, 0.0), (2, 0.0)]
+    assert all(one.exact for one in done)
+    assert learner.batches[-1] == made.learner.seen
+    made.directory.continuations_of(1).unlink()
+    with pytest.raises(BadConfiguration, match=r"continuations/00001\.json: not there"):
+        replayed(made.directory, 2)
+
+
 def test_a_number_that_comes_out_otherwise_is_told(run: RunDirectory) -> None:
     records = [json.loads(line) for line in run.metrics.read_text().splitlines()]
     records[-1]["learner"]["grad_norm"] = 0.5000000001

@@ -88,6 +88,12 @@ def test_a_run_whose_rewards_were_charged_with_kl_is_not_scored_again(tmp_path: 
         list(rescore(run.directory.path, written(tmp_path / "r.yaml", "{}")))
 
 
+def test_a_run_whose_continuations_are_gone_is_not_scored_again(tmp_path: Path) -> None:
+    run = FakeRun(small_config("credit.kind=monte_carlo"), tmp_path / "run")
+    with pytest.raises(BadConfiguration, match="only the returns under the run's own rewards are recorded"):
+        list(rescore(run.directory.path, written(tmp_path / "r.yaml", "{}")))
+
+
 def test_a_file_is_scored_from_the_command_line(tmp_path: Path) -> None:
     chat = {
         "id": "chat",

@@ -180,6 +180,27 @@ def test_a_group_of_two_trains_reads_saves_resumes_and_notices_a_lost_rank(
         group.shutdown()
 
 
+def test_a_group_that_begins_anew_repeats_its_first_update_and_takes_the_critic_of_another_estimator(
+    path: str, ray_local: str
+) -> None:
+    group = LearnerGroup(settings(path), StepGaeConfig(critic=SHARED))
+    try:
+        start = group.full_parameters()
+        first, after = group.update(batch()), group.full_parameters()
+        assert not all(torch.equal(after[name], start[name]) for name in start)
+        group.restart(StepGaeConfig(critic=SHARED))
+        again = group.full_parameters()
+        assert all(torch.equal(again[name], start[name]) for name in start)
+        assert group.update(batch()).stats == first.stats
+        repeated = group.full_parameters()
+        assert all(torch.equal(repeated[name], after[name]) for name in after)
+        assert first.summary()["value_loss"] > 0
+        group.restart(StepReturnsConfig())
+        assert group.update(batch()).summary().get("value_loss", 0.0) == 0.0
+    finally:
+        group.shutdown()
+
+
 def test_only_an_estimator_whose_critic_it_is_reads_the_value_head() -> None:
     assert value_head_of(StepGaeConfig(critic=SHARED)) is SHARED
     assert value_head_of(BilevelGaeConfig(critic=SHARED)) is SHARED

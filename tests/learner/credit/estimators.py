@@ -14,7 +14,7 @@ ALL: list[Any] = [config() for config in ESTIMATORS]
 ON_STEPS: list[Any] = [
     config
     for config in ALL
-    if config.kind not in ("ppo_outcome", "grpo", "rloo", "reinforce_pp", "rft", "tree", "leave_one_out")
+    if config.kind not in ("ppo_outcome", "grpo", "rloo", "reinforce_pp", "rft", "eto", "tree", "leave_one_out")
 ]
 """Those that tell the steps of one trajectory apart by their rewards, whatever the others did."""
 
@@ -25,16 +25,23 @@ def kind(config: Any) -> str:
 
 
 def constant_values(scored: Sequence[ScoredTrajectory], config: Any, value: float = 0.25) -> list[list[float]] | None:
-    """The same value at every state that the estimator reads; None where it reads none."""
+    """The same value at every state that the estimator reads; None where it reads none.
+
+    Where actions are read too, each is worth its reward more than its state.
+    """
     if not needs_values(config):
         return None
+    if states_of(config) is StateAt.UTTERANCES:
+        return [[x for step in one.reward.steps for x in (value, value + (step.value or 0.0))] for one in scored]
     return [[value] * states(one, config) for one in scored]
 
 
 def states(scored: ScoredTrajectory, config: Any) -> int:
     """How many values the estimator reads of a trajectory."""
     steps = scored.trajectory.steps
-    return sum(len(step.action_ids) for step in steps) if states_of(config) is StateAt.TOKENS else len(steps)
+    if states_of(config) is StateAt.TOKENS:
+        return sum(len(step.action_ids) for step in steps)
+    return len(steps) * (2 if states_of(config) is StateAt.UTTERANCES else 1)
 
 
 def numbers(one: CreditedTrajectory) -> list[float]:

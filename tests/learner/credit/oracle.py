@@ -60,7 +60,7 @@ class Table:
 
     def _is_seen(self, i: int) -> bool:
         kind, one = self.config.kind, self.scored[i]
-        if kind in ("grpo", "rloo", "reinforce_pp", "rft"):
+        if kind in ("grpo", "rloo", "reinforce_pp", "rft", "eto"):
             return one.reward.solved is not None
         if kind == "mt_grpo" and one.reward.solved is None:
             return False
@@ -101,7 +101,8 @@ class Table:
         """Values by step."""
         steps = self.scored[i].trajectory.steps
         by_token = self.config.kind in ("token_gae_masked", "bilevel_gae", "ppo_outcome")
-        sizes = [len(s.action_ids) if by_token else 1 for s in steps]
+        each = 2 if self.config.kind == "archer" else 1
+        sizes = [len(s.action_ids) if by_token else each for s in steps]
         return [list(part) for part in np.split(np.array(self.values[i], dtype=float), np.cumsum(sizes)[:-1])]
 
 
@@ -121,6 +122,9 @@ def raw_by_step(table: Table) -> Array:
             for i in table.seen
         ]
         return np.concatenate([np.zeros(0), *parts])
+    if kind == "archer":
+        v, q = np.array([table.read(i)[t] for i, t in table.rows]).reshape(-1, 2).T
+        return q - v
     if kind in ("step_returns", "step_reinforce_pp"):
         return table.returns()
     if kind == "step_rloo":
@@ -208,11 +212,26 @@ def raw_by_trajectory(table: Table) -> Array:
     o, same = table.outcomes(), equal(table.groups())
     if table.config.kind == "rft":
         return np.where(o >= 1.0, 1.0, np.nan)
+    if table.config.kind == "eto":
+        return _wins_less_losses(table, o, same)
     if table.config.kind != "rloo":
         return o
     others = same & ~np.eye(len(o), dtype=bool)
     n = others.sum(axis=1)
     return np.where(n > 0, o - others @ o / np.maximum(n, 1), 0.0)
+
+
+def _wins_less_losses(table: Table, o: Array, same: NDArray[np.bool_]) -> Array:
+    """W[i, j]: i is preferred to j. The n-th worse one of a group meets its best one number n modulo their number."""
+    wins = np.zeros(same.shape)
+    there = np.array([bool(table.kept[i]) for i in table.seen], dtype=bool)
+    for row in same & there & there[:, None]:
+        members = np.flatnonzero(row)
+        best = [i for i in members if o[i] == o[members].max()]
+        for n, j in enumerate(j for j in members if o[j] < o[members].max()):
+            wins[best[n % len(best)], j] = 1.0
+    compared = (wins + wins.T).any(axis=1)
+    return np.where(compared, wins.sum(axis=1) - wins.sum(axis=0), np.nan)
 
 
 def whiten(x: Array, groups: Sequence[str], places: Sequence[int], whitening: Any) -> Array:

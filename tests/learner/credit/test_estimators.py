@@ -10,7 +10,9 @@ from actors.trajectory import Step
 from learner.credit import CreditedTrajectory, assign_credit
 from learner.credit.bilevel_gae import bilevel_gae
 from learner.credit.config import (
+    ArcherConfig,
     BilevelGaeConfig,
+    EtoConfig,
     GigpoConfig,
     GrpoConfig,
     LeaveOneOutConfig,
@@ -28,9 +30,10 @@ from learner.credit.config import (
     TreeConfig,
 )
 from learner.credit.gigpo import anchors
-from learner.credit.monte_carlo import prefix_values
+from learner.credit.monte_carlo import prefix_values, return_from
 from learner.credit.token_gae_masked import token_gae
 from tests.learner.builders import CALL, scored, step
+from tool_sandbox.tasks import StopReason
 
 PLAIN = NoWhitening()
 
@@ -197,9 +200,25 @@ def test_monte_carlo_credits_a_step_with_what_it_gained() -> None:
     assert one.advantages == pytest.approx((0.5, -0.25, 0.5))
 
 
-def test_a_state_without_a_continuation_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"\[1, 0\] continuations a state"):
-        prefix_values([(1.0,), ()])
+def test_beside_a_state_whose_continuations_were_all_lost_no_step_has_credit() -> None:
+    values = prefix_values([(0.5,), (), (0.25, 0.75), (1.0,)])
+    assert values == [0.5, None, 0.5, 1.0]
+    (one,) = assign_credit([scored([0.0, 0.0, 0.25, 1.0])], [values], MonteCarloConfig(whiten=PLAIN))
+    # The value of the second state is in the credit of the first step and of the second; 0.25 + 1 − 0.5, 1 − 1.
+    assert one.advantages == pytest.approx((None, None, 0.75, 0.0))
+
+
+def test_a_continuation_earns_what_comes_after_its_prefix_discounted_from_there() -> None:
+    played = scored([8.0, 0.5, 1.0, 2.0])
+    assert [return_from(played, step, 0.5) for step in range(4)] == [8.75, 1.5, 2.0, 2.0]
+    # An abstained step is taken out and decays nothing.
+    assert return_from(scored([8.0, None, 1.0, 2.0]), 1, 0.5) == 2.0
+    assert return_from(scored([8.0, None]), 1, 0.5) is None
+
+
+def test_a_continuation_that_infrastructure_cut_has_no_return() -> None:
+    cut = scored([0.5, 1.0, None], stop=StopReason.INFRASTRUCTURE)
+    assert [return_from(cut, step, 1.0) for step in range(3)] == [None, None, None]
 
 
 def test_leave_one_out_reads_the_replays_and_not_the_rewards() -> None:
@@ -244,3 +263,23 @@ def test_reinforce_pp_whitens_over_trajectories_however_long_they_are() -> None:
 def test_rejection_sampling_imitates_what_was_solved_and_nothing_else() -> None:
     found = assign_credit(outcomes(1.0, 0.5, 0.0, length=2), None, RftConfig())
     assert [one.advantages for one in found] == [(1.0, 1.0), (None, None), (None, None)]
+
+
+def test_eto_counts_the_pairs_that_a_trajectory_wins_and_loses() -> None:
+    found = assign_credit(outcomes(1.0, 0.0, 1.0, 0.5, 0.0, length=2), None, EtoConfig())
+    # The worse ones meet the best in turn: 0 beats 1 and 4, and 2 beats 3.
+    assert [one.advantages[0] for one in found] == [2.0, -1.0, 1.0, -1.0, -1.0]
+    assert found[0].returns == (1.0, 1.0)
+
+
+def test_eto_has_no_credit_for_whom_it_compares_with_nobody() -> None:
+    nothing = scored([None, None], id="abstained", solved=0.0)
+    batch = [*outcomes(1.0, 0.0), nothing, scored([0.9], id="unknown", solved=None)]
+    found = assign_credit(batch, None, EtoConfig())
+    assert [one.advantages for one in found] == [(1.0,), (-1.0,), (None, None), (None,)]
+
+
+def test_archer_gives_a_step_what_its_action_is_worth_beyond_its_state() -> None:
+    (one,) = assign_credit([scored([0.0, None, 1.0])], [(0.5, 0.75, 9.0, 9.0, 0.25, 0.0)], ArcherConfig())
+    assert one.advantages == (0.25, None, -0.25)
+    assert one.returns == (None, None, None)

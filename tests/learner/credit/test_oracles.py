@@ -86,6 +86,8 @@ WHITENINGS = ["none", "steps", "group", "batch"]
 
 def random_settings(dice: Random, config: Any) -> Any:
     chosen: dict[str, Any] = {"whiten": {"kind": dice.choice(["none", "steps", "group", "batch"])}}
+    if config.kind == "eto":
+        return config
     factors = [name for name in ("gamma", "lam", "token_gamma") if hasattr(config, name)]
     chosen |= {name: dice.uniform(0.1, 1.0) for name in factors}
     return type(config)(**chosen, **({"similarity": 1.0} if hasattr(config, "similarity") else {}))
