@@ -19,7 +19,7 @@ from cluster.config import RunConfig
 from cluster.models import find_model
 from cluster.placement import Placed, plan
 from cluster.presets import dump_config
-from learner.credit.config import EtoConfig
+from learner.credit.config import EtoConfig, value_head_of
 from learner.memory import DTYPE_BYTES, ModelShape, checkpoint_bytes, engine_bytes, trained_parameters, update_bytes
 
 
@@ -84,7 +84,8 @@ def _memory_table(config: RunConfig) -> Table:
 def _parts(config: RunConfig) -> Iterator[tuple[str, int, Mapping[str, int]]]:
     trained, served = _shape(config.learner.model_path), _shape(config.rollout.model)
     tokens = config.learner.pack_tokens
-    update = update_bytes(trained, config.learner, tokens, expected_predictions(config))
+    critic = value_head_of(config.credit)
+    update = update_bytes(trained, config.learner, critic, tokens, expected_predictions(config))
     if isinstance(config.credit, EtoConfig):
         copied = trained_parameters(trained, config.learner)
         update = {**update, "reference policy": DTYPE_BYTES[config.learner.dtype] * copied}
