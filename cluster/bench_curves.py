@@ -9,7 +9,7 @@ rewards are all started again: no client of the reward service puts up with a ch
 ```
 OUT/seed-0/step_gae/       one run directory for each seed and method, without its checkpoints
 OUT/seed-0/step_gae/log    what a person would have seen
-OUT/curves.csv, curves.png
+OUT/curves.csv, .md, .png  every point, the table, the picture
 ```
 """
 
@@ -85,7 +85,9 @@ class Run:
 
 
 def bench_curves(names: Sequence[str], seeds: int, iterations: int, out: Path, workers: int) -> Mapping[str, Any]:
-    """Do every run that is not finished under `out`, then write data and picture there; a table goes to standard error.
+    """Do every run that is not finished under `out`, then write data, table and picture there.
+
+    The table also goes to standard error.
 
     `names`: methods; none stands for all. Seeds are 0 … `seeds` − 1.
 
@@ -101,7 +103,9 @@ def bench_curves(names: Sequence[str], seeds: int, iterations: int, out: Path, w
     points = write_points(out / "curves.csv", [(run.method, run.seed, run.directory) for run in runs])
     draw_methods(points, out / "curves.png")
     summaries = summarise_methods(points)
-    console.print(results_table(summaries))
+    table = results_table(summaries)
+    (out / "curves.md").write_text(table)
+    console.print(table, markup=False, highlight=False, soft_wrap=True)
     return {
         "methods": {name: summary.as_dict() for name, summary in summaries.items()},
         "seeds": seeds,

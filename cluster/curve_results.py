@@ -13,8 +13,6 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from cluster.curve_methods import DEFAULT
 from cluster.run_directory import RunDirectory
 
@@ -23,6 +21,9 @@ _T_975 = (
     *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
 )
 """The 97.5 % point of Student's t with 1, 2 … degrees of freedom; the last one serves for more, a little wide."""
+
+
+_TITLES = ("method", "greedy", "sampled", "area", "greedy − default", "sampled − default", "area − default", "tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,11 @@ class Estimate:
     high: float | None
 
     def __str__(self) -> str:
-        interval = "" if self.low is None or self.high is None else f" [{self.low:.1%}, {self.high:.1%}]"
-        return f"{self.value:.1%}{interval}".replace("%", "")
+        """In per cent, without the sign."""
+        mean = f"{100 * self.value:.1f}"
+        return (
+            mean if self.low is None or self.high is None else f"{mean} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +116,24 @@ def mean_with_interval(values: Sequence[float]) -> Estimate:
     return Estimate(mean, mean - half, mean + half)
 
 
-def results_table(summaries: Mapping[str, Summary]) -> Table:
-    """For a terminal, in per cent."""
-    titles = ("method", "greedy before", "greedy", "sampled", "area", "tokens", "greedy − default", "area − default")
-    table = Table(*titles, title="Solved, held-out (greedy, sampled) and in training (area), %")
-    for name, one in summaries.items():
-        before, numbers = f"{one.greedy_before.value:.1%}".replace("%", ""), (one.greedy, one.sampled, one.area)
-        table.add_row(name, before, *map(str, numbers), f"{one.tokens:.0f}", str(one.greedy_gap), str(one.area_gap))
-    return table
+def results_table(summaries: Mapping[str, Summary]) -> str:
+    """In Markdown, in per cent; before any training first."""
+    start = next(iter(summaries.values()))
+    rows = [
+        (
+            "`start`",
+            *(str(rate) for rate in (start.greedy_before, start.sampled_before)),
+            *("",) * (len(_TITLES) - 3),
+        ),
+        *((f"`{name}`", *_cells(name, summary)) for name, summary in summaries.items()),
+    ]
+    lines = (_TITLES, ("---",) * len(_TITLES), *rows)
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _cells(name: str, one: Summary) -> tuple[str, ...]:
+    gaps = ("",) * 3 if name == DEFAULT else tuple(map(str, (one.greedy_gap, one.sampled_gap, one.area_gap)))
+    return (str(one.greedy), str(one.sampled), str(one.area), *gaps, f"{one.tokens:,.0f}")
 
 
 def _points(method: str, seed: int, directory: RunDirectory) -> list[Point]:

@@ -68,6 +68,7 @@ def test_where_every_run_is_finished_nothing_is_started_and_the_numbers_are_told
     assert found["methods"]["grpo"]["tokens"] == 3 * 64
     assert found["episodes"] == 3 * 32
     assert (tmp_path / "curves.csv").read_text().count("\n") == 1 + 2 * 2 * 4
+    assert "| `grpo` | 50.0 [50.0, 50.0] |" in (tmp_path / "curves.md").read_text()
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 

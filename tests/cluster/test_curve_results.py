@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cluster.curve_picture import draw_methods
-from cluster.curve_results import Estimate, Point, mean_with_interval, summarise_methods, write_points
+from cluster.curve_results import Estimate, Point, mean_with_interval, results_table, summarise_methods, write_points
 from cluster.evaluation import Evaluation
 from cluster.run_directory import RunDirectory
 
@@ -80,6 +80,21 @@ def test_a_seed_that_the_default_lacks_cannot_be_compared() -> None:
 def test_a_run_without_its_last_evaluation_is_named() -> None:
     with pytest.raises(ValueError, match=r"method 'step_gae', seed 0, iteration 1: no held-out rate"):
         summarise_methods(run_points("step_gae", 0, (0.2, 0.3), greedy=0.6)[:2])
+
+
+def test_the_table_is_in_per_cent_begins_with_the_start_and_compares_nothing_with_itself() -> None:
+    points = [
+        *(point for seed in (0, 1) for point in run_points("step_gae", seed, (0.25,), greedy=0.75)),
+        *(point for seed in (0, 1) for point in run_points("rft", seed, (0.5,), greedy=0.625)),
+    ]
+    assert results_table(summarise_methods(points)).splitlines() == [
+        "| method | greedy | sampled | area | greedy − default | sampled − default | area − default | tokens |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| `start` | 50.0 [50.0, 50.0] | 12.5 [12.5, 12.5] |  |  |  |  |  |",
+        "| `step_gae` | 75.0 [75.0, 75.0] | 25.0 [25.0, 25.0] | 25.0 [25.0, 25.0] |  |  |  | 100 |",
+        "| `rft` | 62.5 [62.5, 62.5] | 25.0 [25.0, 25.0] | 50.0 [50.0, 50.0] | "
+        "-12.5 [-12.5, -12.5] | 0.0 [0.0, 0.0] | 25.0 [25.0, 25.0] | 100 |",
+    ]
 
 
 def evaluation(solved: float) -> Evaluation:
