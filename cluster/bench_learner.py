@@ -179,7 +179,7 @@ def measure_memory(config: RunConfig) -> dict[str, float]:
     measured = measure_update(config.learner, episodes, _PROBE_SECONDS)
     directory = find_model(config.learner.model_path)
     assert directory is not None, "the caller checked the inputs"
-    items = update_bytes(model_shape(directory), config.learner, measured.row_tokens, measured.row_predictions)
+    items = update_bytes(model_shape(directory), config.learner, None, measured.row_tokens, measured.row_predictions)
     planned = sum(items.values())
     return {
         "planned": planned,
@@ -255,7 +255,10 @@ class BareUpdate:
     def __init__(self, config: LearnerConfig) -> None:
         model: PreTrainedModel = load_model(config.model_path, TORCH_DTYPES[config.dtype]).train()
         self._model: Any = model
-        self._optimiser = torch.optim.AdamW(model.parameters(), lr=config.optimiser.lr, fused=True)
+        chosen = config.optimiser
+        self._optimiser = torch.optim.AdamW(
+            model.parameters(), chosen.lr, chosen.betas, chosen.eps, chosen.weight_decay, fused=True
+        )
         self.vocabulary: int = model.config.vocab_size
 
     def named_parameters(self) -> Iterator[tuple[str, Tensor]]:

@@ -31,6 +31,7 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "gigpo": ("credit.kind=gigpo",),
     "mt_grpo": ("credit.kind=mt_grpo",),
     "tree": ("credit.kind=tree",),
+    "archer": ("credit.kind=archer",),
     "leave_one_out": ("credit.kind=leave_one_out", "rewards.signals.contribution.kind=leave_one_out"),
     # The outcome alone.
     "ppo_outcome": ("credit.kind=ppo_outcome",),
@@ -38,6 +39,7 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "rloo": ("credit.kind=rloo",),
     "reinforce_pp": ("credit.kind=reinforce_pp",),
     "rft": ("credit.kind=rft",),
+    "eto": ("credit.kind=eto",),
     # Ablations, with the critic that knows the distance to the solution, and with the one that is learned.
     "without_step_reward": (OUTCOME_ONLY,),
     "without_step_reward_value_head": (VALUE_HEAD, OUTCOME_ONLY),

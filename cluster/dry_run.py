@@ -19,8 +19,8 @@ from cluster.config import RunConfig
 from cluster.models import find_model
 from cluster.placement import Placed, plan
 from cluster.presets import dump_config
-from learner.credit.config import EtoConfig
-from learner.memory import DTYPE_BYTES, ModelShape, checkpoint_bytes, engine_bytes, update_bytes
+from learner.credit.config import EtoConfig, value_head_of
+from learner.memory import DTYPE_BYTES, ModelShape, checkpoint_bytes, engine_bytes, trained_parameters, update_bytes
 
 
 def describe(config: RunConfig, console: Console) -> None:
@@ -84,9 +84,11 @@ def _memory_table(config: RunConfig) -> Table:
 def _parts(config: RunConfig) -> Iterator[tuple[str, int, Mapping[str, int]]]:
     trained, served = _shape(config.learner.model_path), _shape(config.rollout.model)
     tokens = config.learner.pack_tokens
-    update = update_bytes(trained, config.learner, tokens, expected_predictions(config))
+    critic = value_head_of(config.credit)
+    update = update_bytes(trained, config.learner, critic, tokens, expected_predictions(config))
     if isinstance(config.credit, EtoConfig):
-        update = {**update, "reference policy": DTYPE_BYTES[config.learner.dtype] * trained.parameters}
+        copied = trained_parameters(trained, config.learner)
+        update = {**update, "reference policy": DTYPE_BYTES[config.learner.dtype] * copied}
     yield "learner", config.learner.ranks, update
     yield "checkpoint", 1, {"copy that is being written": checkpoint_bytes(trained, config.learner)}
     engine = config.rollout.engine

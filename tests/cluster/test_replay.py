@@ -72,6 +72,15 @@ def test_the_updates_since_the_checkpoint_are_done_again_on_the_way_with_the_sta
     assert [one.advantage_gap for one in done] == [0.0, 0.0, 0.0]
 
 
+def test_an_utterance_critic_goes_on_from_the_checkpoint_with_its_networks_and_its_buffer(tmp_path: Path) -> None:
+    made = FakeRun(small_config("loop.iterations=3", "checkpoint.every=2", "credit.kind=archer"), tmp_path / "run")
+    made.trainer.run()
+    [done], learner = replayed(made.directory, 3)
+    assert (done.checkpoint, done.advantage_gap, done.exact) == (2, 0.0, True)
+    assert any(advantage for one in learner.batches[0] for advantage in one.advantages)
+    assert "critic_td_loss" in made.directory.read_metrics()[-1]["learner"]
+
+
 def test_credit_by_continuations_is_done_again_from_what_they_earned(tmp_path: Path) -> None:
     settings = ("credit.kind=monte_carlo", "credit.continuations=3", "loop.iterations=2", "checkpoint.every=2")
     made = FakeRun(small_config(*settings), tmp_path / "run", outcome=lambda request: len(request.id) % 7 / 7)

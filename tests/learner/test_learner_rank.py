@@ -275,8 +275,8 @@ def test_a_separate_critic_begins_with_the_layers_of_the_warm_start_and_goes_its
     # divided by 0.19 and 0.0975, are a step of 0.735 times the rate. The norms, which are 1, decay by 1e-4 a step.
     assert float((trained - begun).abs().max()) == pytest.approx(0.735e-3 + 2e-4, rel=0.03)
     assert names == set(learner.full_parameters())
-    exported = AutoModelForCausalLM.from_pretrained(tmp_path / "trained" / "model", output_loading_info=True)[1]
-    assert not exported["unexpected_keys"]
+    loaded: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "trained" / "model", output_loading_info=True)
+    assert not loaded[1]["unexpected_keys"]
 
 
 @pytest.mark.parametrize("stage", [0, 3])

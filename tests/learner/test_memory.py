@@ -7,8 +7,16 @@ from typing import Any
 import pytest
 
 from actors.config import RolloutConfig
-from learner.config import LearnerConfig
-from learner.memory import ModelShape, checkpoint_bytes, engine_bytes, held_bytes, layer_bytes, token_bytes, update_bytes
+from learner.config import LearnerConfig, ValueHeadConfig
+from learner.memory import (
+    ModelShape,
+    checkpoint_bytes,
+    engine_bytes,
+    held_bytes,
+    layer_bytes,
+    token_bytes,
+    update_bytes,
+)
 from learner.packing import Keep, items_to_train, pack
 from learner.random_batches import EpisodeShape, filling_batch
 
@@ -30,12 +38,12 @@ def learner(**changes: Any) -> LearnerConfig:
     ],
 )
 def test_each_zero_stage_divides_one_thing_more_among_four_ranks(stage: int, expected: dict[str, float]) -> None:
-    held = held_bytes(SHAPE, learner(zero_stage=stage, ranks=4))
+    held = held_bytes(SHAPE, learner(zero_stage=stage, ranks=4), None)
     assert held == {name: int(size * MIB) for name, size in expected.items()}
 
 
 def test_a_float32_model_is_its_own_master_copy_and_a_reference_costs_another() -> None:
-    held = held_bytes(SHAPE, learner(zero_stage=0, dtype="float32", loss={"kl": {"kind": "reference"}}))
+    held = held_bytes(SHAPE, learner(zero_stage=0, dtype="float32", loss={"kl": {"kind": "reference"}}), None)
     assert held == {
         "weights": 4 * MIB,
         "gradients": 4 * MIB,
@@ -50,14 +58,14 @@ def test_adapters_are_all_that_has_gradients_masters_and_moments_and_all_that_a_
     config = learner(zero_stage=1, ranks=4, trained=lora, loss={"kl": {"kind": "reference"}})
     # Two layers of rank 4: 16 + 16 for queries, 16 + 8 for values, 32 + 16 for the way down.
     adapters = 2 * 4 * (32 + 24 + 48)
-    assert held_bytes(SHAPE, config) == {
+    assert held_bytes(SHAPE, config, None) == {
         "weights": 2 * (MIB + adapters),
         "gradients": 4 * adapters,
         "master weights": 4 * adapters // 4,
         "Adam moments": 8 * adapters // 4,
         "reference policy": 2 * adapters,
     }
-    assert update_bytes(SHAPE, config, tokens=1000, predictions=400)["gradient of the head"] == 0
+    assert update_bytes(SHAPE, config, None, tokens=1000, predictions=400)["gradient of the head"] == 0
     assert checkpoint_bytes(SHAPE, config) == 12 * adapters // 4 + 2 * MIB
 
 
@@ -70,12 +78,21 @@ def test_what_a_layer_keeps_of_a_token_is_counted_tensor_by_tensor() -> None:
 
 def test_the_peak_of_an_update_grows_with_its_row_and_with_what_is_predicted() -> None:
     config = learner(dtype="float32", zero_stage=0)
-    plan = update_bytes(SHAPE, config, tokens=1000, predictions=400)
+    plan = update_bytes(SHAPE, config, None, tokens=1000, predictions=400)
     assert plan["activations"] == 1000 * (2 * layer_bytes(SHAPE, "float32") + 3 * 4 * 16)
-    assert plan["free between activations"] == plan["activations"] // 4
+    assert plan["free between activations"] == pytest.approx(0.3 * plan["activations"], abs=1)
     assert plan["logits at action tokens"] == 2 * 4 * 400 * 100
     assert plan["gradient of the head"] == 4 * 100 * 16
-    assert held_bytes(SHAPE, config).items() <= plan.items()
+    assert held_bytes(SHAPE, config, None).items() <= plan.items()
+
+
+def test_a_critic_on_layers_of_its_own_is_a_second_model_and_the_reference_stays_one() -> None:
+    config = learner(dtype="float32", zero_stage=0, loss={"kl": {"kind": "reference"}})
+    alone = update_bytes(SHAPE, config, None, tokens=1000, predictions=400)
+    both = update_bytes(SHAPE, config, ValueHeadConfig(backbone="separate"), tokens=1000, predictions=400)
+    twice = {"weights", "gradients", "Adam moments", "activations", "free between activations"}
+    assert both == {name: 2 * size if name in twice else size for name, size in alone.items()}
+    assert update_bytes(SHAPE, config, ValueHeadConfig(backbone="shared"), tokens=1000, predictions=400) == alone
 
 
 def test_recomputed_layers_keep_their_input_and_one_of_them_is_whole() -> None:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import math
-import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-import ray
 import torch
 
 from learner.config import LearnerConfig, OptimiserConfig
 from learner.engine import StepTaken
-from learner.group import LearnerActor, LearnerGroup
+from learner.group import LearnerGroup
 from learner.objective.stats import LossStats
 from learner.preference_rank import PreferenceRank
-from learner.reports import UpdateReport
 from learner.saving import PendingSave
 from tests.learner.batches import save_tiny_model, settings
+from tests.learner.gang import run_gang
 from tests.learner.preferences import ETO, PAIRS, compared, plain_loss
 
 pytestmark = [
@@ -124,38 +124,29 @@ def test_the_reference_survives_a_checkpoint(path: str, alone: None, tmp_path: P
     assert resumed.update(compared()).stats.loss == straight.stats.loss
 
 
-class Preferring:
-    """A process in which ranks of several stages can be built one after the other."""
-
-    def __init__(self, rank: int) -> None:
-        self._rank = rank
-
-    def run(self, config: LearnerConfig, host: str, port: int) -> tuple[list[UpdateReport], dict[str, torch.Tensor]]:
-        os.environ.update(MASTER_ADDR=host, MASTER_PORT=str(port), LOCAL_SIZE="1")
-        learner = PreferenceRank(config, ETO, self._rank, config.ranks)
+def prefer_on(rank: int, path: str, cases: Sequence[tuple[int, int]]) -> list[Any]:
+    """For each number of ranks and ZeRO stage: what a rank has to say of two updates, and the weights."""
+    found: list[Any] = []
+    for ranks, stage in cases:
+        learner = PreferenceRank(settings(path, ranks=ranks, zero_stage=stage), ETO, rank, ranks)
         learner.begin_reinforcement()
-        return [learner.update(compared()) for _ in range(2)], learner.full_parameters()
+        reports = [learner.update(compared()) for _ in range(2)]
+        found.append((reports, {name: tensor.numpy() for name, tensor in learner.full_parameters().items()}))
+    return found
 
 
-def test_two_ranks_make_the_update_that_one_makes(path: str, ray_local: str) -> None:
+def test_two_ranks_make_the_update_that_one_makes(path: str) -> None:
     """The trajectories of some pair lie on different ranks, and the number of ranks changes nothing."""
-    host, port = LearnerActor(settings(path), None, 0).choose_address()
-    one: Any = ray.remote(Preferring).options(num_cpus=0).remote(0)
-    pair: list[Any] = [ray.remote(Preferring).options(num_cpus=0).remote(rank) for rank in range(2)]
-    wanted, weights = ray.get(one.run.remote(settings(path), host, port + 1), timeout=120)
-    for stage in (0, 3):
-        config = settings(path, ranks=2, zero_stage=stage)
-        (first, found), (second, _) = ray.get([each.run.remote(config, host, port) for each in pair], timeout=120)
-        for mine, other, target in zip(first, second, wanted, strict=True):
-            total = LossStats.total([mine.stats, other.stats]).summary()
-            names = ("loss", "preference_accuracy", "preference_margin", "entropy", "reference_k3")
-            expected = target.stats.summary()
+    names = ("loss", "preference_pairs", "preference_accuracy", "preference_margin", "entropy", "reference_k3")
+    [[(wanted, weights)]] = run_gang(prefer_on, 1, path, [(1, 0)])
+    first, second = run_gang(prefer_on, 2, path, [(2, 0), (2, 3)])
+    for (reports, moved), (others, _) in zip(first, second, strict=True):
+        for mine, other, target in zip(reports, others, wanted, strict=True):
+            total, expected = LossStats.total([mine.stats, other.stats]).summary(), target.stats.summary()
             assert {n: total[n] for n in names} == pytest.approx({n: expected[n] for n in names}, rel=1e-3, abs=1e-5)
             assert mine.grad_norm == pytest.approx(target.grad_norm, rel=1e-4)
         for name, tensor in weights.items():
-            torch.testing.assert_close(found[name], tensor, atol=1e-5, rtol=1e-4)
-    for actor in (one, *pair):
-        ray.kill(actor)
+            np.testing.assert_allclose(moved[name], tensor, atol=1e-5, rtol=1e-4)
 
 
 def test_a_group_learns_from_preferences_where_credit_says_so(path: str, ray_local: str) -> None:

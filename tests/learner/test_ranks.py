@@ -13,7 +13,7 @@ from tests.learner.batches import batch, save_tiny_model, settings
 from tests.learner.gang import run_gang
 from tests.learner.plain_loop import Trained, train
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(500)
 
 UPDATES = 2
 OPTIMISER = OptimiserConfig(lr=1e-3, weight_decay=0.01, max_grad_norm=1.0)
@@ -27,10 +27,12 @@ OFFLOAD_ALL: dict[str, Any] = {"offload": {"kind": "optimiser_and_parameters"}}
 Case = tuple[ValueHeadConfig, dict[str, Any]]
 
 STAGES: list[Case] = [(SHARED, {"zero_stage": stage}) for stage in range(4)]
-ON_TWO: list[Case] = [
+MEMORY: list[Case] = [
     *[(SHARED, {"zero_stage": stage, **RECOMPUTE}) for stage in (0, 2, 3)],
     *[(SHARED, {"zero_stage": stage, **OFFLOAD}) for stage in (1, 2, 3)],
     (SHARED, {"zero_stage": 3, **OFFLOAD_ALL}),
+]
+CRITIC: list[Case] = [
     *[(SEPARATE, {"zero_stage": stage}) for stage in (0, 2, 3)],
     (WARMED, {"zero_stage": 1}),
     (WARMED, {"zero_stage": 3, **RECOMPUTE, **OFFLOAD_ALL}),
@@ -40,8 +42,16 @@ IN_BFLOAT16: list[Case] = [
     (SHARED, {"zero_stage": 1, "dtype": "bfloat16"}),
     (SHARED, {"zero_stage": 3, "dtype": "bfloat16", **RECOMPUTE, **OFFLOAD_ALL}),
 ]
-CASES = {1: STAGES, 2: [*STAGES, *ON_TWO, *IN_BFLOAT16], 4: [*STAGES, IN_BFLOAT16[1]]}
-"""By number of ranks. Six trajectories in rows of 60 tokens: each of four ranks has one row, some of them two."""
+GANGS = {
+    "every stage on one": (1, STAGES),
+    "every stage on two": (2, STAGES),
+    "every stage on four": (4, STAGES),
+    "recomputed and offloaded on two": (2, MEMORY),
+    "a separate critic on two": (2, CRITIC),
+    "bfloat16 on two": (2, IN_BFLOAT16),
+    "bfloat16 on four": (4, IN_BFLOAT16[1:2]),
+}
+"""Name → number of ranks, and what they do one after the other. Each of four ranks has a row of the batch or two."""
 
 
 def train_cases(rank: int, path: str, ranks: int, cases: list[Case]) -> list[Trained]:
@@ -67,28 +77,21 @@ def change(weights: dict[str, np.ndarray], start: dict[str, np.ndarray]) -> np.n
     return np.concatenate([(weights[name] - start[name]).ravel() for name in sorted(start)])
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 4])
-def test_ranks_make_the_steps_of_a_plain_loop_at_every_stage(path: str, ranks: int) -> None:
-    by_rank = run_gang(train_cases, ranks, path, ranks, CASES[ranks])
+@pytest.mark.parametrize("name", GANGS)
+def test_ranks_make_the_steps_of_a_plain_loop(path: str, name: str) -> None:
+    ranks, cases = GANGS[name]
     start = train(settings(path, optimiser=OPTIMISER), SHARED, batch(), 0)
-    for (critic, changes), *found in zip(CASES[ranks], *by_rank, strict=True):
+    for (critic, changes), *found in zip(cases, *run_gang(train_cases, ranks, path, ranks, cases), strict=True):
         case = f"{ranks} ranks, {changes}, {critic.backbone} critic"
         expected = train(settings(path, optimiser=OPTIMISER), critic, batch(), UPDATES)
         precise = changes.get("dtype") != "bfloat16"
-        values = {index: numbers for one in found for index, numbers in one.values.items()}
         for one in found:
-            assert one.norms == pytest.approx(expected.norms, rel=1e-5 if precise else 1e-2), case
+            assert one.norms == pytest.approx(expected.norms, rel=1e-6 if precise else 1e-2), case
         assert found[0].weights.keys() == expected.weights.keys(), case
         moved, wanted = change(found[0].weights, start.weights), change(expected.weights, start.weights)
-        # AdamW's first steps are about as long as the rate in every direction, however small the gradient.
         error = np.linalg.norm(moved - wanted) / np.linalg.norm(wanted)
-        print(
-            case,
-            error,
-            max(abs(moved - wanted)),
-            [abs(a / b - 1) for a, b in zip(found[0].norms, expected.norms)],
-            max(abs(np.concatenate([np.array(values[i]) - expected.values[i] for i in values]))),
-        )
+        # Adam divides by the size of the gradient: where that is near zero, its last bits turn a step of a whole rate.
         assert error < (1e-4 if precise else 0.2), case
+        values = {index: numbers for one in found for index, numbers in one.values.items()}
         for index, numbers in expected.values.items():
-            assert values[index] == pytest.approx(numbers, abs=1e-5 if precise else 2e-2), case
+            assert values[index] == pytest.approx(numbers, abs=1e-6 if precise else 2e-2), case
