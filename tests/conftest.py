@@ -28,6 +28,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 apply_process_defaults()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What `pytest -n 2 --dist loadgroup --no-loadscope-reorder` hands to its processes, longest first.
 

@@ -14,7 +14,7 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["learner.rank"])
 
 
-def run_gang(work: Callable[..., Any], ranks: int, *arguments: Any, seconds: float = 200.0) -> list[Any]:
+def run_gang(work: Callable[..., Any], ranks: int, *arguments: Any, seconds: float = 400.0) -> list[Any]:
     """`work(rank, *arguments)` on every rank at once, `MASTER_ADDR` and `MASTER_PORT` set; results by rank.
 
     `work` is a function of a module; what it gives is pickled, so tensors are better given as arrays.

@@ -341,11 +341,11 @@ def adapt(
     return found
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_two_ranks_make_the_update_of_one_and_it_reads_what_they_save(path: str, tmp_path: Path) -> None:
     """With a KL in the loss: the reference's log-probabilities are part of the gradient."""
     alone = {critic: adapt_alone(path, critic, tmp_path) for critic in (SHARED, SEPARATE)}
-    first, second = run_gang(adapt, 2, path, 2, ON_TWO, str(tmp_path), seconds=300.0)
+    first, second = run_gang(adapt, 2, path, 2, ON_TWO, str(tmp_path), seconds=500.0)
     for index, (critic, changes) in enumerate(ON_TWO):
         norms, weights = first[index]
         expected_norms, expected = alone[critic]

@@ -13,7 +13,7 @@ from tests.learner.batches import batch, save_tiny_model, settings
 from tests.learner.gang import run_gang
 from tests.learner.plain_loop import Trained, train
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(500)
 
 UPDATES = 2
 OPTIMISER = OptimiserConfig(lr=1e-3, weight_decay=0.01, max_grad_norm=1.0)
