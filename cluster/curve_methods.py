@@ -32,6 +32,7 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "mt_grpo": ("credit.kind=mt_grpo",),
     "tree": ("credit.kind=tree",),
     "archer": ("credit.kind=archer",),
+    "monte_carlo": ("credit.kind=monte_carlo", "credit.continuations=2"),
     "leave_one_out": ("credit.kind=leave_one_out", "rewards.signals.contribution.kind=leave_one_out"),
     # The outcome alone.
     "ppo_outcome": ("credit.kind=ppo_outcome",),

@@ -38,7 +38,7 @@ class Point:
     steps: float | None
     """Mean steps of a training episode."""
     tokens: int
-    """Action tokens sampled for training in this iteration."""
+    """Action tokens sampled for training in this iteration, continuations among them."""
     greedy: float | None
     """Share of the held-out tasks solved greedily after it; None where it was not measured."""
     sampled: float | None
@@ -149,7 +149,7 @@ def _points(method: str, seed: int, directory: RunDirectory) -> list[Point]:
                 record["iteration"],
                 record["solved_rate"],
                 record["steps"],
-                record["action_tokens"],
+                record["sampled_tokens"],
                 *(after if record is records[-1] else (None, None)),
             )
             for record in records

@@ -24,7 +24,7 @@ def finished(run: Run) -> Run:
     run.directory.create(run.config)
     run.directory.append_evaluation("before", SOLVED, SOLVED, 1.0)
     for iteration in range(1, run.iterations + 1):
-        run.directory.append_metrics({"iteration": iteration, "solved_rate": 0.5, "steps": 2.0, "action_tokens": 64})
+        run.directory.append_metrics({"iteration": iteration, "solved_rate": 0.5, "steps": 2.0, "sampled_tokens": 64})
     run.directory.append_evaluation("after", SOLVED, SOLVED, 1.0)
     run.directory.write_summary({"method": run.method, "seed": run.seed})
     return run
@@ -88,7 +88,7 @@ def test_runs_of_other_settings_are_not_taken_for_these(tmp_path: Path) -> None:
 def test_a_run_is_done_afresh_and_leaves_no_checkpoints(tmp_path: Path) -> None:
     run = Run("step_gae", 0, 2, tmp_path)
     run.directory.create(run.config)
-    run.directory.append_metrics({"iteration": 1, "solved_rate": 1.0, "steps": 9.0, "action_tokens": 1})
+    run.directory.append_metrics({"iteration": 1, "solved_rate": 1.0, "steps": 9.0, "sampled_tokens": 1})
     train_one(run, fake_parts(FakeRollouts([]), Gang([])), StopFlag())
     assert [record["iteration"] for record in run.directory.read_metrics()] == [1, 2]
     assert run.is_finished

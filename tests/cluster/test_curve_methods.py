@@ -11,11 +11,7 @@ from cluster.config import RunConfig
 from cluster.curve_methods import DEFAULT, METHODS, chosen_methods, method_config
 from cluster.errors import BadConfiguration
 from learner.config import CreditConfig
-from learner.credit.config import MonteCarloConfig
 from reward_service.config import OutcomeShaping
-
-_NEEDS_A_PLAYER = {MonteCarloConfig}
-"""Estimators that no run can have."""
 
 
 def alike(config: RunConfig) -> RunConfig:
@@ -36,8 +32,8 @@ def test_no_two_methods_are_the_same() -> None:
     assert all(one != other for i, one in enumerate(configs) for other in configs[:i])
 
 
-def test_every_estimator_that_can_be_trained_with_has_a_curve() -> None:
-    variants = set(get_args(get_args(CreditConfig)[0])) - _NEEDS_A_PLAYER
+def test_every_estimator_has_a_curve() -> None:
+    variants = set(get_args(get_args(CreditConfig)[0]))
     assert {type(method_config(method, 0, 2).credit) for method in METHODS} == variants
 
 

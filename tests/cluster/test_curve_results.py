@@ -106,7 +106,7 @@ def test_every_iteration_is_a_row_between_the_two_evaluations(tmp_path: Path) ->
     run.path.mkdir()
     run.append_evaluation("before", evaluation(0.25), evaluation(0.125), 1.0)
     for iteration, rate in ((1, 0.5), (2, 0.75)):
-        run.append_metrics({"iteration": iteration, "solved_rate": rate, "steps": 2.5, "action_tokens": 40})
+        run.append_metrics({"iteration": iteration, "solved_rate": rate, "steps": 2.5, "sampled_tokens": 40})
     run.append_evaluation("after", evaluation(0.75), evaluation(0.5), 1.0)
     points = write_points(tmp_path / "curves.csv", [("grpo", 3, run)])
     assert points == [
