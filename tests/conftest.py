@@ -1,4 +1,4 @@
-"""Shared by all tests: a quiet environment before any heavy import, one local Ray, and what may run beside what."""
+"""Shared by all tests: a quiet environment before any heavy import, and one local Ray for each process."""
 
 from __future__ import annotations
 
@@ -28,19 +28,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 apply_process_defaults()
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What `pytest -n 2 --dist loadgroup --no-loadscope-reorder` hands to its processes, longest first.
-
-    Tests mostly wait, so two processes need little more than half the time. A file stays whole, since its fixtures are
-    dear, and all files that use the run's Ray stay together, or there would be two.
-    """
+    """Whole runs first, then the files that use Ray: with two processes (`make test`), none is left with a long one."""
     with_ray = {item.path for item in items if "ray_local" in getattr(item, "fixturenames", ())}
-    places = {"end_to_end": 0, "ray": 1}
-    groups = {item.path: "ray" if item.path in with_ray else str(item.path) for item in items}
-    items.sort(key=lambda item: places.get(item.path.parent.name, places.get(groups[item.path], 2)))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(groups[item.path]))
+    items.sort(key=lambda item: (item.path.parent.name != "end_to_end", item.path not in with_ray))
 
 
 @pytest.fixture(scope="session")
