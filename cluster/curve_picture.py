@@ -14,6 +14,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from cluster.curve_methods import DEFAULT
 from cluster.curve_results import Point, mean_with_interval
@@ -37,7 +38,10 @@ def draw_methods(points: Sequence[Point], destination: Path) -> None:
         _draw_training(axes, own, "C0", "in training, sampled")
         _draw_heldout(axes, own)
         axes.set_title(method.replace("_", " "), fontsize=9)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
+    for axes in panels[max(0, len(methods) - _COLUMNS) : len(methods)]:
+        axes.tick_params(labelbottom=True)
     for axes in panels[len(methods) :]:
         axes.set_axis_off()
     figure.supxlabel("iteration", fontsize=9)
