@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
+import socket
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -57,6 +59,25 @@ def ray_local() -> Iterator[str]:
             yield namespace
         finally:
             ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def alone() -> Iterator[None]:
+    """A gang of one rank in this process, taken down again: no later test may find itself in it."""
+    import torch
+    from deepspeed.utils import groups
+
+    before = dict(os.environ)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(probe.getsockname()[1]), LOCAL_SIZE="1")
+    yield
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    # DeepSpeed remembers the groups of the gang that is gone, and would hand them to the next one.
+    importlib.reload(groups)
+    os.environ.clear()
+    os.environ.update(before)
 
 
 def _written_token(directory: Path) -> Path:

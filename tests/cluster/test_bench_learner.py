@@ -8,7 +8,6 @@ from rich.console import Console
 
 from cluster.bench_learner import BareRow, BareUpdate, Group, Sizes, measure_prefixes, measure_speed, spread, tree_mask
 from learner.forest import Layout
-from learner.memory_probe import meet_alone
 from learner.packing import Keep, items_to_train, pack
 from learner.random_batches import EpisodeShape, forked_batch
 from learner.rank import LearnerRank
@@ -22,10 +21,9 @@ QUIET = Console(quiet=True)
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> str:
+def path(tmp_path_factory: pytest.TempPathFactory, alone: None) -> str:
     found = str(tmp_path_factory.mktemp("model"))
     save_tiny_model(found)
-    meet_alone()
     return found
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -74,18 +71,10 @@ BATCH_GRAD_NORM = 1.668
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A model, and a process group that is taken down again: no later test may find itself in a gang."""
-    before = dict(os.environ)
+def path(tmp_path_factory: pytest.TempPathFactory, alone: None) -> str:
     directory = str(tmp_path_factory.mktemp("model"))
     save_tiny_model(directory)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(probe.getsockname()[1]), LOCAL_SIZE="1")
-    yield directory
-    torch.distributed.destroy_process_group()
-    os.environ.clear()
-    os.environ.update(before)
+    return directory
 
 
 def rank(path: str, critic: ValueHeadConfig | None = None, **changes: Any) -> LearnerRank:
