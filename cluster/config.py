@@ -288,6 +288,7 @@ class RunConfig(Settings):
             )
         return self
 
+    @model_validator(mode="after")
     def _forks_that_credit_knows_of(self) -> Self:
         if not isinstance(self.task.group, ForkedGroup):
             return self

@@ -1,4 +1,4 @@
-"""Shared by all tests: a quiet environment before any heavy import, and one local Ray for each process."""
+"""Shared by all tests: a quiet environment before any heavy import, and one local Ray for the whole run."""
 
 from __future__ import annotations
 
@@ -28,12 +28,6 @@ RAY_OBJECT_STORE_BYTES = 512 * 2**20
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 apply_process_defaults()
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole runs first, then the files that use Ray: with two processes (`make test`), none is left with a long one."""
-    with_ray = {item.path for item in items if "ray_local" in getattr(item, "fixturenames", ())}
-    items.sort(key=lambda item: (item.path.parent.name != "end_to_end", item.path not in with_ray))
 
 
 @pytest.fixture(scope="session")

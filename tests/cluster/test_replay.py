@@ -78,7 +78,7 @@ def test_an_utterance_critic_goes_on_from_the_checkpoint_with_its_networks_and_i
     [done], learner = replayed(made.directory, 3)
     assert (done.checkpoint, done.advantage_gap, done.exact) == (2, 0.0, True)
     assert any(advantage for one in learner.batches[0] for advantage in one.advantages)
-    assert "critic_td_loss" in made.directory.read_metrics()[-1]["learner"]
+    assert "critic_td_loss" in list(made.directory.read_metrics())[-1]["learner"]
 
 
 def test_credit_by_continuations_is_done_again_from_what_they_earned(tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def test_only_the_layers_that_are_asked_run(wanted: Wanted, passes: tuple[int, i
     counted = ran[: sum(passes)]
     assert len(ran) == sum(passes) + 4
     assert sum(module in set(policy.model.model.layers) for module in counted) == passes[0]
-    for part, whole, count in zip(outputs, everything, (passes[0], passes[0], passes[1]), strict=True):
+    for part, whole, count in zip(outputs, everything, (passes[0], passes[0], passes[1], passes[1]), strict=True):
         assert torch.equal(part, whole if count else torch.empty(0))
 
 
