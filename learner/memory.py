@@ -17,10 +17,10 @@ _MASTER_BYTES = 4
 _ADAM_BYTES = 8
 """Two float32 moments."""
 _FREE_SHARE = 0.3
-"""Blocks of the heap that are free at the peak, as a share of the activations between which they lie. Measured (0.38
-with the model of `tiny`, 0.17 with SmolLM2-135M), since it follows from the order in which layers ask for blocks of
-different sizes. With a mapping for every tensor (`MALLOC_TRIM_THRESHOLD_=131072`) a process takes no more than its
-tensors and some megabytes, but an update takes twice as long."""
+"""Blocks of the heap that are free at the peak, as a share of the activations between which they lie: between what fits
+the model of `tiny` (0.38 or more) and what fits SmolLM2-135M (less than 0.3). It follows from the order in which layers
+ask for blocks of different sizes. With a mapping for every tensor (`MALLOC_TRIM_THRESHOLD_=131072`) a process takes no
+more than its tensors and some megabytes, but an update takes twice as long."""
 
 
 @dataclass(frozen=True, slots=True)
