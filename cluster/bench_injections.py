@@ -6,6 +6,7 @@ Owns which defences are compared; what counts as a raised grade is in `reward_se
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -71,7 +72,10 @@ async def _arm(url: str, name: str, corpus: Sequence[Injection], votes: int, con
         found = {"injections": len(corpus), "abstains_without_injections": True}
     finally:
         await judge.aclose()
-    return {**found, "seconds": round(time.perf_counter() - began, 1)}
+    arm = {**found, "seconds": round(time.perf_counter() - began, 1)}
+    # An arm takes many minutes: what is known stays known if the next one is interrupted.
+    console.print(f"defences: {name}: {json.dumps(arm)}", markup=False, soft_wrap=True)
+    return arm
 
 
 def _config(url: str, defences: frozenset[Defence], votes: int) -> JudgeConfig:

@@ -25,6 +25,7 @@ class PhaseClock:
     """Adds up the seconds of each phase; phases do not overlap."""
 
     def __init__(self) -> None:
+        self._began = time.monotonic()
         self._seconds = dict.fromkeys(Phase, 0.0)
 
     @contextmanager
@@ -35,6 +36,10 @@ class PhaseClock:
             yield
         finally:
             self._seconds[phase] += time.monotonic() - began
+
+    def elapsed(self) -> float:
+        """Seconds since the clock was made."""
+        return time.monotonic() - self._began
 
     def seconds(self) -> Mapping[Phase, float]:
         """Until now, of every phase."""

@@ -10,7 +10,6 @@ that of the loss itself, however the batch is cut.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,7 +21,6 @@ from learner.config import LearnerConfig
 from learner.credit import CreditedTrajectory
 from learner.credit.config import EtoConfig
 from learner.credit.pairs import Pair, preference_pairs
-from learner.engine import StepTaken
 from learner.minibatches import split_groups
 from learner.objective.stats import LossStats, Terms, measure
 from learner.packing import PackedRow
@@ -57,33 +55,14 @@ class PreferenceRank(LearnerRank):
         Raises:
             NonFinite: before a bad step is applied; steps on earlier minibatches stand.
         """
-        began, self._clock = time.monotonic(), PhaseClock()
+        self._clock = PhaseClock()
         parts = split_groups(credited, self._config.minibatches)
         compared = [one for part in parts if (one := self._comparison(part)) is not None]
         pairs = sum(len(one.pairs) for one in compared)
-        stats, taken, lr, passes = LossStats.total([]), list[StepTaken](), 0.0, 0
-        while passes < self._config.passes and not (passes and self._has_moved(stats)):
-            found: list[LossStats] = []
-            for one in compared:
-                # Each minibatch has a share of the batch's loss; a step sees one of them.
-                found += self._prefer(one, pairs, len(parts))
-                with self._clock.during(Phase.STEP):
-                    lr, step = self._reinforcement_step()
-                taken.append(step)
-            stats, passes = LossStats.total(found), passes + 1
-        return UpdateReport(
-            optimiser_steps=sum(step.applied for step in taken),
-            skipped_steps=sum(not step.applied for step in taken),
-            passes=passes,
-            stats=stats,
-            grad_norm=taken[-1].norm if taken else 0.0,
-            lr=lr,
-            kl_coef=0.0,
-            batch_tokens=sum(one.scored.trajectory.token_count for one in credited),
-            computed_tokens=passes * sum(row.packed.token_count for one in compared for row in one.rows),
-            phase_seconds=self._clock.seconds(),
-            seconds=time.monotonic() - began,
-        )
+        # Each minibatch has a share of the batch's loss; a step sees one of them.
+        taken = self._go_through(compared, lambda one: self._prefer(one, pairs, len(parts)))
+        tokens = sum(row.packed.token_count for one in compared for row in one.rows)
+        return UpdateReport.of(credited, tokens, taken, 0.0, self._clock)
 
     def _comparison(self, part: Sequence[CreditedTrajectory]) -> Comparison | None:
         """None where no two trajectories are to be told apart."""

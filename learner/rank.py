@@ -11,11 +11,10 @@ ranks.
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -57,12 +56,15 @@ from learner.packing import (
 from learner.phases import Phase, PhaseClock
 from learner.policy import TORCH_DTYPES, PolicyWithCritic, RowOutputs, Wanted, load_model, recompute_activations
 from learner.reference import choose_reference
-from learner.reports import SftReport, UpdateReport
+from learner.reports import SftReport, StepsTaken, UpdateReport
 from learner.saving import BackgroundWriter, Digests, Progress, restore_engine, take_snapshot, write_snapshot
 from learner.schedules import rate_at
 from learner.trained import choose_trained
 from learner.training_rows import TrainingRow, batch_scale, can_teach, tokens_to_keep, training_row
 from learner.utterance_features import features_by_item, utterance_items
+
+Part = TypeVar("Part")
+"""What a rank knows of one minibatch."""
 
 
 class LearnerRank:
@@ -101,32 +103,16 @@ class LearnerRank:
         Raises:
             NonFinite: before a bad step is applied; steps on earlier minibatches stand.
         """
-        began, self._clock = time.monotonic(), PhaseClock()
+        self._clock = PhaseClock()
         minibatches, scale = self._minibatches(credited), batch_scale(credited)
-        stats, taken, lr, passes = LossStats.total([]), list[StepTaken](), 0.0, 0
-        while passes < self._config.passes and not (passes and self._has_moved(stats)):
-            parts: list[LossStats] = []
-            for rows in filter(None, minibatches):
-                parts += [self._reinforce(row, scale, len(minibatches)) for row in rows]
-                with self._clock.during(Phase.STEP):
-                    lr, step = self._reinforcement_step()
-                taken.append(step)
-            stats, passes = LossStats.total(parts), passes + 1
-        stats, coef = self._with_reference(stats), self._kl_coef
-        self._follow_kl(stats, len(credited))
-        return UpdateReport(
-            optimiser_steps=sum(step.applied for step in taken),
-            skipped_steps=sum(not step.applied for step in taken),
-            passes=passes,
-            stats=stats,
-            grad_norm=taken[-1].norm if taken else 0.0,
-            lr=lr,
-            kl_coef=coef,
-            batch_tokens=sum(one.scored.trajectory.token_count for one in credited),
-            computed_tokens=passes * sum(row.packed.token_count for rows in minibatches for row in rows),
-            phase_seconds=self._clock.seconds(),
-            seconds=time.monotonic() - began,
+        taken = self._go_through(
+            list(filter(None, minibatches)),
+            lambda rows: [self._reinforce(row, scale, len(minibatches)) for row in rows],
         )
+        stats, coef = self._with_reference(taken.stats), self._kl_coef
+        self._follow_kl(stats, len(credited))
+        tokens = sum(row.packed.token_count for rows in minibatches for row in rows)
+        return UpdateReport.of(credited, tokens, replace(taken, stats=stats), coef, self._clock)
 
     def sft_step(self, demonstrations: Sequence[Demonstration], step: int = 0, steps: int = 1) -> SftReport:
         """Imitate: one optimiser step on these demonstrations."""
@@ -253,6 +239,19 @@ class LearnerRank:
             recompute_activations(model)
         policy = PolicyWithCritic(model, self._critic.backbone if self._critic else "detached").train()
         return build_engine(policy, self._config)
+
+    def _go_through(self, minibatches: Sequence[Part], learn: Callable[[Part], list[LossStats]]) -> StepsTaken:
+        """Up to `passes` times: `learn` accumulates the gradient of each minibatch, and a step applies it."""
+        stats, steps, lr, passes = LossStats.total([]), list[StepTaken](), 0.0, 0
+        while passes < self._config.passes and not (passes and self._has_moved(stats)):
+            found: list[LossStats] = []
+            for one in minibatches:
+                found += learn(one)
+                with self._clock.during(Phase.STEP):
+                    lr, step = self._reinforcement_step()
+                steps.append(step)
+            stats, passes = LossStats.total(found), passes + 1
+        return StepsTaken(stats, steps, lr, passes)
 
     def _minibatches(self, credited: Sequence[CreditedTrajectory]) -> list[list[TrainingRow]]:
         """This rank's rows of each minibatch; none where nothing is taught."""

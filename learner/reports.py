@@ -1,12 +1,26 @@
-"""What the learner says of its steps. Owns `UpdateReport` and `SftReport`, of one rank or of all."""
+"""What the learner says of its steps. Owns `StepsTaken`, and `UpdateReport` and `SftReport`, of one rank or of all."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from learner.credit import CreditedTrajectory
+from learner.engine import StepTaken
 from learner.objective.stats import LossStats
-from learner.phases import Phase
+from learner.phases import Phase, PhaseClock
+
+
+@dataclass(frozen=True, slots=True)
+class StepsTaken:
+    """What the passes over a batch came to, on one rank."""
+
+    stats: LossStats
+    """Of the last pass."""
+    steps: Sequence[StepTaken]
+    lr: float
+    """Of the policy, in the last step; 0 where there was none."""
+    passes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +48,30 @@ class UpdateReport:
     """Of `seconds`, those in each phase. On a GPU, kernels run after they were launched: a phase then holds the time in
     which the host waited, and no more."""
     seconds: float
+
+    @classmethod
+    def of(
+        cls,
+        credited: Sequence[CreditedTrajectory],
+        row_tokens: int,
+        taken: StepsTaken,
+        kl_coef: float,
+        clock: PhaseClock,
+    ) -> UpdateReport:
+        """Of one rank. `row_tokens`: of its rows, each counted once."""
+        return cls(
+            optimiser_steps=sum(step.applied for step in taken.steps),
+            skipped_steps=sum(not step.applied for step in taken.steps),
+            passes=taken.passes,
+            stats=taken.stats,
+            grad_norm=taken.steps[-1].norm if taken.steps else 0.0,
+            lr=taken.lr,
+            kl_coef=kl_coef,
+            batch_tokens=sum(one.scored.trajectory.token_count for one in credited),
+            computed_tokens=taken.passes * row_tokens,
+            phase_seconds=clock.seconds(),
+            seconds=clock.elapsed(),
+        )
 
     def summary(self) -> dict[str, float]:
         """Numbers by the names that metrics use."""

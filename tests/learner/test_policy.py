@@ -159,7 +159,8 @@ def test_only_the_layers_that_are_asked_run(wanted: Wanted, passes: tuple[int, i
     (rows,) = pack(items_to_read([one]), 100, 1)
     policy = PolicyWithCritic(tiny(), "separate")
     ran: list[Any] = []
-    for layer in (*policy.model.model.layers, *policy.critic_body.layers):  # type: ignore[union-attr]
+    critic_body: Any = policy.critic_body
+    for layer in (*policy.model.model.layers, *critic_body.layers):
         layer.register_forward_hook(lambda module, *_: ran.append(module))
     outputs, everything = policy(rows[0], wanted), policy(rows[0])
     counted = ran[: sum(passes)]
@@ -186,7 +187,8 @@ def test_recomputed_layers_keep_nothing_of_the_forward_pass_and_give_the_same_gr
         if recomputes:
             recompute_activations(model)
         policy, kept = PolicyWithCritic(model, "separate").train(), list[StorageWeakRef]()
-        for layer in (*model.model.layers, *policy.critic_body.layers):  # type: ignore[union-attr]
+        critic_body: Any = policy.critic_body
+        for layer in (*model.model.layers, *critic_body.layers):
             # What goes into the last product of a layer is needed for the gradient of its weight.
             layer.mlp.down_proj.register_forward_pre_hook(
                 lambda _, inputs, kept=kept: kept.append(StorageWeakRef(inputs[0].untyped_storage()))
