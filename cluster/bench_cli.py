@@ -137,7 +137,7 @@ def bench_curves(
 def bench_learner(
     repeats: Annotated[int, typer.Option(help="Pairs of updates, ours and the bare one.", min=1)] = 3,
 ) -> None:
-    """The update beside bare PyTorch, shared prefixes beside none, memory beside its plan. Five minutes or so.
+    """The update beside bare PyTorch, shared prefixes beside none, memory beside its plan. Takes seven minutes.
 
     [bold]update_ratio[/] is our tokens a second over those of a plain model, `sdpa` with a dense mask and a fused
     AdamW, on the same packed rows of the preset quickstart. [bold]prefix_speedup[/] is for 8 answers of 60 tokens to
