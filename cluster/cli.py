@@ -16,6 +16,7 @@ from cluster.audit_cli import audit
 from cluster.bench_cli import bench
 from cluster.environment import apply_process_defaults
 from cluster.exit_codes import exit_codes
+from cluster.interrupt import leave_on_sigterm
 from cluster.replay_cli import replay
 from cluster.rewards_cli import rescore, score, serve_rewards
 from cluster.sandbox_cli import sandbox
@@ -139,4 +140,5 @@ def make_tiny_model(
 
 def main() -> None:
     """Entry point of the `steptool` command."""
+    leave_on_sigterm()
     app()

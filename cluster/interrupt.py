@@ -1,9 +1,11 @@
-"""Being asked to stop. Owns the signal handlers of a run: the first signal sets a flag, the second ends at once."""
+"""Being asked to stop. Owns the signal handlers: of a command, which ends what it started, and of a run, where the
+first signal sets a flag and the second ends at once."""
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +14,16 @@ from types import FrameType
 from cluster.errors import Stopped
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def leave_on_sigterm() -> None:
+    """Let SIGTERM end this process as `sys.exit` does, so that what it started is ended with it."""
+    signal.signal(signal.SIGTERM, _leave)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    del frame
+    sys.exit(128 + number)
 
 
 class StopFlag:

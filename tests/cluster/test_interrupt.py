@@ -50,3 +50,20 @@ def test_the_second_signal_ends_the_process_at_once() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, "True\n")
+
+
+def test_a_command_that_is_ended_ends_what_it_started() -> None:
+    program = (
+        "import asyncio, os, signal\n"
+        "from cluster.interrupt import leave_on_sigterm\n"
+        "leave_on_sigterm()\n"
+        "async def measure():\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    await asyncio.sleep(60)\n"
+        "try:\n"
+        "    asyncio.run(measure())\n"
+        "finally:\n"
+        "    print('server stopped', flush=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (128 + signal.SIGTERM, "server stopped\n", "")
