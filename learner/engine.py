@@ -1,7 +1,7 @@
 """How DeepSpeed is set up: the process group, its settings, the optimiser under it.
 
-Owns `join`, `build_engine`, `GuardedAdamW`, `Rates` and `take_step`. Consumes the learner's settings and a policy,
-produces a DeepSpeed engine and its steps. On a CPU the collectives are gloo's, on a GPU NCCL's.
+Owns `join`, `own_device`, `build_engine`, `GuardedAdamW`, `Rates` and `take_step`. Consumes the learner's settings and
+a policy, produces a DeepSpeed engine and its steps. On a CPU the collectives are gloo's, on a GPU NCCL's.
 """
 
 from __future__ import annotations
@@ -15,10 +15,14 @@ from typing import Any
 
 import deepspeed
 import torch
+from deepspeed.accelerator import get_accelerator
 from torch import nn
 
 from learner.config import LearnerConfig, NoOffload, OffloadOptimiser, OffloadOptimiserAndParameters
 from learner.policy import PolicyWithCritic
+
+_BUCKET_NUMBERS = 500_000_000
+"""Gradients that are reduced at once at most: DeepSpeed's own choice."""
 
 
 def join(rank: int, ranks: int, config: LearnerConfig) -> None:
@@ -31,10 +35,15 @@ def join(rank: int, ranks: int, config: LearnerConfig) -> None:
     deepspeed.init_distributed(backend, timeout=timedelta(seconds=config.deadline_seconds), verbose=False)
 
 
+def own_device() -> torch.device:
+    """Where this rank computes: its GPU, or the CPU."""
+    return torch.device(get_accelerator().current_device_name())
+
+
 def build_engine(policy: PolicyWithCritic, config: LearnerConfig) -> Any:
     """The engine; its `basic_optimizer` is a `GuardedAdamW` that knows where the gradient's norm comes from."""
     optimiser = _adamw(policy, config)
-    settings = engine_settings(config)
+    settings = engine_settings(config, sum(parameter.numel() for parameter in policy.parameters()))
     made = deepspeed.initialize(model=policy, optimizer=optimiser, config=settings, dist_init_required=False)
     engine: Any = made[0]
     if _is_plain(config):
@@ -82,14 +91,22 @@ def _is_plain(config: LearnerConfig) -> bool:
     return config.zero_stage == 0 and config.dtype == "float32"
 
 
-def engine_settings(config: LearnerConfig) -> dict[str, Any]:
-    """DeepSpeed's settings: the caller owns the accumulation boundary, gradients accumulate in float32 where it can."""
+def engine_settings(config: LearnerConfig, parameters: int) -> dict[str, Any]:
+    """DeepSpeed's settings for a policy of so many parameters: the caller owns the accumulation boundary, gradients
+    accumulate in float32 where it can.
+    """
     settings: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "managed_gradient_accumulation": False,
         "gradient_clipping": 0.0 if _is_plain(config) else config.optimiser.max_grad_norm,
-        "zero_optimization": {"stage": config.zero_stage, "overlap_comm": False, **_offload(config)},
+        "zero_optimization": {
+            "stage": config.zero_stage,
+            "overlap_comm": False,
+            # ZeRO 3 allocates the whole bucket, however small the model, and keeps it.
+            "reduce_bucket_size": min(_BUCKET_NUMBERS, parameters),
+            **_offload(config),
+        },
         "zero_allow_untested_optimizer": True,
         # DeepSpeed's own optimiser on the host would step on a gradient that is not finite.
         "zero_force_ds_cpu_optimizer": False,

@@ -17,7 +17,7 @@ causally, to itself; position ids count along the path.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import Enum
 from itertools import pairwise
 
@@ -123,6 +123,11 @@ class PackedRow:
     def token_count(self) -> int:
         return self.token_ids.shape[1]
 
+    def to(self, device: torch.device) -> PackedRow:
+        """The row with all its tensors there."""
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: one.to(device) for name, one in named.items() if isinstance(one, Tensor)})
+
 
 def items_to_train(credited: Sequence[CreditedTrajectory], keep: Keep) -> list[PackItem]:
     """The action tokens and states that carry credit; a trajectory of which nothing is kept has no item."""
@@ -159,12 +164,23 @@ def pack(
     rows within the limit, rows exceed it. A rank for which there is no sequence at all gets one idle token, since ranks
     must step together.
     """
+    chunks = _balanced(items, pack_tokens, ranks, layout)
+    return [[_lay_out(chunk, layout) for chunk in chunks[rank::ranks]] for rank in range(ranks)]
+
+
+def pack_share(
+    items: Sequence[PackItem], pack_tokens: int, rank: int, ranks: int, layout: Layout = Layout.SHARED
+) -> list[PackedRow]:
+    """What `pack` gives to one rank; the rows of the others are not laid out."""
+    return [_lay_out(chunk, layout) for chunk in _balanced(items, pack_tokens, ranks, layout)[rank::ranks]]
+
+
+def _balanced(items: Sequence[PackItem], pack_tokens: int, ranks: int, layout: Layout) -> list[list[PackItem]]:
     if not items:
         raise ValueError("pack: 0 sequences; expected at least one; a batch without credit is not packed")
     idle = PackItem(IDLE, items[0].token_ids[:1], (), (), (), (), (), 0, (), ())
     ordered = sorted([*items, *[idle] * (ranks - len(items))], key=lambda item: item.token_ids)
-    rows = [_lay_out(chunk, layout) for chunk in _chunk(ordered, pack_tokens, ranks, layout)]
-    return [rows[rank::ranks] for rank in range(ranks)]
+    return _chunk(ordered, pack_tokens, ranks, layout)
 
 
 def _trajectory_item(index: int, trajectory: Trajectory) -> PackItem:

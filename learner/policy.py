@@ -113,16 +113,18 @@ class SegmentPlan:
         return cls([length], ((),), (None,))
 
     @classmethod
-    def of(cls, segments: Sequence[Segment], dtype: torch.dtype) -> SegmentPlan:
+    def of(cls, segments: Sequence[Segment], like: Tensor) -> SegmentPlan:
+        """`like`: a tensor of the model, for the masks' device and type."""
         lengths = [segment.end - segment.start for segment in segments]
-        masks = [_mask(sum(lengths[j] for j in s.ancestors), n, dtype) for s, n in zip(segments, lengths, strict=True)]
+        masks = [_mask(sum(lengths[j] for j in s.ancestors), n, like) for s, n in zip(segments, lengths, strict=True)]
         return cls(lengths, tuple(segment.ancestors for segment in segments), tuple(masks))
 
 
-def _mask(past: int, length: int, dtype: torch.dtype) -> Tensor | None:
+def _mask(past: int, length: int, like: Tensor) -> Tensor | None:
     if past == 0:
         return None
-    return torch.full((length, past + length), float("-inf"), dtype=dtype).triu(past + 1)
+    shape = (length, past + length)
+    return torch.full(shape, float("-inf"), dtype=attention_dtype(like), device=like.device).triu(past + 1)
 
 
 AttentionInterface.register(ATTENTION, attend_segments)
@@ -223,12 +225,13 @@ class PolicyWithCritic(nn.Module):
 
         What is not wanted is left empty where that saves the pass through a body.
         """
-        plan = SegmentPlan.of(row.segments, attention_dtype(self.action_head.weight))
+        plan = SegmentPlan.of(row.segments, self.action_head.weight)
         if self.critic_body is None:
             hidden = _run(self.model.base_model, row, plan)
             read = hidden.detach() if self._backbone == "detached" else hidden
             return RowOutputs(*self._predictions(hidden, row), *self._values(read, row))
-        logprobs, entropies, values, states = (torch.empty(0) for _ in RowOutputs._fields)
+        nothing = row.advantages.new_empty(0)
+        logprobs, entropies, values, states = (nothing for _ in RowOutputs._fields)
         if wanted is not Wanted.VALUES:
             logprobs, entropies = self._predictions(_run(self.model.base_model, row, plan), row)
         if wanted is not Wanted.PREDICTIONS:

@@ -90,7 +90,7 @@ class PreferenceRank(LearnerRank):
     def _pull(self, row: TrainingRow, by_trajectory: Tensor, minibatches: int) -> LossStats:
         with self._clock.during(Phase.FORWARD):
             outputs: RowOutputs = self._engine(row.packed)
-        slope = by_trajectory[row.credit.trajectory].to(outputs.logprobs)
+        slope = by_trajectory[row.credit.trajectory.cpu()].to(outputs.logprobs)
         # The sum over no value at all keeps the unused read-out in the graph, as ZeRO wants it.
         loss = (slope * outputs.logprobs).sum() + outputs.values.sum() * 0.0
         with self._clock.during(Phase.BACKWARD):
@@ -103,7 +103,7 @@ class PreferenceRank(LearnerRank):
         for row in rows:
             numbers = read(row)
             assert numbers is not None, "every row has the log-probabilities that are asked for"
-            sums.index_add_(0, row.credit.trajectory, numbers.double().cpu())
+            sums.index_add_(0, row.credit.trajectory.cpu(), numbers.double().cpu())
         return torch.tensor(self._sum_over_ranks(*sums.tolist()), dtype=torch.float64)
 
 

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from actors.trajectory import Trajectory
 from learner.config import LearnerConfig, RecomputeActivations, ValueHeadConfig
 from learner.credit import CreditedTrajectory, StateAt
-from learner.engine import Rates, StepTaken, build_engine, join, take_step
+from learner.engine import Rates, StepTaken, build_engine, join, own_device, take_step
 from learner.engine_state import copy_weights
 from learner.errors import NonFinite
 from learner.forest import Layout
@@ -51,7 +51,7 @@ from learner.packing import (
     items_to_imitate,
     items_to_read,
     items_to_train,
-    pack,
+    pack_share,
 )
 from learner.phases import Phase, PhaseClock
 from learner.policy import TORCH_DTYPES, PolicyWithCritic, RowOutputs, Wanted, load_model, recompute_activations
@@ -268,17 +268,20 @@ class LearnerRank:
     def _prepared(self, row: PackedRow, part: Sequence[CreditedTrajectory]) -> TrainingRow:
         """A row with what is read before the first step: log-probabilities, values and those of the reference."""
         clips = self._critic is not None and self._critic.clip is not None
-        before = self._read(row) if self._config.recomputes_old or clips else None
+        recomputes = self._config.recomputes_old
+        wanted = Wanted.ALL if recomputes and clips else Wanted.PREDICTIONS if recomputes else Wanted.VALUES
+        before = self._read(row, wanted) if recomputes or clips else None
         return training_row(
             row,
             part,
-            old=before.logprobs if before and self._config.recomputes_old else None,
+            old=before.logprobs if before and recomputes else None,
             old_values=before.values if before and clips else None,
             reference=self._reference.logprobs(row) if has_kl_term(self._config.loss) else None,
         )
 
     def _share(self, items: Sequence[PackItem]) -> list[PackedRow]:
-        return pack(items, self._config.pack_tokens, self._ranks, self._layout)[self._rank]
+        rows = pack_share(items, self._config.pack_tokens, self._rank, self._ranks, self._layout)
+        return [row.to(own_device()) for row in rows]
 
     def _reinforce(self, row: TrainingRow, scale: BatchScale, minibatches: int) -> LossStats:
         """Accumulate a row's gradient. Its loss is a share of the whole batch's; a step sees one minibatch of it."""

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from learner.config import LearnerConfig
+from learner.engine import own_device
 from learner.errors import BadCheckpoint
 from learner.packing import PackedRow
 from learner.policy import TORCH_DTYPES, PolicyWithCritic, RowOutputs, load_model
@@ -145,7 +146,7 @@ _NOT_FROZEN = "reference policy: not frozen yet; call begin_reinforcement() befo
 
 
 def _frozen(model: Any) -> PolicyWithCritic:
-    return PolicyWithCritic(model).eval().requires_grad_(False)
+    return PolicyWithCritic(model).eval().requires_grad_(False).to(own_device())
 
 
 def _write_adapters(tensors: dict[str, Tensor], directory: Path) -> None:

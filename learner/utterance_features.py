@@ -59,5 +59,6 @@ def features_by_item(rows: Sequence[tuple[Tensor, Tensor]]) -> dict[int, Tensor]
     found: dict[int, Tensor] = {}
     for items, states in rows:
         normal = F.layer_norm(states.float(), states.shape[-1:]).half().cpu()
+        items = items.cpu()
         found |= {item: normal[items == item] for item in items.unique().tolist()}
     return found

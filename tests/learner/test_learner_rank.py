@@ -463,6 +463,20 @@ def test_bfloat16_keeps_float32_masters(path: str, stage: int) -> None:
     assert moved[-1] > 3 * moved[0] > 0
 
 
+def test_an_engine_asks_for_no_more_than_its_model_is_worth(path: str) -> None:
+    """DeepSpeed's own bucket is a gigabyte for every engine of ZeRO 3, and stays."""
+    rank(path, zero_stage=3, dtype="bfloat16").update(batch())
+    before = address_space()
+    rank(path, zero_stage=3, dtype="bfloat16").update(batch())
+    assert address_space() - before < 200 * 2**20
+
+
+def address_space() -> int:
+    """Bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmSize:"))
+
+
 def save(learner: LearnerRank, directory: Path) -> dict[str, str]:
     """Save, and wait until the files are there."""
     learner.save(str(directory))

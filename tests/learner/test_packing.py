@@ -16,6 +16,7 @@ from learner.packing import (
     items_to_read,
     items_to_train,
     pack,
+    pack_share,
 )
 from tests.learner.builders import credited, scored, step
 
@@ -144,6 +145,17 @@ def test_a_rank_without_a_trajectory_gets_one_idle_token() -> None:
     assert sorted(share[0].token_count for share in shares) == [1, 3]
     idle = min((share[0] for share in shares), key=lambda row: row.token_count)
     assert (len(idle.advantages), len(idle.predict_at)) == (0, 0)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_a_rank_lays_out_its_own_rows_and_no_others(ranks: int) -> None:
+    demonstrations = [Demonstration((i,) * 30, (False,) * 10 + (True,) * 20) for i in range(10)]
+    items = items_to_imitate(demonstrations)
+    everyones = pack(items, 60, ranks)
+    for rank in range(ranks):
+        own = pack_share(items, 60, rank, ranks)
+        assert [row.token_ids.tolist() for row in own] == [row.token_ids.tolist() for row in everyones[rank]]
+        assert [row.action_item.tolist() for row in own] == [row.action_item.tolist() for row in everyones[rank]]
 
 
 def test_nothing_to_pack_is_an_error() -> None:

@@ -81,6 +81,21 @@ def tiny(**changes: Any) -> LlamaForCausalLM:
     return LlamaForCausalLM(LlamaConfig(**{**SIZES, **changes}))
 
 
+@pytest.mark.parametrize("backbone", ["shared", "separate"])
+def test_a_model_on_another_device_never_meets_a_tensor_on_the_cpu(backbone: Any) -> None:
+    """Every machine has the device `meta`: it computes nothing, but refuses to mix devices as a GPU does."""
+    elsewhere = torch.device("meta")
+    one = scored([0.0, 0.0], steps=[step((1, 2, 3), (4, 5)), step((6, 7), (8,))]).trajectory
+    rows = pack([*items_to_imitate(forest_of_demonstrations()), *items_to_read([one])], 1000, 1)[0]
+    policy = PolicyWithCritic(tiny(), backbone).to(elsewhere)
+    for row in rows:
+        outputs = policy(row.to(elsewhere))
+        assert {part.device for part in outputs} == {elsewhere}
+        (outputs.logprobs.sum() + outputs.entropies.sum() + outputs.values.sum()).backward()
+    assert any(len(row.segments) > 1 for row in rows)
+    assert {p.grad.device for p in policy.parameters() if p.grad is not None} == {elsewhere}
+
+
 def test_entropy_is_that_of_the_whole_distribution() -> None:
     model = tiny()
     (rows,) = pack(items_to_imitate([Demonstration((1, 2, 3), (False, True, True))]), 100, 1)
