@@ -94,8 +94,8 @@ def call_step(before: int = 1, after: int = 0, version: int = 1, tokens: int = 2
     )
 
 
-def answer_step(version: int = 1, tokens: int = 2) -> Step:
-    return Step((9,), (5,) * tokens, (-0.5,) * tokens, (VersionSpan(version, 0, tokens),), Answer("7"), None, None)
+def answer_step(version: int = 1, tokens: int = 2, token: int = 5) -> Step:
+    return Step((9,), (token,) * tokens, (-0.5,) * tokens, (VersionSpan(version, 0, tokens),), Answer("7"), None, None)
 
 
 def episode(
@@ -219,7 +219,9 @@ class FakeRollouts:
     def _play(self, request: EpisodeRequest) -> ScoredTrajectory:
         self.played.append(request)
         done = request.prefix.steps if request.prefix else ()
-        steps = [*done, *[call_step(version=self._version), answer_step(version=self._version)][len(done) :]]
+        # The members of a group end with other words.
+        answer = answer_step(version=self._version, token=5 + int(request.id[-1]))
+        steps = [*done, *[call_step(version=self._version), answer][len(done) :]]
         return episode(steps, self._outcome(request), about=request.task, id=request.id, group=request.group)
 
 
@@ -234,12 +236,13 @@ class FakeRun:
         teaches: bool = True,
         before_each: Callable[[StopFlag, EpisodeRequest], None] = lambda flag, request: None,
         outcome: Callable[[EpisodeRequest], float] = every_other,
+        learner: FakeLearner | None = None,
     ) -> None:
-        self.log: list[str] = []
+        self.log: list[str] = learner.log if learner else []
         self.stop = StopFlag()
         self.directory = RunDirectory(path)
         self.directory.create(config)
-        self.learner = FakeLearner(self.log, teaches)
+        self.learner = learner or FakeLearner(self.log, teaches)
         self.rollouts = FakeRollouts(self.log, lambda request: before_each(self.stop, request), outcome)
         self.screen = StringIO()
         parts: Any = SimpleNamespace(learner=self.learner, rollouts=self.rollouts)
