@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -13,7 +14,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from actors.config import EngineConfig
+from actors.engine_environment import engine_environment
+from cluster.presets import load_config
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -74,6 +81,40 @@ def test_a_run_leaves_summary_metrics_trajectories_and_a_model_behind(finished: 
     assert str(run) in output
     model = load_file(run / "checkpoints" / "00004" / "learner" / "model" / "model.safetensors")
     assert "model.embed_tokens.weight" in model
+
+
+def test_the_exported_model_says_the_same_in_plain_transformers_and_in_vllm(
+    finished: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _ = finished
+    export = run / "checkpoints" / "00004" / "learner" / "model"
+    row = pq.read_table(run / "trajectories" / "00004.parquet").to_pylist()[0]
+    token_ids = [*row["prompt_ids"], *row["action_ids"]]
+    config = EngineConfig(dtype="float32", max_model_len=384, max_num_seqs=4, threads=1)
+    for name, value in engine_environment(config).items():
+        monkeypatch.setenv(name, value)
+    in_vllm = asyncio.run(vllm_logprobs(str(export), config, token_ids))
+    in_transformers = transformers_logprobs(str(export), token_ids)
+    assert (in_vllm - in_transformers).abs().max() < 1e-4
+    at_the_start = transformers_logprobs(load_config("tiny").learner.model_path, token_ids)
+    assert (in_transformers - at_the_start).abs().max() > 1e-3
+
+
+def transformers_logprobs(model: str, token_ids: Sequence[int]) -> torch.Tensor:
+    """log p of every token but the first."""
+    with torch.no_grad():
+        logits = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)(torch.tensor([token_ids])).logits
+    return torch.log_softmax(logits[0, :-1], -1).gather(-1, torch.tensor(token_ids[1:]).unsqueeze(-1)).squeeze(-1)
+
+
+async def vllm_logprobs(model: str, config: EngineConfig, token_ids: Sequence[int]) -> torch.Tensor:
+    from actors.vllm_engine import VllmEngine
+
+    engine = await VllmEngine.start(model, config, [])
+    try:
+        return torch.tensor(await engine.token_logprobs(token_ids, "export"))
+    finally:
+        await engine.stop()
 
 
 def test_every_iteration_is_stored_step_by_step_with_its_credit(finished: tuple[Path, str]) -> None:
