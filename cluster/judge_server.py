@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -40,7 +41,11 @@ def judge_server(model: Path) -> Iterator[str]:
     with tempfile.TemporaryFile() as log:
         port = _free_port()
         server = subprocess.Popen(
-            _command(model, port), env={**os.environ, **engine_environment(_ENGINE)}, stdout=log, stderr=log
+            _command(model, port),
+            env={**os.environ, **engine_environment(_ENGINE)},
+            stdout=log,
+            stderr=log,
+            process_group=0,
         )
         url = f"http://127.0.0.1:{port}"
         try:
@@ -88,8 +93,9 @@ def _end_of(log: IO[bytes]) -> str:
 
 def _stop(server: subprocess.Popen[bytes]) -> None:
     server.terminate()
-    try:
+    with suppress(subprocess.TimeoutExpired):
         server.wait(_STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        server.kill()
-        server.wait(_STOP_SECONDS)
+    # The engine is a process of its own, which a server that does not end in time leaves behind.
+    with suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGKILL)
+    server.wait(_STOP_SECONDS)
