@@ -215,7 +215,8 @@ class GigpoConfig(Relative):
     step_weight: float = Field(default=1.0, ge=0)
     """ω: how much the comparison at anchor states counts."""
     similarity: float = Field(default=0.95, gt=0, le=1)
-    """Least share of tokens in common for an observation that nobody else saw to join another; 1: never."""
+    """Least share of tokens in common for a step whose observation nobody else saw to be compared with another; 1:
+    never."""
     min_std: Floor = 0.1
     """Floor of both divisors, in units of reward."""
 

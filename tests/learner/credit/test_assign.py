@@ -182,14 +182,27 @@ def test_ppo_on_outcomes_credits_a_cut_episode_with_the_value_where_it_was_cut()
     assert one.advantages == pytest.approx((0.6, None))
 
 
+def similar_triple() -> list[Any]:
+    """Second observations of which the first shares 19 of 20 tokens with the second, and so the second with the third;
+    the ends share 18."""
+    seen = {"x": (8,) * 20, "y": (8,) * 19 + (9,), "z": (8,) * 18 + (6, 9)}
+    last = {"x": 0.0, "y": 0.5, "z": 1.0}
+    return [
+        scored([0.2, last[name]], id=name, group="similar", steps=[step((1,), (ord(name),)), step(ids, (2, 3))])
+        for name, ids in seen.items()
+    ]
+
+
 @pytest.mark.parametrize("config", ALL, ids=kind)
 def test_the_order_of_the_batch_changes_nothing(config: Any) -> None:
-    third = scored([0.3, 0.1], id="c", group="h", contributions=[0.0, 1.0])
-    batch = [*longer(3), third, scored([0.0, 0.9], id="d", group="h", solved=0.0, contributions=[0.0, 0.0])]
-    straight, turned = credit(batch, config), credit(batch[::-1], config)[::-1]
-    for one, other in zip(straight, turned, strict=True):
-        assert [a is None for a in one.advantages] == [a is None for a in other.advantages]
-        assert numbers(one) == pytest.approx(numbers(other))
+    third = scored([0.3, 0.1], id="third", group="h", contributions=[0.0, 1.0])
+    fourth = scored([0.0, 0.9], id="fourth", group="h", solved=0.0, contributions=[0.0, 0.0])
+    batch = [*longer(3), third, fourth, *similar_triple()]
+    straight = credit(batch, config)
+    for order in (range(len(batch))[::-1], [0, 1, 2, 3, 4, 6, 5], [6, 4, 5, 3, 1, 2, 0]):
+        for at, other in zip(order, credit([batch[i] for i in order], config), strict=True):
+            assert [a is None for a in straight[at].advantages] == [a is None for a in other.advantages]
+            assert numbers(straight[at]) == pytest.approx(numbers(other))
 
 
 def equal_twins() -> list[Any]:

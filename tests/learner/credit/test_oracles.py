@@ -90,7 +90,9 @@ def random_settings(dice: Random, config: Any) -> Any:
         return config
     factors = [name for name in ("gamma", "lam", "token_gamma") if hasattr(config, name)]
     chosen |= {name: dice.uniform(0.1, 1.0) for name in factors}
-    return type(config)(**chosen, **({"similarity": 1.0} if hasattr(config, "similarity") else {}))
+    if hasattr(config, "similarity"):
+        chosen["similarity"] = dice.choice([0.5, 0.6, 0.7, 0.8, 0.95, 1.0])
+    return type(config)(**chosen)
 
 
 @pytest.mark.parametrize("config", ALL, ids=kind)
