@@ -266,6 +266,15 @@ def _wins_less_losses(table: Table, o: Array, same: NDArray[np.bool_]) -> Array:
     return np.where(compared, wins.sum(axis=1) - wins.sum(axis=0), np.nan)
 
 
+def outcome_parts(table: Table) -> dict[int, float]:
+    """By trajectory ω·(o − mean)/std over those of its group whose outcome is known; 0 for the others."""
+    known = [i for i in table.seen if table.scored[i].reward.solved is not None]
+    o = np.array([table.scored[i].reward.solved for i in known], dtype=float)
+    same = equal([table.scored[i].trajectory.group for i in known])
+    parts = table.config.outcome_weight * normalised(o, same, table.config.outcome_min_std)
+    return dict.fromkeys(table.seen, 0.0) | dict(zip(known, parts.tolist(), strict=True))
+
+
 def whiten(x: Array, groups: Sequence[str], places: Sequence[int], whitening: Any) -> Array:
     """The setting `whiten`; NaN, which stands for no credit, is nobody's peer."""
     if whitening.kind == "none" or not len(x):
