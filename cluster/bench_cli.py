@@ -98,12 +98,12 @@ def bench_credit(
         typer.Option(help="Batches of 64 trajectories, 8 of each task; the first teach a table critic.", min=1),
     ] = 24,
 ) -> None:
-    """Which estimator's advantages follow what a step was truly worth, on ledger world. No model; a minute or so.
+    """Which estimator's advantages follow what a step was truly worth, on ledger world. No model; a few minutes.
 
     What a call was worth is known there: it is left out, with all that was learned from it, and the rest is done
-    again. [bold]correlation[/] is Pearson's over all calls. [bold]order[/] is the share of the pairs of calls of one
-    trajectory that stand in the right order: 0.5 for an estimator that gives them all one number. Intervals at 95 %,
-    by task.
+    again. [bold]correlation[/] is Pearson's over the calls that have credit, [bold]correlation_of_all[/] over all of
+    them, no credit counting as 0. [bold]order[/] is the share of the pairs of calls of one trajectory that stand in the
+    right order: 0.5 for an estimator that gives them all one number. Intervals at 95 %, by task.
     """
     from cluster.bench_credit import bench_credit
 

@@ -1,21 +1,21 @@
 """`steptool bench credit`: which estimator's advantages follow what a step was truly worth.
 
-Owns the measurement. In ledger world the truth is known: a call is left out, with all that was learned from it, and the
-rest is done again (`reward_service.replay.leave_one_out`). The trajectories come from an oracle that errs, so that no
-model is needed; every estimator sees the same ones, in the same batches. Nothing here is used by training.
+Owns the measurement; the trajectories and the truth are those of `cluster.credit_world`. There a call is left out, with
+all that was learned from it, and the rest is done again (`reward_service.replay.leave_one_out`). Every estimator sees
+the same trajectories, in the same batches.
 
-Two numbers, since advantages have no unit in common. `correlation` is Pearson's over all calls. `order` looks inside
-one trajectory: the share of the pairs (a call that was worth more, one that was worth less) that the advantages put in
-the right order, ties counting half; an estimator that gives all steps of a trajectory one number has 0.5.
+Three numbers, since advantages have no unit in common. `correlation` is Pearson's over the calls that have credit, and
+`correlation_of_all` over all calls, where no credit counts as 0: those that leave out groups or failures are judged on
+other calls by the first, and on the same ones by the second. `order` looks inside one trajectory: the share of the
+pairs (a call that was worth more, one that was worth less) that the advantages put in the right order, ties counting
+half; an estimator that gives all steps of a trajectory one number has 0.5.
 """
 
 from __future__ import annotations
 
-import asyncio
 import itertools
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,42 +24,37 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from actors.scoring import ScoredTrajectory, score
-from actors.trajectory import Answer, Step, Trajectory, VersionSpan
+from actors.scoring import ScoredTrajectory
+from actors.trajectory import Trajectory
+from cluster.credit_world import GROUP_SIZE, REPLAYED, Worths, continuations, played_batch, scored_batch, worths
 from cluster.presets import load_config
-from learner.config import CreditConfig, StepGaeConfig
-from learner.credit import CreditedTrajectory, StateAt
+from learner.config import CreditConfig, ProgressTableConfig, StepGaeConfig
+from learner.credit import CreditedTrajectory, StateAt, assign_credit
 from learner.credit.config import (
+    BilevelGaeConfig,
     EtoConfig,
     GigpoConfig,
     GrpoConfig,
+    LeaveOneOutConfig,
+    MonteCarloConfig,
     MtGrpoConfig,
+    NoWhitening,
+    PpoOutcomeConfig,
     ReinforcePpConfig,
     RftConfig,
     RlooConfig,
     StepReinforcePpConfig,
     StepReturnsConfig,
     StepRlooConfig,
+    TokenGaeConfig,
     TreeConfig,
 )
 from learner.estimator import CreditAssigner
-from reward_service.config import LeaveOneOutContribution, RewardConfig, SignalsConfig
-from reward_service.scoring import Recipe
-from reward_service.service import RewardService
-from tool_sandbox.demonstrations import Demonstration, demonstrate
-from tool_sandbox.registry import load_toolset
-from tool_sandbox.rendering import canonical_json
-from tool_sandbox.session import Toolset
-from tool_sandbox.tasks import Split, StopReason
+from learner.progress_table import ProgressTable
+from reward_service.config import RewardConfig
 
-GROUP_SIZE = 8
-GROUPS_A_BATCH = 8
-LEVELS = ("L0", "L1", "L2")
-NOISE = 0.4
-MAX_STEPS = 8
 RESAMPLES = 1000
 INTERVAL = (2.5, 97.5)
-_SAMPLED = (VersionSpan(0, 0, 1),)
 _EQUAL = 1e-9
 _PRESET = "quickstart"
 """Whose step rewards the estimators see."""
@@ -67,12 +62,18 @@ ESTIMATORS: Mapping[str, CreditConfig] = {
     config.kind: config
     for config in (
         StepGaeConfig(),
+        TokenGaeConfig(),
+        BilevelGaeConfig(),
         StepReturnsConfig(),
         StepRlooConfig(),
         StepReinforcePpConfig(),
         GigpoConfig(),
         MtGrpoConfig(),
         TreeConfig(),
+        MonteCarloConfig(),
+        # Of the signal that is the truth, as it is: anything but a correlation of 1 would be a defect of this bench.
+        LeaveOneOutConfig(whiten=NoWhitening()),
+        PpoOutcomeConfig(),
         GrpoConfig(),
         RlooConfig(),
         ReinforcePpConfig(),
@@ -80,11 +81,12 @@ ESTIMATORS: Mapping[str, CreditConfig] = {
         EtoConfig(),
     )
 }
-"""Those that need neither a model nor somebody who plays continuations."""
+"""Those that need no hidden states of a model. Critics over tokens read the progress table, at the one token of each
+step: what they do between steps is measured, and what they do within one is not."""
 
 Floats = NDArray[np.float64]
-Worths = Sequence[Sequence[float | None]]
-"""What each step of each trajectory of a batch was truly worth; None for an answer."""
+Assign = Callable[[Sequence[ScoredTrajectory]], Sequence[CreditedTrajectory]]
+"""Credit for one batch after another."""
 
 
 class Statistic(Protocol):
@@ -100,23 +102,36 @@ class Judged:
     """The calls of one group: an advantage and the true worth of each."""
 
     advantages: Floats
-    """[N]"""
+    """[N] NaN where the call has no credit."""
     worths: Floats
     """[N] in [−1, 1]."""
     trajectories: Floats
     """[N] which trajectory of the group each belongs to."""
 
+    def credited(self) -> Judged:
+        """Those that have credit."""
+        there = ~np.isnan(self.advantages)
+        return Judged(self.advantages[there], self.worths[there], self.trajectories[there])
+
+    def filled(self) -> Judged:
+        """All of them, no credit counting as 0."""
+        return replace(self, advantages=np.nan_to_num(self.advantages))
+
 
 def bench_credit(batches: int) -> Mapping[str, Any]:
     """Measure every estimator on `batches` batches of trajectories; a table goes to standard error."""
     console = Console(stderr=True)
-    steps = list(range(batches))
-    played = [_batch(number) for number in track(steps, "playing", console=console, transient=True)]
-    worths = [asyncio.run(_worths(batch)) for batch in track(played, "replaying", console=console, transient=True)]
-    scored = [asyncio.run(_scored(batch, load_config(_PRESET).rewards)) for batch in played]
-    found = {name: _measured(config, scored, worths) for name, config in ESTIMATORS.items()}
+    rewards = load_config(_PRESET).rewards
+    played = [played_batch(number) for number in track(range(batches), "playing", console=console, transient=True)]
+    replayed = [scored_batch(batch, REPLAYED) for batch in track(played, "replaying", console=console, transient=True)]
+    scored = [scored_batch(batch, rewards) for batch in played]
+    truth = [worths(batch) for batch in replayed]
+    found = {
+        name: _measured(_assign(config, rewards), replayed if name == "leave_one_out" else scored, truth)
+        for name, config in track(ESTIMATORS.items(), "giving credit", console=console, transient=True)
+    }
     console.print(_table(found))
-    calls = [worth for batch in worths for worth in itertools.chain.from_iterable(batch) if worth is not None]
+    calls = [worth for batch in truth for worth in itertools.chain.from_iterable(batch) if worth is not None]
     return {
         "trajectories": sum(map(len, played)),
         "calls": len(calls),
@@ -126,72 +141,54 @@ def bench_credit(batches: int) -> Mapping[str, Any]:
     }
 
 
-def _batch(number: int) -> list[Trajectory]:
-    """Groups of trajectories of one task each, by an oracle that errs otherwise in each of them."""
-    toolset = load_toolset("ledger")
-    return [one for group in range(GROUPS_A_BATCH) for one in _group(toolset, number * GROUPS_A_BATCH + group)]
+def _assign(config: CreditConfig, rewards: RewardConfig) -> Assign:
+    if isinstance(config, TokenGaeConfig | BilevelGaeConfig | PpoOutcomeConfig):
+        return _with_table(config)
+    play_on = continuations(rewards, config.gamma) if isinstance(config, MonteCarloConfig) else None
+    return CreditAssigner(config, _no_value_head, play_on).assign
 
 
-def _group(toolset: Toolset, number: int) -> Iterator[Trajectory]:
-    task = toolset.sample_task(Split.TRAIN, LEVELS[number % len(LEVELS)], number)
-    for member in range(GROUP_SIZE):
-        policy = toolset.demonstrator(NOISE, number * GROUP_SIZE + member)
-        assert policy is not None, "ledger world has a demonstrator"
-        yield _trajectory(demonstrate(toolset, task, policy, MAX_STEPS), f"{number}/{member}", str(number))
+def _with_table(config: TokenGaeConfig | BilevelGaeConfig | PpoOutcomeConfig) -> Assign:
+    """The table in the place of the value head; it learns what the estimator's critic would learn."""
+    table = ProgressTable(ProgressTableConfig(), config.gamma)
+
+    def assign(scored: Sequence[ScoredTrajectory]) -> Sequence[CreditedTrajectory]:
+        earned = [paid_by_outcome(one) for one in scored] if isinstance(config, PpoOutcomeConfig) else scored
+        credited = assign_credit(scored, table.values(earned), config)
+        table.learn(earned)
+        return credited
+
+    return assign
 
 
-def _trajectory(played: Demonstration, id: str, group: str) -> Trajectory:
-    """As an episode would record it, with one token for each text: what reads alike has equal tokens."""
-    fed, steps = _token(played.task.prompt), list[Step]()
-    for call, outcome in zip(played.actions, played.outcomes, strict=True):
-        text = f"{call.name} {canonical_json(call.arguments)}"
-        steps.append(Step((fed,), (_token(text),), (0.0,), _SAMPLED, call, outcome.result, outcome.progress))
-        fed = _token(outcome.result.content)
-    if played.answer is not None:
-        steps.append(Step((fed,), (_token(played.answer),), (0.0,), _SAMPLED, Answer(played.answer), None, None))
-    stop = StopReason.STEP_BUDGET if played.answer is None else StopReason.ANSWERED
-    return Trajectory(id, group, played.task, tuple(steps), stop)
+def paid_by_outcome(scored: ScoredTrajectory) -> ScoredTrajectory:
+    """With the outcome as the reward of the last step, and 0 for every other."""
+    paid = [0.0] * len(scored.reward.steps)
+    paid[-1:] = [scored.reward.solved or 0.0] if paid else []
+    steps = [replace(step, value=value) for step, value in zip(scored.reward.steps, paid, strict=True)]
+    return replace(scored, reward=replace(scored.reward, steps=tuple(steps)))
 
 
-def _token(text: str) -> int:
-    return zlib.crc32(text.encode())
-
-
-async def _scored(batch: Sequence[Trajectory], rewards: RewardConfig) -> list[ScoredTrajectory]:
-    return await score(RewardService(Recipe(rewards)), batch)
-
-
-async def _worths(batch: Sequence[Trajectory]) -> Worths:
-    """By leaving each call out."""
-    recipe = RewardConfig(signals=SignalsConfig(contribution=LeaveOneOutContribution()))
-    scored = await _scored(batch, recipe)
-    return [[step.signals["contribution"] for step in one.reward.steps] for one in scored]
-
-
-def _measured(
-    config: CreditConfig,
-    scored: Sequence[Sequence[ScoredTrajectory]],
-    truth: Sequence[Sequence[Sequence[float | None]]],
-) -> dict[str, Any]:
-    """Both numbers, over all groups."""
-    estimator = CreditAssigner(config, _no_value_head)
-    groups = [
-        group for batch, worths in zip(scored, truth, strict=True) for group in _judged(estimator.assign(batch), worths)
-    ]
+def _measured(assign: Assign, scored: Sequence[Sequence[ScoredTrajectory]], truth: Sequence[Worths]) -> dict[str, Any]:
+    """The three numbers, over all groups."""
+    groups = [group for batch, own in zip(scored, truth, strict=True) for group in judged_groups(assign(batch), own)]
+    credited, filled = [one.credited() for one in groups], [one.filled() for one in groups]
     return {
-        "correlation": with_interval(np.stack([moments(one) for one in groups]), correlation),
-        "order": with_interval(np.stack([ordered_pairs(one) for one in groups]), share_in_order),
+        "calls": sum(len(one.worths) for one in credited),
+        "correlation": with_interval(np.stack([moments(one) for one in credited]), correlation),
+        "correlation_of_all": with_interval(np.stack([moments(one) for one in filled]), correlation),
+        "order": with_interval(np.stack([ordered_pairs(one) for one in credited]), share_in_order),
     }
 
 
-def _judged(credited: Sequence[CreditedTrajectory], worths: Worths) -> Iterator[Judged]:
-    """The calls of each group that have both, credit and worth."""
+def judged_groups(credited: Sequence[CreditedTrajectory], truth: Worths) -> Iterator[Judged]:
+    """The calls of each group whose worth is known."""
     for start in range(0, len(credited), GROUP_SIZE):
         rows = [
-            (advantage, worth, member)
-            for member in range(start, start + GROUP_SIZE)
-            for advantage, worth in zip(credited[member].advantages, worths[member], strict=True)
-            if advantage is not None and worth is not None
+            (np.nan if advantage is None else advantage, worth, member)
+            for member in range(start, min(start + GROUP_SIZE, len(credited)))
+            for advantage, worth in zip(credited[member].advantages, truth[member], strict=True)
+            if worth is not None
         ]
         columns = np.asarray(rows, dtype=np.float64).reshape(-1, 3)
         yield Judged(columns[:, 0], columns[:, 1], columns[:, 2])
@@ -233,10 +230,12 @@ def with_interval(sums: Floats, statistic: Statistic) -> dict[str, float]:
     return {"value": round(float(value), 4), "low": round(float(low), 4), "high": round(float(high), 4)}
 
 
-def _table(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Table:
-    table = Table("estimator", "correlation with the truth", "pairs in order", title="Advantages beside true worth")
+def _table(found: Mapping[str, Mapping[str, Any]]) -> Table:
+    columns = ("correlation", "correlation_of_all", "order")
+    titles = ("calls with credit", "their correlation with the truth", "that of all, no credit as 0", "pairs in order")
+    table = Table("estimator", *titles, title="Advantages beside true worth")
     for name, numbers in found.items():
-        table.add_row(name, *(_told(numbers[statistic]) for statistic in ("correlation", "order")))
+        table.add_row(name, f"{numbers['calls']:,}", *(_told(numbers[column]) for column in columns))
     return table
 
 

@@ -9,7 +9,8 @@ rewards are all started again: no client of the reward service puts up with a ch
 ```
 OUT/seed-0/step_gae/       one run directory for each seed and method, without its checkpoints
 OUT/seed-0/step_gae/log    what a person would have seen
-OUT/curves.csv, .md, .png  every point, the table, the picture
+OUT/curves.csv, .md, .png  every point, the table, the picture by iteration
+OUT/curves-tokens.png      the picture by sampled tokens, as far as every run goes
 ```
 """
 
@@ -32,7 +33,7 @@ from rich.progress import Progress
 
 from cluster.config import RunConfig
 from cluster.curve_methods import chosen_methods, method_config
-from cluster.curve_picture import draw_methods
+from cluster.curve_picture import draw_methods, draw_methods_at_equal_tokens
 from cluster.curve_results import results_table, summarise_methods, write_points
 from cluster.display import LineDisplay
 from cluster.errors import BadConfiguration, RunError, Stopped
@@ -85,7 +86,7 @@ class Run:
 
 
 def bench_curves(names: Sequence[str], seeds: int, iterations: int, out: Path, workers: int) -> Mapping[str, Any]:
-    """Do every run that is not finished under `out`, then write data, table and picture there.
+    """Do every run that is not finished under `out`, then write data, table and pictures there.
 
     The table also goes to standard error.
 
@@ -102,6 +103,7 @@ def bench_curves(names: Sequence[str], seeds: int, iterations: int, out: Path, w
     _work_off([run for run in runs if not run.is_finished], workers, console)
     points = write_points(out / "curves.csv", [(run.method, run.seed, run.directory) for run in runs])
     draw_methods(points, out / "curves.png")
+    draw_methods_at_equal_tokens(points, out / "curves-tokens.png")
     summaries = summarise_methods(points)
     table = results_table(summaries)
     (out / "curves.md").write_text(table)

@@ -18,7 +18,6 @@ from pydantic import (
 from actors.config import RolloutConfig
 from learner.config import CreditConfig, LearnerConfig, StepGaeConfig
 from learner.credit.config import (
-    TRAJECTORY_LEVEL,
     EtoConfig,
     LeaveOneOutConfig,
     MonteCarloConfig,
@@ -262,16 +261,29 @@ class RunConfig(Settings):
 
     @model_validator(mode="after")
     def _a_penalty_that_credit_sees(self) -> Self:
-        kl = self.learner.loss.kl
-        if not isinstance(kl, NoKl) and kl.place == "reward" and isinstance(self.credit, TRAJECTORY_LEVEL):
+        kl, wrong = self.learner.loss.kl, _unpaid_penalty(self.credit)
+        if not isinstance(kl, NoKl) and kl.place == "reward" and wrong is not None:
             raise ValueError(
-                f"learner.loss.kl.place is reward and credit.kind is {self.credit.kind}, which reads no step "
-                "reward: the KL would control nothing; set learner.loss.kl.place to loss, or choose credit by step"
+                f"learner.loss.kl.place is reward and credit.kind is {self.credit.kind}{wrong}; set "
+                "learner.loss.kl.place to loss, or choose another credit.kind, such as step_gae"
             )
-        if not isinstance(kl, NoKl) and kl.place == "reward" and isinstance(self.credit, MonteCarloConfig):
+        return self
+
+    @model_validator(mode="after")
+    def _company_for_each_trajectory(self) -> Self:
+        """Found out before anything starts: every group would be uniform, and no iteration would make a step."""
+        if self.task.group_size > 1:
+            return self
+        if self.credit.compares_within_groups_alone():
             raise ValueError(
-                "learner.loss.kl.place is reward and credit.kind is monte_carlo: the steps would be charged with the "
-                "KL and the continuations that they are compared with would not; set learner.loss.kl.place to loss"
+                f"task.group_size is 1 and credit.kind is {self.credit.kind}, whose advantages compare the "
+                "trajectories of a group: no step would have one; set task.group_size to 2 or more, or choose a "
+                "credit.kind that needs no group, such as step_gae, step_reinforce_pp or reinforce_pp"
+            )
+        if self.credit.outcome_weight:
+            raise ValueError(
+                f"task.group_size is 1 and credit.outcome_weight {self.credit.outcome_weight:g}: the outcome is "
+                "compared within the group, so its part would be zero; raise the one or drop the other"
             )
         return self
 
@@ -319,3 +331,14 @@ class RunConfig(Settings):
                 "raise learner.passes or learner.minibatches, or drop credit.critic.clip"
             )
         return self
+
+
+def _unpaid_penalty(credit: CreditConfig) -> str | None:
+    """What would be wrong with a KL that is taken off step rewards; None where each step is charged with its own."""
+    if isinstance(credit, MonteCarloConfig):
+        return ": the steps would be charged with the KL and the continuations that they are compared with would not"
+    return {
+        "all": None,
+        "all but the last": ", which does not read the reward of the last step: its KL would be dropped",
+        "none": ", which reads no step reward: the KL would control nothing",
+    }[credit.step_rewards]

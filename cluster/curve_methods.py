@@ -46,9 +46,14 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "without_step_reward_value_head": (VALUE_HEAD, OUTCOME_ONLY),
     "without_step_optimisation": ("credit.gamma=0",),
     "without_step_optimisation_value_head": (VALUE_HEAD, "credit.gamma=0"),
+    "without_step_optimisation_bilevel_gae": (
+        "credit.kind=bilevel_gae",
+        *("credit.gamma=0", "credit.token_gamma=0.99", "credit.token_lam=0.95"),
+    ),
     "summed_step_rewards": ("credit.kind=gigpo", "credit.step_weight=0"),
 }
 """`without_step_optimisation`: every step is a trajectory of its own, as in the paper; nothing that comes later counts.
+With `bilevel_gae` PPO optimises the tokens of each step by its reward, as there.
 `summed_step_rewards`: a trajectory has one number, the sum of its step rewards, compared within its group."""
 
 BUDGET = (

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 from actors.scoring import ScoredTrajectory
 from actors.trajectory import Trajectory
 from learner.credit import CreditedTrajectory, StateAt, assign_credit
-from learner.credit.assign import needs_values, states_of
 from learner.credit.config import ArcherConfig, CreditConfig, MonteCarloConfig, ProgressTableConfig, StepGaeConfig
 from learner.credit.kept import Readings
 from learner.credit.monte_carlo import ReadContinuations, prefix_values
@@ -83,7 +82,7 @@ class CreditAssigner:
             kept.restore(state)
 
     def _values(self, scored: Sequence[ScoredTrajectory]) -> Readings | None:
-        if not needs_values(self._config):
+        if self._config.states is None:
             return None
         if self._table is not None:
             return self._table.values(scored)
@@ -95,7 +94,7 @@ class CreditAssigner:
         if self._read_continuations is not None and isinstance(self._config, MonteCarloConfig):
             returns = self._read_continuations(trajectories, self._config.continuations)
             return [prefix_values(one) for one in returns]
-        if states_of(self._config) is StateAt.STEPS:
+        if self._config.states is StateAt.STEPS:
             return self._read_values(trajectories)
         return self._read_values(trajectories, StateAt.TOKENS)
 

@@ -36,8 +36,8 @@ from learner.credit import (
     tree,
 )
 from learner.credit import config as kinds
-from learner.credit.config import TOKEN_LEVEL, TRAJECTORY_LEVEL, CreditConfig
-from learner.credit.credited import CreditedTrajectory, Credits, Numbers, StateAt, TokenCredit, TokenCredits
+from learner.credit.config import CreditConfig
+from learner.credit.credited import CreditedTrajectory, Credits, Numbers, TokenCredit, TokenCredits
 from learner.credit.estimate import Estimate
 from learner.credit.finishing import Units, finished, uniform
 from learner.credit.kept import KeptSteps, Readings, keep, read_by_step
@@ -64,28 +64,13 @@ ESTIMATORS: Mapping[type[Any], Callable[[Sequence[KeptSteps], Any], list[Estimat
     kinds.ArcherConfig: archer.estimate,
 }
 
-_ON_OUTCOME = (*TRAJECTORY_LEVEL, kinds.MtGrpoConfig, kinds.PpoOutcomeConfig)
-"""Estimators that cannot do without the outcome of an episode that ended by itself."""
-
-
-def needs_values(config: CreditConfig) -> bool:
-    """Whether the estimator reads values, a critic's or those of continuations."""
-    return hasattr(config, "critic") or isinstance(config, kinds.MonteCarloConfig)
-
-
-def states_of(config: CreditConfig) -> StateAt:
-    """Where the estimator reads them."""
-    if isinstance(config, kinds.ArcherConfig):
-        return StateAt.UTTERANCES
-    return StateAt.TOKENS if isinstance(config, TOKEN_LEVEL) else StateAt.STEPS
-
 
 def assign_credit(
     scored: Sequence[ScoredTrajectory], values: Readings | None, config: CreditConfig
 ) -> list[CreditedTrajectory]:
     """One credited trajectory for each scored one, in order.
 
-    `values` holds V of every state of each trajectory (`states_of`), abstained steps included, in units of reward;
+    `values` holds V of every state of each trajectory (`config.states`), abstained steps included, in units of reward;
     None where the estimator reads none. Raises `NoCredit` where what the estimator sees differs within a group and yet
     every advantage is exactly zero; a batch whose groups are all uniform passes, and `summarise` says so.
     """
@@ -103,9 +88,9 @@ def assign_credit(
 
 def is_shown(one: KeptSteps, config: CreditConfig) -> bool:
     """Whether the estimator can make anything of a trajectory; the others have no credit and no part in a statistic."""
-    if isinstance(config, TRAJECTORY_LEVEL):
+    if config.level == "trajectory":
         return one.outcome is not None
-    if isinstance(config, _ON_OUTCOME) and one.outcome is None and not (one.was_cut and needs_values(config)):
+    if config.needs_outcome and one.outcome is None and not (one.was_cut and config.states is not None):
         return False
     return bool(one.indices) and _knows_an_end(one, config)
 
@@ -114,15 +99,15 @@ def _knows_an_end(one: KeptSteps, config: CreditConfig) -> bool:
     """Whether the returns of the steps are known: what a replay told needs none."""
     if isinstance(config, kinds.LeaveOneOutConfig) or not one.was_cut:
         return True
-    return needs_values(config) and one.bootstrap is not None
+    return config.states is not None and one.bootstrap is not None
 
 
 def _kept(scored: Sequence[ScoredTrajectory], values: Readings | None, config: CreditConfig) -> list[KeptSteps]:
-    if not needs_values(config):
+    if config.states is None:
         return [keep(one) for one in scored]
     if values is None:
         raise ValueError(f"{config.kind}: no values; expected V of every state, from the critic of the configuration")
-    read = read_by_step(scored, values, states_of(config), config.kind)
+    read = read_by_step(scored, values, config.states, config.kind)
     return [keep(one, by_step) for one, by_step in zip(scored, read, strict=True)]
 
 
@@ -132,13 +117,13 @@ def _rows(
     silent = uniform([one.group for one in batch], units)
     rows: list[CreditedTrajectory] = []
     for one, estimate, own in zip(batch, estimates, units, strict=True):
-        by_step = own * len(one.indices) if isinstance(config, TRAJECTORY_LEVEL) else own
+        by_step = own * len(one.indices) if config.level == "trajectory" else own
         returns = estimate.returns
         if one.group in silent:
             by_step = (None,) * len(one.indices)
             # A critic learns from a group that teaches the policy nothing; without one there is nobody to learn.
-            returns = returns if needs_values(config) else by_step
-        rows.append(_row(one, by_step, returns, by_token=isinstance(config, TOKEN_LEVEL)))
+            returns = returns if config.states is not None else by_step
+        rows.append(_row(one, by_step, returns, by_token=config.level == "token"))
     return rows
 
 

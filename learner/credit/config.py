@@ -9,56 +9,25 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from learner.credit.credited import StateAt
+from learner.credit.critic_config import (
+    CriticConfig,
+    ProgressTableConfig,
+    Share,
+    UtteranceCriticConfig,
+    ValueHeadConfig,
+)
+
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-Share = Annotated[float, Field(ge=0, le=1)]
 Floor = Annotated[float, Field(ge=0)]
-
-
-class ValueHeadConfig(_Settings):
-    """V(s) is a linear read-out of a hidden state at the last token of s."""
-
-    kind: Literal["value_head"] = "value_head"
-    backbone: Literal["detached", "shared", "separate"] = "detached"
-    """`shared` lets the value loss train the policy's layers; `detached` trains the read-out alone; `separate` reads a
-    second copy of the layers, which starts as the policy's and which the value loss alone trains."""
-    backbone_lr: float | None = Field(default=None, gt=0)
-    """Of the separate layers; None: `learner.optimiser.lr`, that of the policy."""
-    lr: float = Field(default=1e-3, gt=0)
-    """Of the read-out, which starts from zero and must follow a moving policy."""
-    coef: float = Field(default=0.5, gt=0)
-    """Weight of the value loss beside the policy's."""
-    clip: float | None = Field(default=None, gt=0)
-    """How far a value may move in one update before that is no longer rewarded, in units of reward; None: any way."""
-    warmup_steps: int = Field(default=0, ge=0)
-    """Optimiser steps at the start in which the critic alone learns and the policy stays as it is."""
-
-    @model_validator(mode="after")
-    def _a_rate_for_layers_of_its_own(self) -> Self:
-        if self.backbone_lr is not None and self.backbone != "separate":
-            raise ValueError(
-                f"backbone_lr is {self.backbone_lr:g} and backbone is {self.backbone}, expected separate: no other "
-                "critic has layers of its own; drop backbone_lr or set backbone to separate"
-            )
-        return self
-
-
-class ProgressTableConfig(_Settings):
-    """V(s) is a table over what the task's ground truth knows of s; needs no forward pass."""
-
-    kind: Literal["progress_table"] = "progress_table"
-    max_steps_taken: int = Field(default=6, ge=0)
-    """Steps taken before s are told apart up to this many."""
-    prior_visits: float = Field(default=4.0, gt=0)
-    """How many visits the coarser mean counts for in a cell."""
-    decay: Share = 0.7
-    """Weight of all earlier batches each time a new one arrives: the policy that earned them has moved on."""
-
-
-CriticConfig = Annotated[ValueHeadConfig | ProgressTableConfig, Field(discriminator="kind")]
+Level = Literal["token", "step", "trajectory"]
+"""What an estimator gives a number of its own."""
+StepRewards = Literal["all", "all but the last", "none"]
+"""Those of a trajectory that an estimator reads."""
 
 
 class NoWhitening(_Settings):
@@ -125,6 +94,25 @@ class Credit(_Settings):
 
     relative: ClassVar[bool] = False
     """Whether the numbers before whitening are differences within a group, so that all zero means no difference."""
+    level: ClassVar[Level] = "step"
+    states: ClassVar[StateAt | None] = None
+    """Where the estimator reads values, a critic's or those of continuations; None: nowhere."""
+    needs_outcome: ClassVar[bool] = False
+    """Whether it can make nothing of an episode that ended by itself and whose outcome nobody knows."""
+    step_rewards: ClassVar[StepRewards] = "all"
+
+    def compares_within_groups_alone(self) -> bool:
+        """Whether a trajectory that is alone in its group can have no credit: nobody is there to compare it with."""
+        by_group = isinstance(self.whiten, WhitenSteps | WhitenGroup)
+        return self.relative or (self.level == "trajectory" and by_group)
+
+
+class OnOutcome(Credit):
+    """What the estimators have that see the outcome alone and give a trajectory one number."""
+
+    level: ClassVar[Level] = "trajectory"
+    needs_outcome: ClassVar[bool] = True
+    step_rewards: ClassVar[StepRewards] = "none"
 
 
 class OverGroup(Credit):
@@ -144,6 +132,7 @@ class StepGaeConfig(Credit):
     """Generalised advantage estimation over steps."""
 
     kind: Literal["step_gae"] = "step_gae"
+    states: ClassVar[StateAt | None] = StateAt.STEPS
     gamma: Share = 0.95
     """Of a step."""
     lam: Share = 0.95
@@ -156,6 +145,8 @@ class TokenGaeConfig(Credit):
     """Generalised advantage estimation over action tokens, which skips observation tokens."""
 
     kind: Literal["token_gae_masked"] = "token_gae_masked"
+    level: ClassVar[Level] = "token"
+    states: ClassVar[StateAt | None] = StateAt.TOKENS
     gamma: Share = 1.0
     """Of an action token."""
     lam: Share = 0.95
@@ -168,6 +159,8 @@ class BilevelGaeConfig(Credit):
     """Generalised advantage estimation over steps, and within each step over its tokens."""
 
     kind: Literal["bilevel_gae"] = "bilevel_gae"
+    level: ClassVar[Level] = "token"
+    states: ClassVar[StateAt | None] = StateAt.TOKENS
     gamma: Share = 0.95
     """Of a step."""
     lam: Share = 1.0
@@ -215,7 +208,8 @@ class GigpoConfig(Relative):
     step_weight: float = Field(default=1.0, ge=0)
     """ω: how much the comparison at anchor states counts."""
     similarity: float = Field(default=0.95, gt=0, le=1)
-    """Least share of tokens in common for an observation that nobody else saw to join another; 1: never."""
+    """Least share of tokens in common for a step whose observation nobody else saw to be compared with another; 1:
+    never."""
     min_std: Floor = 0.1
     """Floor of both divisors, in units of reward."""
 
@@ -224,6 +218,8 @@ class MtGrpoConfig(Relative):
     """The trajectory's outcome over its group, and the step's own reward over the group's steps of its index."""
 
     kind: Literal["mt_grpo"] = "mt_grpo"
+    needs_outcome: ClassVar[bool] = True
+    step_rewards: ClassVar[StepRewards] = "all but the last"
     turn_weight: float = Field(default=1.0, ge=0)
     """λ: how much a step's own reward counts."""
     min_std: Floor = 0.1
@@ -244,6 +240,7 @@ class MonteCarloConfig(Credit):
     """What a step gained, where the value of a state is the mean return of continuations from it."""
 
     kind: Literal["monte_carlo"] = "monte_carlo"
+    states: ClassVar[StateAt | None] = StateAt.STEPS
     gamma: Share = 1.0
     """Of a step."""
     continuations: int = Field(default=9, ge=1)
@@ -255,6 +252,7 @@ class LeaveOneOutConfig(Credit):
     """What the outcome loses without the step, as replays in the task's own world told."""
 
     kind: Literal["leave_one_out"] = "leave_one_out"
+    step_rewards: ClassVar[StepRewards] = "none"
     whiten: Whitening = WhitenBatch()
 
 
@@ -262,6 +260,10 @@ class PpoOutcomeConfig(Credit):
     """The outcome alone, through a critic over action tokens: PPO without step rewards."""
 
     kind: Literal["ppo_outcome"] = "ppo_outcome"
+    level: ClassVar[Level] = "token"
+    states: ClassVar[StateAt | None] = StateAt.TOKENS
+    needs_outcome: ClassVar[bool] = True
+    step_rewards: ClassVar[StepRewards] = "none"
     gamma: Share = 1.0
     """Of an action token."""
     lam: Share = 0.95
@@ -270,38 +272,51 @@ class PpoOutcomeConfig(Credit):
     whiten: Whitening = WhitenBatch()
 
 
-class GrpoConfig(OverGroup):
+class GrpoConfig(OverGroup, OnOutcome):
     """The outcome alone, normalised over the group."""
 
     kind: Literal["grpo"] = "grpo"
     whiten: Whitening = WhitenGroup()
 
 
-class RlooConfig(Relative):
+class RlooConfig(Relative, OnOutcome):
     """The outcome alone, less the mean of the other trajectories of the group."""
 
     kind: Literal["rloo"] = "rloo"
 
 
-class ReinforcePpConfig(Credit):
+class ReinforcePpConfig(OnOutcome):
     """The outcome alone, whitened over the trajectories of the batch."""
 
     kind: Literal["reinforce_pp"] = "reinforce_pp"
     whiten: Whitening = WhitenBatch()
 
 
-class RftConfig(Credit):
+class RftConfig(OnOutcome):
     """Imitate the trajectories that solved their task; the others have no credit."""
 
     kind: Literal["rft"] = "rft"
 
+    @model_validator(mode="after")
+    def _imitates(self) -> Self:
+        if not isinstance(self.whiten, NoWhitening):
+            raise ValueError(
+                f"rft: whiten.kind is {self.whiten.kind}, expected none: all that is imitated has the same advantage, "
+                "which less its mean is zero; drop whiten, or choose reinforce_pp, which learns from failures too"
+            )
+        return self
 
-class EtoConfig(OverGroup):
+
+class EtoConfig(OverGroup, OnOutcome):
     """Prefer what did best in its group to what did worse: DPO on pairs of whole trajectories."""
 
     kind: Literal["eto"] = "eto"
     beta: float = Field(default=0.1, gt=0)
     """β, per nat of margin over the reference: the larger, the sooner a pair counts as told apart."""
+
+    def compares_within_groups_alone(self) -> bool:
+        """Pairs are of one group."""
+        return True
 
     @model_validator(mode="after")
     def _takes_no_advantages(self) -> Self:
@@ -314,31 +329,11 @@ class EtoConfig(OverGroup):
         return self
 
 
-class UtteranceCriticConfig(_Settings):
-    """Q(s, a) and V(s) are twin networks on hidden states of the policy, learned by temporal differences with target
-    networks from a replay buffer."""
-
-    kind: Literal["utterance"] = "utterance"
-    hidden: int = Field(default=64, ge=1)
-    """Units of the one hidden layer of each network."""
-    lr: float = Field(default=1e-3, gt=0)
-    """Of Adam."""
-    steps: int = Field(default=50, ge=1)
-    """Optimiser steps of the critic for each batch of trajectories."""
-    batch_steps: int = Field(default=64, ge=1)
-    """Steps of trajectories that each of them draws from the buffer."""
-    tau: float = Field(default=0.1, gt=0, le=1)
-    """Share of the way that the target networks go towards the networks after each step."""
-    capacity: int = Field(default=1024, ge=1)
-    """Steps of trajectories in the buffer; the oldest leave."""
-    seed: int = Field(default=0, ge=0)
-    """Of the networks at the start and of what is drawn."""
-
-
 class ArcherConfig(Credit):
     """What an utterance-level critic says of the action beyond what it says of the state."""
 
     kind: Literal["archer"] = "archer"
+    states: ClassVar[StateAt | None] = StateAt.UTTERANCES
     gamma: Share = 0.95
     """Of a step."""
     critic: UtteranceCriticConfig = UtteranceCriticConfig()
@@ -365,11 +360,6 @@ CreditConfig = Annotated[
     | ArcherConfig,
     Field(discriminator="kind"),
 ]
-
-TOKEN_LEVEL = (TokenGaeConfig, BilevelGaeConfig, PpoOutcomeConfig)
-"""Estimators that give every action token a number of its own."""
-TRAJECTORY_LEVEL = (GrpoConfig, RlooConfig, ReinforcePpConfig, RftConfig, EtoConfig)
-"""Estimators that give a trajectory one number."""
 
 
 def value_head_of(credit: Any) -> ValueHeadConfig | None:

@@ -65,11 +65,12 @@ def test_where_every_run_is_finished_nothing_is_started_and_the_numbers_are_told
         finished(run)
     found = bench_curves(["grpo", "step_gae"], seeds=2, iterations=3, out=tmp_path, workers=2)
     assert json.loads(json.dumps(found))["methods"]["grpo"]["greedy"] == {"value": 0.5, "low": 0.5, "high": 0.5}
-    assert found["methods"]["grpo"]["tokens"] == 3 * 64
+    assert found["methods"]["grpo"]["tokens"] == found["methods"]["grpo"]["token_budget"] == 3 * 64
     assert found["episodes"] == 3 * 32
     assert (tmp_path / "curves.csv").read_text().count("\n") == 1 + 2 * 2 * 4
     assert "| `grpo` | 50.0 [50.0, 50.0] |" in (tmp_path / "curves.md").read_text()
-    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("curves.png", "curves-tokens.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_run_without_a_summary_is_not_finished(tmp_path: Path) -> None:

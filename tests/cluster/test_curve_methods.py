@@ -11,6 +11,7 @@ from cluster.config import RunConfig
 from cluster.curve_methods import DEFAULT, METHODS, chosen_methods, method_config
 from cluster.errors import BadConfiguration
 from learner.config import CreditConfig
+from learner.credit.config import BilevelGaeConfig
 from reward_service.config import OutcomeShaping
 
 
@@ -49,6 +50,12 @@ def test_without_step_reward_only_the_outcome_is_rewarded_and_credit_still_goes_
     config = method_config("without_step_reward", 0, 2)
     assert config.rewards.shaping == OutcomeShaping()
     assert config.credit == method_config(DEFAULT, 0, 2).credit
+
+
+def test_without_step_optimisation_the_tokens_of_a_step_learn_from_its_own_reward_alone() -> None:
+    config = method_config("without_step_optimisation_bilevel_gae", 0, 2)
+    assert config.credit == BilevelGaeConfig(gamma=0.0, token_gamma=0.99, token_lam=0.95)
+    assert config.rewards == method_config(DEFAULT, 0, 2).rewards
 
 
 def test_methods_come_in_the_order_of_the_table_whatever_was_asked_for_first() -> None:

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from cluster.curve_picture import draw_methods
-from cluster.curve_results import Estimate, Point, mean_with_interval, results_table, summarise_methods, write_points
+from cluster.curve_picture import draw_methods, draw_methods_at_equal_tokens
+from cluster.curve_results import (
+    Estimate,
+    Point,
+    common_budget,
+    mean_with_interval,
+    rate_at,
+    results_table,
+    spent_tokens,
+    summarise_methods,
+    write_points,
+)
 from cluster.evaluation import Evaluation
 from cluster.run_directory import RunDirectory
 
 
-def run_points(method: str, seed: int, rates: tuple[float, ...], greedy: float, sampled: float = 0.25) -> list[Point]:
-    """A run that starts at 0.5 greedy and 0.125 sampled and samples 100 tokens an iteration."""
+def run_points(
+    method: str, seed: int, rates: tuple[float, ...], greedy: float, sampled: float = 0.25, tokens: int = 100
+) -> list[Point]:
+    """A run that starts at 0.5 greedy and 0.125 sampled and samples `tokens` tokens an iteration."""
     last = len(rates)
     trained = [
-        Point(method, seed, i, rate, 2.0, 100, *((greedy, sampled) if i == last else (None, None)))
+        Point(method, seed, i, rate, 2.0, tokens, *((greedy, sampled) if i == last else (None, None)))
         for i, rate in enumerate(rates, start=1)
     ]
     return [Point(method, seed, 0, None, None, 0, 0.5, 0.125), *trained]
@@ -66,6 +79,33 @@ def test_a_summary_averages_over_seeds_and_pairs_each_seed_with_the_same_one_of_
     assert is_near(summary.sampled_gap, 0.0, 0.0)
 
 
+def test_the_budget_is_what_every_run_has_spent_and_an_iteration_that_it_cuts_counts_in_part() -> None:
+    points = [
+        *run_points("step_gae", 0, (0.2, 0.4), greedy=0.6, tokens=60),
+        *run_points("step_gae", 1, (0.4, 0.8), greedy=0.6, tokens=75),
+        *run_points("monte_carlo", 0, (0.1, 0.9), greedy=0.6, tokens=400),
+        *run_points("monte_carlo", 1, (0.5, 0.9), greedy=0.6, tokens=80),
+    ]
+    assert common_budget(points) == 120
+    found = summarise_methods(points)
+    default, other = found["step_gae"], found["monte_carlo"]
+    assert default.token_budget == other.token_budget == 120
+    # All of the first seed: (0.2·60 + 0.4·60) / 120. Of the second 75 and 45: (0.4·75 + 0.8·45) / 120.
+    assert is_near(default.area_to_budget, (0.3 + 0.55) / 2, 12.706 * 0.25 / 2)
+    # 120 of the first 400 tokens, whose rate is 0.1; then 80 and 40: (0.5·80 + 0.9·40) / 120 = 0.63333.
+    assert is_near(other.area_to_budget, (0.1 + 0.633333) / 2, 12.706 * 0.533333 / 2)
+    # Seed by seed: 0.1 − 0.3 and 0.63333 − 0.55.
+    assert is_near(other.area_to_budget_gap, -0.058333, 12.706 * 0.283333 / 2)
+    # By iterations monte_carlo is ahead, and by tokens it is behind.
+    assert other.area.value > default.area.value
+
+
+def test_a_token_has_the_rate_of_the_iteration_that_sampled_it() -> None:
+    spent = spent_tokens(run_points("grpo", 0, (0.25, 0.5, 0.75), greedy=0.6, tokens=80), budget=200)
+    assert spent == [(0.25, 80), (0.5, 80), (0.75, 40)]
+    assert [rate_at(spent, place) for place in (1, 80, 80.5, 160, 161, 200)] == [0.25, 0.25, 0.5, 0.5, 0.75, 0.75]
+
+
 def test_the_default_does_not_differ_from_itself() -> None:
     summary = summarise_methods([p for seed in (0, 1) for p in run_points("step_gae", seed, (0.3,), 0.5 + 0.25 * seed)])
     assert is_near(summary["step_gae"].greedy_gap, 0.0, 0.0)
@@ -84,16 +124,18 @@ def test_a_run_without_its_last_evaluation_is_named() -> None:
 
 def test_the_table_is_in_per_cent_begins_with_the_start_and_compares_nothing_with_itself() -> None:
     points = [
-        *(point for seed in (0, 1) for point in run_points("step_gae", seed, (0.25,), greedy=0.75)),
-        *(point for seed in (0, 1) for point in run_points("rft", seed, (0.5,), greedy=0.625)),
+        *(point for seed in (0, 1) for point in run_points("step_gae", seed, (0.25, 0.5), 0.75, tokens=1000)),
+        *(point for seed in (0, 1) for point in run_points("rft", seed, (0.5,), 0.625, tokens=1000)),
     ]
     assert results_table(summarise_methods(points)).splitlines() == [
-        "| method | greedy | sampled | area | greedy − default | sampled − default | area − default | tokens |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-        "| `start` | 50.0 [50.0, 50.0] | 12.5 [12.5, 12.5] |  |  |  |  |  |",
-        "| `step_gae` | 75.0 [75.0, 75.0] | 25.0 [25.0, 25.0] | 25.0 [25.0, 25.0] |  |  |  | 100 |",
-        "| `rft` | 62.5 [62.5, 62.5] | 25.0 [25.0, 25.0] | 50.0 [50.0, 50.0] | "
-        "-12.5 [-12.5, -12.5] | 0.0 [0.0, 0.0] | 25.0 [25.0, 25.0] | 100 |",
+        "| method | greedy | sampled | area | area to 1,000 tokens | greedy − default | sampled − default | "
+        "area − default | area to 1,000 tokens − default | tokens |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| `start` | 50.0 [50.0, 50.0] | 12.5 [12.5, 12.5] |  |  |  |  |  |  |  |",
+        "| `step_gae` | 75.0 [75.0, 75.0] | 25.0 [25.0, 25.0] | 37.5 [37.5, 37.5] | 25.0 [25.0, 25.0] |  |  |  |  | "
+        "2,000 |",
+        "| `rft` | 62.5 [62.5, 62.5] | 25.0 [25.0, 25.0] | 50.0 [50.0, 50.0] | 50.0 [50.0, 50.0] | "
+        "-12.5 [-12.5, -12.5] | 0.0 [0.0, 0.0] | 12.5 [12.5, 12.5] | 25.0 [25.0, 25.0] | 1,000 |",
     ]
 
 
@@ -120,11 +162,17 @@ def test_every_iteration_is_a_row_between_the_two_evaluations(tmp_path: Path) ->
         ]
 
 
-def test_the_picture_has_a_panel_for_each_method(tmp_path: Path) -> None:
+@pytest.mark.parametrize("draw", [draw_methods, draw_methods_at_equal_tokens])
+def test_a_picture_has_a_panel_for_each_method(draw: Callable[[list[Point], Path], None], tmp_path: Path) -> None:
     methods = ("step_gae", "grpo", "rft", "tree", "rloo")
     points = [p for method in methods for seed in (0, 1) for p in run_points(method, seed, (0.2, 0.4), 0.6)]
-    draw_methods(points, tmp_path / "five.png")
-    draw_methods(points[:6], tmp_path / "one.png")
+    draw(points, tmp_path / "five.png")
+    draw(points[:6], tmp_path / "one.png")
     # PNG: width and height stand in bytes 16 to 24. Five panels take two rows of four.
     height = {name: int.from_bytes((tmp_path / f"{name}.png").read_bytes()[20:24], "big") for name in ("one", "five")}
     assert height["five"] > 1.5 * height["one"]
+
+
+def test_a_method_may_be_drawn_without_the_default(tmp_path: Path) -> None:
+    draw_methods_at_equal_tokens(run_points("grpo", 0, (0.2, 0.4), 0.6), tmp_path / "one.png")
+    assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")

@@ -7,7 +7,7 @@ from typing import Any
 
 from actors.scoring import ScoredTrajectory
 from learner.credit import CreditedTrajectory, StateAt
-from learner.credit.assign import ESTIMATORS, needs_values, states_of
+from learner.credit.assign import ESTIMATORS
 
 ALL: list[Any] = [config() for config in ESTIMATORS]
 """With their default settings."""
@@ -29,9 +29,9 @@ def constant_values(scored: Sequence[ScoredTrajectory], config: Any, value: floa
 
     Where actions are read too, each is worth its reward more than its state.
     """
-    if not needs_values(config):
+    if config.states is None:
         return None
-    if states_of(config) is StateAt.UTTERANCES:
+    if config.states is StateAt.UTTERANCES:
         return [[x for step in one.reward.steps for x in (value, value + (step.value or 0.0))] for one in scored]
     return [[value] * states(one, config) for one in scored]
 
@@ -39,9 +39,9 @@ def constant_values(scored: Sequence[ScoredTrajectory], config: Any, value: floa
 def states(scored: ScoredTrajectory, config: Any) -> int:
     """How many values the estimator reads of a trajectory."""
     steps = scored.trajectory.steps
-    if states_of(config) is StateAt.TOKENS:
+    if config.states is StateAt.TOKENS:
         return sum(len(step.action_ids) for step in steps)
-    return len(steps) * (2 if states_of(config) is StateAt.UTTERANCES else 1)
+    return len(steps) * (2 if config.states is StateAt.UTTERANCES else 1)
 
 
 def numbers(one: CreditedTrajectory) -> list[float]:

@@ -131,7 +131,7 @@ def raw_by_step(table: Table) -> Array:
         return _step_rloo(table)
     if kind == "gigpo":
         seen = [table.scored[i].trajectory.steps[t].prompt_ids for i, t in table.rows]
-        states = equal(list(zip(table.group, seen, strict=True)))
+        states = _seen_alike(table.group, seen, config.similarity)
         episode = normalised(table.totals(1.0), equal(table.groups()), config.min_std)
         return table.at(episode) + config.step_weight * normalised(table.returns(), states, config.min_std)
     if kind == "mt_grpo":
@@ -149,6 +149,38 @@ def _step_rloo(table: Table) -> Array:
     peers = np.where(column.any(axis=1, keepdims=True), column, group & other)
     n = peers.sum(axis=1)
     return np.where(n > 0, x - peers @ x / np.maximum(n, 1), 0.0)
+
+
+def _seen_alike(groups: list[str], seen: list[tuple[int, ...]], least: float) -> NDArray[np.bool_]:
+    """S[i, j]: j saw what i saw or, where only i saw that, something near to it."""
+    group = equal(groups)
+    same = group & equal(seen)
+    near = np.array([[max(in_common(a, b), in_common(b, a)) >= least for b in seen] for a in seen], dtype=bool)
+    alone = same.sum(axis=1, keepdims=True) == 1
+    return np.where(alone, group & near.reshape(same.shape), same)
+
+
+def in_common(one: tuple[int, ...], other: tuple[int, ...]) -> float:
+    """2·M / (length of both), M the tokens in the longest block in common and, anew, in what is left and right of it.
+
+    (Ratcliff & Metzener 1988.) Of equally long blocks the first counts, in `one` before `other`.
+    """
+    return 2.0 * _matching(one, other) / (len(one) + len(other))
+
+
+def _matching(one: tuple[int, ...], other: tuple[int, ...]) -> int:
+    blocks = [
+        (-size, i, j)
+        for i in range(len(one))
+        for j in range(len(other))
+        for size in range(1, min(len(one) - i, len(other) - j) + 1)
+        if one[i : i + size] == other[j : j + size]
+    ]
+    if not blocks:
+        return 0
+    negative, i, j = min(blocks)
+    size = -negative
+    return size + _matching(one[:i], other[:j]) + _matching(one[i + size :], other[j + size :])
 
 
 def _mt_grpo(table: Table) -> Array:
@@ -232,6 +264,15 @@ def _wins_less_losses(table: Table, o: Array, same: NDArray[np.bool_]) -> Array:
             wins[best[n % len(best)], j] = 1.0
     compared = (wins + wins.T).any(axis=1)
     return np.where(compared, wins.sum(axis=1) - wins.sum(axis=0), np.nan)
+
+
+def outcome_parts(table: Table) -> dict[int, float]:
+    """By trajectory ω·(o − mean)/std over those of its group whose outcome is known; 0 for the others."""
+    known = [i for i in table.seen if table.scored[i].reward.solved is not None]
+    o = np.array([table.scored[i].reward.solved for i in known], dtype=float)
+    same = equal([table.scored[i].trajectory.group for i in known])
+    parts = table.config.outcome_weight * normalised(o, same, table.config.outcome_min_std)
+    return dict.fromkeys(table.seen, 0.0) | dict(zip(known, parts.tolist(), strict=True))
 
 
 def whiten(x: Array, groups: Sequence[str], places: Sequence[int], whitening: Any) -> Array:

@@ -8,7 +8,6 @@ import pytest
 from pydantic import ValidationError
 
 from learner.credit import CreditedTrajectory, TokenCredit, assign_credit, summarise, uniform_groups
-from learner.credit.assign import needs_values
 from learner.credit.config import (
     BilevelGaeConfig,
     GrpoConfig,
@@ -56,7 +55,7 @@ def test_the_last_reward_is_not_multiplied_by_zero(config: Any) -> None:
     assert len(numbers(good)) == 2
 
 
-@pytest.mark.parametrize("config", [c for c in ALL if not needs_values(c)], ids=kind)
+@pytest.mark.parametrize("config", [c for c in ALL if c.states is None], ids=kind)
 def test_no_step_of_an_informative_group_has_an_advantage_of_zero(config: Any) -> None:
     """SkyRL PR 1507: every step but the last, (N − 1) of N, had zero advantage, and no metric said so."""
     if isinstance(config, MtGrpoConfig):
@@ -141,7 +140,7 @@ def _around(at: int) -> dict[int, float]:
 
 def values_with(batch: list[Any], config: Any, first: dict[int, float]) -> list[list[float]] | None:
     """Those of the first trajectory by step; 0.2 everywhere in the others."""
-    if not needs_values(config):
+    if config.states is None:
         return None
     each = states(batch[0], config) // len(batch[0].trajectory.steps)
     # The second number of a step is more than the first, so that an action may be worth more than its state.
@@ -149,7 +148,7 @@ def values_with(batch: list[Any], config: Any, first: dict[int, float]) -> list[
     return [mine, *([0.2] * states(one, config) for one in batch[1:])]
 
 
-WITH_A_RETURN = [c for c in ALL if not needs_values(c) and c.kind != "leave_one_out"]
+WITH_A_RETURN = [c for c in ALL if c.states is None and c.kind != "leave_one_out"]
 
 
 @pytest.mark.parametrize("config", WITH_A_RETURN, ids=kind)
@@ -164,7 +163,7 @@ def test_an_episode_that_infrastructure_cut_is_not_punished_where_nobody_knows_h
     assert [one.advantages for one in found[1:]] == [one.advantages for one in credit(rest, config)]
 
 
-@pytest.mark.parametrize("config", [c for c in ALL if needs_values(c) and c.kind != "ppo_outcome"], ids=kind)
+@pytest.mark.parametrize("config", [c for c in ALL if c.states is not None and c.kind != "ppo_outcome"], ids=kind)
 def test_an_episode_that_infrastructure_cut_goes_on_from_the_value_where_it_was_cut(config: Any) -> None:
     cut = scored([0.5, None], id="cut", solved=None, stop=StopReason.INFRASTRUCTURE)
     batch = [cut, scored([0.5, 1.0], id="a"), scored([0.5, 0.0], id="b", solved=0.0)]
@@ -182,14 +181,27 @@ def test_ppo_on_outcomes_credits_a_cut_episode_with_the_value_where_it_was_cut()
     assert one.advantages == pytest.approx((0.6, None))
 
 
+def similar_triple() -> list[Any]:
+    """Second observations of which the first shares 19 of 20 tokens with the second, and so the second with the third;
+    the ends share 18."""
+    seen = {"x": (8,) * 20, "y": (8,) * 19 + (9,), "z": (8,) * 18 + (6, 9)}
+    last = {"x": 0.0, "y": 0.5, "z": 1.0}
+    return [
+        scored([0.2, last[name]], id=name, group="similar", steps=[step((1,), (ord(name),)), step(ids, (2, 3))])
+        for name, ids in seen.items()
+    ]
+
+
 @pytest.mark.parametrize("config", ALL, ids=kind)
 def test_the_order_of_the_batch_changes_nothing(config: Any) -> None:
-    third = scored([0.3, 0.1], id="c", group="h", contributions=[0.0, 1.0])
-    batch = [*longer(3), third, scored([0.0, 0.9], id="d", group="h", solved=0.0, contributions=[0.0, 0.0])]
-    straight, turned = credit(batch, config), credit(batch[::-1], config)[::-1]
-    for one, other in zip(straight, turned, strict=True):
-        assert [a is None for a in one.advantages] == [a is None for a in other.advantages]
-        assert numbers(one) == pytest.approx(numbers(other))
+    third = scored([0.3, 0.1], id="third", group="h", contributions=[0.0, 1.0])
+    fourth = scored([0.0, 0.9], id="fourth", group="h", solved=0.0, contributions=[0.0, 0.0])
+    batch = [*longer(3), third, fourth, *similar_triple()]
+    straight = credit(batch, config)
+    for order in (range(len(batch))[::-1], [0, 1, 2, 3, 4, 6, 5], [6, 4, 5, 3, 1, 2, 0]):
+        for at, other in zip(order, credit([batch[i] for i in order], config), strict=True):
+            assert [a is None for a in straight[at].advantages] == [a is None for a in other.advantages]
+            assert numbers(straight[at]) == pytest.approx(numbers(other))
 
 
 def equal_twins() -> list[Any]:
@@ -254,7 +266,7 @@ def test_credit_for_another_number_of_tokens_cannot_be_built() -> None:
         CreditedTrajectory(scored([1.0]), (1.0,), (1.0,), TokenCredit(((1.0,),), ((1.0, 1.0),)))
 
 
-@pytest.mark.parametrize("config", [c for c in ALL if needs_values(c)], ids=kind)
+@pytest.mark.parametrize("config", [c for c in ALL if c.states is not None], ids=kind)
 def test_an_estimator_without_the_values_that_it_reads_says_what_it_needs(config: Any) -> None:
     with pytest.raises(ValueError, match=f"{config.kind}: no values; expected V"):
         assign_credit([scored([1.0])], None, config)

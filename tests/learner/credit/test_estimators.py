@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from difflib import SequenceMatcher
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -29,7 +31,7 @@ from learner.credit.config import (
     TokenGaeConfig,
     TreeConfig,
 )
-from learner.credit.gigpo import anchors
+from learner.credit.gigpo import peers
 from learner.credit.monte_carlo import prefix_values, return_from
 from learner.credit.token_gae_masked import token_gae
 from tests.learner.builders import CALL, scored, step
@@ -140,16 +142,37 @@ def test_gigpo_gives_a_state_that_nobody_else_saw_the_episodes_part_alone() -> N
 
 
 def test_gigpo_falls_back_to_similar_observations() -> None:
-    seen = [(1,) * 20, (1,) * 19 + (2,), (3,) * 20, (1,) * 20]
-    assert anchors(seen, similarity=1.0) == [0, 1, 2, 0]
+    seen = [(1,) * 20, (1,) * 19 + (2,), (3,) * 20]
+    assert peers(seen, similarity=1.0) == [[0], [1], [2]]
     # 19 of 20 tokens in common are enough for the second; the third has none.
-    assert anchors(seen, similarity=0.95) == [0, 0, 1, 0]
-    assert anchors(seen, similarity=0.96) == [0, 1, 2, 0]
+    assert peers(seen, similarity=0.95) == [[0, 1], [1, 0], [2]]
+    assert peers(seen, similarity=0.96) == [[0], [1], [2]]
 
 
-def test_gigpo_never_lets_a_lone_observation_split_those_who_saw_the_same() -> None:
+def test_gigpo_compares_those_who_saw_the_same_with_nobody_who_saw_something_similar() -> None:
     lone, often = (1,) * 19 + (2,), (1,) * 20
-    assert anchors([lone, often, often], similarity=0.95) == [0, 0, 0]
+    assert peers([lone, often, often], similarity=0.95) == [[0, 1, 2], [1, 2], [1, 2]]
+
+
+def test_gigpo_compares_a_step_with_all_that_are_near_to_it_and_with_nothing_that_is_near_to_those() -> None:
+    """A chain: 19 of 20 tokens in common from one to the next, 18 from end to end."""
+    a, b, c = (1,) * 20, (1,) * 19 + (2,), (1,) * 18 + (3, 2)
+    for order in permutations([a, b, c]):
+        found = dict(zip(order, peers(order, similarity=0.95), strict=True))
+        assert {one: {order[place] for place in at} for one, at in found.items()} == {
+            a: {a, b},
+            b: {a, b, c},
+            c: {b, c},
+        }
+
+
+def test_gigpo_finds_what_two_observations_share_whichever_is_searched_in_the_other() -> None:
+    # Blocks in common: 0 1 0 and 0, or else 0 0 1 alone; that is 4 of 5 tokens or 3 of 5.
+    one, other = (0, 0, 0, 1, 0), (0, 1, 0, 0, 1)
+    assert SequenceMatcher(None, one, other, autojunk=False).ratio() == 0.8
+    assert SequenceMatcher(None, other, one, autojunk=False).ratio() == 0.6
+    assert peers([one, other], similarity=0.7) == [[0, 1], [1, 0]]
+    assert peers([other, one], similarity=0.7) == [[0, 1], [1, 0]]
 
 
 def test_mt_grpo_adds_the_turns_own_reward_to_the_outcome() -> None:

@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 
 from actors.scoring import ScoredTrajectory
 from learner.credit import assign_credit
-from learner.credit.assign import needs_values
-from learner.credit.config import TOKEN_LEVEL, TRAJECTORY_LEVEL
 from tests.learner.builders import ANSWER, CALL, scored, step
 from tests.learner.credit import oracle
 from tests.learner.credit.estimators import ALL, kind, states
@@ -46,22 +44,24 @@ def random_batch(dice: Random) -> list[ScoredTrajectory]:
 def expected(batch: list[ScoredTrajectory], values: Any, config: Any) -> list[list[list[float] | None]]:
     """By trajectory and step: the numbers of its tokens, or a single one; None without credit."""
     table = oracle.Table(batch, values, config)
+    parts_of = oracle.outcome_parts(table)
     found: list[list[list[float] | None]] = [[None] * len(one.trajectory.steps) for one in batch]
-    if isinstance(config, TRAJECTORY_LEVEL):
+    if config.level == "trajectory":
         rows = oracle.raw_by_trajectory(table)
         white = finished(rows, table.groups(), [0] * len(rows), config)
-        table_rows = [(white[k], i, t) for k, i in enumerate(table.seen) for t in table.kept[i]]
+        table_rows = [(white[k] + parts_of[i], i, t) for k, i in enumerate(table.seen) for t in table.kept[i]]
     else:
-        parts = oracle.raw_by_token(table) if isinstance(config, TOKEN_LEVEL) else list(oracle.raw_by_step(table))
+        parts = oracle.raw_by_token(table) if config.level == "token" else list(oracle.raw_by_step(table))
         parts = [np.atleast_1d(part) for part in parts]
         sizes = [len(part) for part in parts]
         flat = np.concatenate([np.zeros(0), *parts])
         groups = np.repeat(np.array(table.group, dtype=object), sizes)
         places = np.repeat(np.array(table.place, dtype=int), sizes)
         white = np.split(finished(flat, list(groups), list(places), config), np.cumsum(sizes)[:-1])
-        table_rows = [(part, i, t) for part, (i, t) in zip(white, table.rows, strict=True)] if parts else []
+        there = zip(white, table.rows, strict=True) if parts else ()
+        table_rows = [(part + parts_of[i], i, t) for part, (i, t) in there]
     for numbers, i, t in table_rows:
-        row = np.atleast_1d(numbers)
+        row = np.clip(np.atleast_1d(numbers), -(config.clip or np.inf), config.clip or np.inf)
         found[i][t] = None if np.isnan(row).any() else list(row)
     return without_uniform_groups(batch, found)
 
@@ -82,15 +82,33 @@ def without_uniform_groups(batch: list[ScoredTrajectory], found: Any) -> Any:
 
 
 WHITENINGS = ["none", "steps", "group", "batch"]
+RANGES = {
+    **dict.fromkeys(("gamma", "lam", "token_gamma", "token_lam"), (0.1, 1.0)),
+    **dict.fromkeys(("min_std", "outcome_min_std"), (0.0, 1.0)),
+    **dict.fromkeys(("step_weight", "turn_weight"), (0.1, 2.0)),
+}
+"""Settings that are numbers, and from where they are drawn."""
 
 
 def random_settings(dice: Random, config: Any) -> Any:
-    chosen: dict[str, Any] = {"whiten": {"kind": dice.choice(["none", "steps", "group", "batch"])}}
+    """Any setting that decides a number, with any whitening; the outcome's part and the clip in half of the draws."""
     if config.kind == "eto":
         return config
-    factors = [name for name in ("gamma", "lam", "token_gamma") if hasattr(config, name)]
-    chosen |= {name: dice.uniform(0.1, 1.0) for name in factors}
-    return type(config)(**chosen, **({"similarity": 1.0} if hasattr(config, "similarity") else {}))
+    whiten: dict[str, Any] = {"kind": "none" if config.kind == "rft" else dice.choice(WHITENINGS)}
+    if whiten["kind"] != "none":
+        whiten["min_std"] = dice.uniform(0.0, 1.0)
+    chosen = {name: dice.uniform(*ends) for name, ends in RANGES.items() if name in type(config).model_fields}
+    chosen["outcome_weight"] = dice.choice([0.0, dice.uniform(0.1, 2.0)])
+    chosen["clip"] = dice.choice([None, dice.uniform(0.05, 1.5)])
+    if hasattr(config, "similarity"):
+        chosen["similarity"] = dice.choice([0.5, 0.6, 0.7, 0.8, 0.95, 1.0])
+    return type(config)(whiten=whiten, **chosen)
+
+
+def test_every_setting_of_an_estimator_that_is_a_number_is_drawn() -> None:
+    """A new one would otherwise never be varied."""
+    others = {"kind", "whiten", "clip", "outcome_weight", "similarity", "uniform", "critic", "continuations", "beta"}
+    assert {name for config in ALL for name in type(config).model_fields} == others | set(RANGES)
 
 
 @pytest.mark.parametrize("config", ALL, ids=kind)
@@ -100,7 +118,7 @@ def test_an_estimator_agrees_with_its_second_writing(config: Any, seed: int) -> 
     dice = Random(seed)
     batch, config = random_batch(dice), random_settings(dice, config)
     values = None
-    if needs_values(config):
+    if config.states is not None:
         values = [[dice.uniform(-1, 1) for _ in range(states(one, config))] for one in batch]
     wanted = expected(batch, values, config)
     for one, rows in zip(assign_credit(batch, values, config), wanted, strict=True):
