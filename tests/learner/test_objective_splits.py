@@ -111,7 +111,7 @@ def expect_equal(mine: Any, theirs: Any) -> None:
     assert mine[1].keys() == theirs[1].keys()
     for name, tensor in theirs[1].items():
         scale = float(tensor.abs().max())
-        torch.testing.assert_close(mine[1][name], tensor, atol=2e-6 * max(scale, 1.0), rtol=1e-4, msg=name)
+        torch.testing.assert_close(mine[1][name], tensor, atol=2e-6 * scale, rtol=1e-4, msg=name)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
