@@ -42,13 +42,13 @@ class Assembly:
     step_model: ModelOfSteps | None
     stats: Stats
 
-    def app(self, keys: ApiKeys) -> FastAPI:
-        """The HTTP application.
+    def app(self, keys: ApiKeys, max_requests: int | None = None) -> FastAPI:
+        """The HTTP application; `max_requests` as in `api.build_app`.
 
         Raises:
             InvalidKeys: the file of `keys` cannot be used.
         """
-        return build_app(self.service, keys, store=self.store, stats=self.stats)
+        return build_app(self.service, keys, store=self.store, stats=self.stats, max_requests=max_requests)
 
     def use(self, config: RewardConfig) -> None:
         """Score by the recipe of `config` from the next request on.
