@@ -9,6 +9,8 @@ the scope `read`.
 
 from __future__ import annotations
 
+import math
+
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.routing import APIRoute
 
@@ -37,12 +39,14 @@ def build_app(
     store: Store | None = None,
     stats: Stats | None = None,
     max_requests: int | None = None,
+    longest_seconds: float = math.inf,
 ) -> FastAPI:
     """The application; `keys` without an entry lets every caller in.
 
     `store` keeps batches, and answers to requests that are sent again; None keeps nothing. `stats` may be shared with
     whoever scores beside the requests. `max_requests` bounds those at work at once, to score and about batches each by
     itself; more are refused with 429. None leaves that to what stands before the application, as Ray Serve's proxy.
+    `longest_seconds` bounds the deadline of a request, where what stands before gives requests up.
 
     Raises:
         InvalidKeys: the file of `keys` cannot be used.
@@ -56,7 +60,7 @@ def build_app(
     stats = stats or Stats()
     answers = Answers(store.idempotency if store else None)
     scoring = _scoring(door, stats, _gate(max_requests))
-    score = _charged(service, stats)
+    score = _charged(service, stats, longest_seconds)
     app.include_router(_score_router(score, answers, scoring))
     app.include_router(batch_router(service, store, answers, _batches(door, _gate(max_requests))))
     app.include_router(_models_router(service, _reading(door)))
@@ -77,10 +81,10 @@ def build_app(
     return app
 
 
-def _charged(service: RewardService, stats: Stats) -> Score:
+def _charged(service: RewardService, stats: Stats, longest_seconds: float) -> Score:
     async def score(http: Request, request: ScoreRequest) -> ScoreResponse:
         charge(http, len(request.trajectories))
-        response = await service.score(request)
+        response = await service.score(request, longest_seconds)
         stats.scored(response.results)
         return response
 

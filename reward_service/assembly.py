@@ -7,6 +7,7 @@ Owns the order, and that what was opened is closed. The only module that brings 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -42,13 +43,14 @@ class Assembly:
     step_model: ModelOfSteps | None
     stats: Stats
 
-    def app(self, keys: ApiKeys, max_requests: int | None = None) -> FastAPI:
-        """The HTTP application; `max_requests` as in `api.build_app`.
+    def app(self, keys: ApiKeys, max_requests: int | None = None, longest_seconds: float = math.inf) -> FastAPI:
+        """The HTTP application; `max_requests` and `longest_seconds` as in `api.build_app`.
 
         Raises:
             InvalidKeys: the file of `keys` cannot be used.
         """
-        return build_app(self.service, keys, store=self.store, stats=self.stats, max_requests=max_requests)
+        limits = {"max_requests": max_requests, "longest_seconds": longest_seconds}
+        return build_app(self.service, keys, store=self.store, stats=self.stats, **limits)
 
     def use(self, config: RewardConfig) -> None:
         """Score by the recipe of `config` from the next request on.

@@ -7,8 +7,10 @@ Consumes a `RewardConfig` and the keys; produces a Serve application. `build` is
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
+import math
 import os
 import socket
 import time
@@ -46,6 +48,8 @@ gave half the answers and a third of the refusals (docs/measurements.md)."""
 _RETRY_AFTER_SECONDS = 1
 _POLL_SECONDS = 0.1
 _REQUEST_SECONDS = 60.0
+_SCORING_SHARE = 5 / 6
+"""Of what Serve gives a request: the rest is for its way, its wait for a replica, and its answer."""
 _SHUTDOWN_SECONDS = _REQUEST_SECONDS + 5.0
 """For requests in flight. No request is older: Serve's proxy gives it up."""
 _GONE_SECONDS = _SHUTDOWN_SECONDS + 30.0
@@ -80,6 +84,7 @@ class RewardReplica:
         if judge is not None and rewards.judge is not None:
             asked = await RemoteJudge.connected(judge, rewards.judge, seconds)
         self._assembly = await self._stack.enter_async_context(assembled(rewards, model, asked))
+        self._longest_seconds = longest_scoring(await asyncio.to_thread(_request_timeout))
 
     async def __del__(self) -> None:
         """Called by Serve when the replica has answered what it accepted."""
@@ -94,7 +99,7 @@ class RewardReplica:
         self._assembly.use(_changed(self._config, user_config))
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        return _NamedByProxy(self._assembly.app(self._keys))
+        return _NamedByProxy(self._assembly.app(self._keys, longest_seconds=self._longest_seconds))
 
 
 class _NamedByProxy:
@@ -214,6 +219,20 @@ def stop_rewards(endpoint: RewardEndpoint) -> None:
         time.sleep(_POLL_SECONDS)
     if endpoint.started_serve and not serve.status().applications:
         serve.shutdown()
+
+
+def longest_scoring(request_timeout: float | None) -> float:
+    """The longest deadline of a request that Serve gives up after `request_timeout` seconds; None: it never does.
+
+    What is late gets its error inside the answer, which Serve would otherwise replace by one 408 for all.
+    """
+    return _SCORING_SHARE * request_timeout if request_timeout else math.inf
+
+
+def _request_timeout() -> float | None:
+    """After how many seconds the Serve that runs here gives a request up."""
+    client = _get_global_client(raise_if_no_controller_running=False) if ray.is_initialized() else None
+    return None if client is None else client.http_config.request_timeout_s
 
 
 def _give_up(endpoint: RewardEndpoint) -> None:

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from reward_service.api import build_app
 from reward_service.config import RewardConfig
 from reward_service.errors import ScorerUnavailable, SignalBroken, SignalNotFound
 from reward_service.scoring import Recipe
 from reward_service.service import RewardService
 from reward_service.wire import ScoreRequest
 from tests.reward_service.builders import call_step, item, trajectory
+from tests.reward_service.kept import KEYS, client_of
 
 PLUGIN = '''
 import asyncio
@@ -115,6 +117,15 @@ async def test_a_lost_a_late_and_a_good_trajectory_each_get_their_own_result(bre
     assert (lost.error.kind, lost.error.message) == ("infrastructure", "brevity: its model is gone")
     assert (late.error.kind, late.error.message) == ("infrastructure", "trajectory 'slow': not scored within 0.05 s")
     assert good.status == "ok"
+
+
+async def test_no_deadline_is_longer_than_what_stands_before_the_service_waits(brevity):
+    app = build_app(RewardService(recipe(signals={"success": brevity})), KEYS, longest_seconds=0.05)
+    body = {"options": {"deadline_ms": 60_000}, "trajectories": [trajectory("slow"), trajectory("good")]}
+    async with client_of(app) as http:
+        late, good = (await http.post("/v1/score", json=body)).json()["results"]
+    assert late["error"]["message"] == "trajectory 'slow': not scored within 0.05 s"
+    assert good["status"] == "ok"
 
 
 def test_a_plug_in_that_gives_no_measurement_is_its_authors_bug_and_is_named(brevity):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,7 @@ from reward_service.serve_app import (
     RewardReplica,
     build,
     choose_address,
+    longest_scoring,
     start_rewards,
     stop_rewards,
 )
@@ -144,6 +146,11 @@ async def test_requests_in_flight_are_answered_when_there_are_fewer_replicas(hel
         for one in asked:
             assert_answered(await one)
         await until(lambda: held.states() == {"RUNNING": 1})
+
+
+def test_deadlines_end_before_serve_gives_their_request_up():
+    assert longest_scoring(60.0) == pytest.approx(50.0) == RewardConfig().score_seconds
+    assert longest_scoring(None) == math.inf
 
 
 def test_a_path_without_an_application_is_a_problem_too(served):
