@@ -7,6 +7,7 @@ entry-point group `steptool.signals`, whose value is a function that takes the p
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from typing import Protocol
 from pydantic import JsonValue
 
 from reward_service.config import OverlapContribution, PluginSignal, RewardConfig, TargetSolved
-from reward_service.errors import SignalBroken, SignalNotFound
+from reward_service.errors import ScorerUnavailable, SignalBroken, SignalNotFound
 from reward_service.judge.judge import fingerprint
 from reward_service.learned.config import LearnedSignal
 from reward_service.learned.files import fingerprint as step_model_fingerprint
@@ -26,6 +27,9 @@ from reward_service.replay.signal import REPLAY_VERSION, replays_of
 from reward_service.rewards import Votes
 from reward_service.signals import Answered, Episode, Signals, Turn, contribution, solved, success
 from reward_service.wire import TrajectoryItem
+from tool_sandbox.http.envelope import outline
+
+logger = logging.getLogger(__name__)
 
 GROUP = "steptool.signals"
 RULE_RANGES = {"success": (0.0, 1.0), "contribution": (-1.0, 1.0), "solved": (0.0, 1.0)}
@@ -114,7 +118,8 @@ class StepSignal(Protocol):
         """One value for each step, in order. For IsSolved the last one counts.
 
         Raises:
-            ScorerUnavailable: what the signal depends on was lost; the trajectory abstains.
+            ScorerUnavailable: what the signal depends on was lost; the trajectory abstains. It does so after any other
+                error too, which is logged without its message.
         """
         ...
 
@@ -180,7 +185,7 @@ class Measurer:
         Raises:
             UnscorableTrajectory: its calls cannot be replayed, and contribution is measured so.
             ScorerUnavailable: a signal lost what it depends on.
-            SignalBroken: a signal gave what is none.
+            SignalBroken: a signal failed, or gave what is none.
         """
         told, replayed, learned, plugged, compared = await asyncio.gather(
             *(self._told(item), self._replayed(item), self._learned(item), self._plugged(item)),
@@ -282,12 +287,24 @@ def load_signal(plugin: PluginSignal) -> StepSignal:
 
 
 async def _ask(name: str, signal: StepSignal, item: TrajectoryItem) -> Column:
-    column = await signal.measure(item)
-    low, high = signal.range
-    good = all(value is None or (math.isfinite(value) and low <= value <= high) for value in column)
-    if len(column) != len(item.steps) or not good:
+    try:
+        return _checked(name, await signal.measure(item), signal.range, len(item.steps))
+    except ScorerUnavailable:
+        raise
+    except Exception as error:  # noqa: BLE001 - somebody else's code may raise anything
+        # Not its message: it may quote the trajectory.
+        logger.error("signal %r failed on a trajectory: %s", name, outline(error))
         raise SignalBroken(
-            f"signal {name!r}: gave {list(column)[:8]} for {len(item.steps)} steps; expected one value in "
+            f"signal {name!r}: its code failed with {type(error).__qualname__}; the service's log says where"
+        ) from None
+
+
+def _checked(name: str, column: Column, limits: tuple[float, float], steps: int) -> Column:
+    low, high = limits
+    good = all(value is None or (math.isfinite(value) and low <= value <= high) for value in column)
+    if len(column) != steps or not good:
+        raise SignalBroken(
+            f"signal {name!r}: gave {list(column)[:8]} for {steps} steps; expected one value in "
             f"[{low:g}, {high:g}] or None for each"
         )
     return column
