@@ -21,10 +21,10 @@ from reward_service.compat.routes import Score, compat_router
 from reward_service.idempotent import Answer, Answers, KeyHeader
 from reward_service.model_card import ModelList
 from reward_service.page.routes import page_router
-from reward_service.service import RewardService
+from reward_service.service import RewardService, may_fare_better
 from reward_service.stats import Stats
 from reward_service.store.opening import Store
-from reward_service.wire import MAX_BODY_BYTES, FailedItem, ScoreRequest, ScoreResponse
+from reward_service.wire import MAX_BODY_BYTES, ScoreRequest, ScoreResponse
 from tool_sandbox.http.door import Door
 from tool_sandbox.http.guard import Gate, charge, guarded_by
 from tool_sandbox.http.keys import ApiKeys, Scope
@@ -98,16 +98,11 @@ def _score_router(charged: Score, answers: Answers, route: type[APIRoute]) -> AP
     async def score(http: Request, request: ScoreRequest, idempotency_key: KeyHeader = None) -> Response:
         async def work() -> Answer:
             response = await charged(http, request)
-            return Answer(response.model_dump_json().encode(), lasting=not _may_fare_better(response))
+            return Answer(response.model_dump_json().encode(), lasting=not may_fare_better(response))
 
         return await answers.answer(http, idempotency_key, work)
 
     return router
-
-
-def _may_fare_better(response: ScoreResponse) -> bool:
-    """Whether the same request may get more later: a scorer was lost."""
-    return any(isinstance(one, FailedItem) and one.error.kind == "infrastructure" for one in response.results)
 
 
 def _models_router(service: RewardService, route: type[APIRoute]) -> APIRouter:

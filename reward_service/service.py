@@ -105,6 +105,11 @@ class RewardService:
         )
 
 
+def may_fare_better(response: ScoreResponse) -> bool:
+    """Whether the same request may get more later: a scorer was lost."""
+    return any(isinstance(one, FailedItem) and one.error.kind == "infrastructure" for one in response.results)
+
+
 def _told(item: TrajectoryItem, found: Found, options: ScoreOptions) -> ItemResult:
     match found:
         case TrajectoryReward():
