@@ -52,6 +52,18 @@ class Assembly:
         limits = {"max_requests": max_requests, "longest_seconds": longest_seconds}
         return build_app(self.service, keys, store=self.store, stats=self.stats, **limits)
 
+    async def check_health(self) -> None:
+        """Whether this process can still answer. Judge, step model and plug-ins are not asked: another process of the
+        same kind would not find them again.
+
+        Raises:
+            ScorerUnavailable: the rules do not score a known trajectory.
+            StoreUnavailable: the database cannot be used now.
+        """
+        if self.service.by_rules:
+            await self.service.check()
+        await self.store.check()
+
     def use(self, config: RewardConfig) -> None:
         """Score by the recipe of `config` from the next request on.
 

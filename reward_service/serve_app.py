@@ -98,6 +98,10 @@ class RewardReplica:
         """
         self._assembly.use(_changed(self._config, user_config))
 
+    async def check_health(self) -> None:
+        """Called by Serve, which replaces a replica that fails several times in a row."""
+        await self._assembly.check_health()
+
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return _NamedByProxy(self._assembly.app(self._keys, longest_seconds=self._longest_seconds))
 

@@ -57,6 +57,11 @@ class RewardService:
         """Of the scorer that the next request meets."""
         return self._scorer.version
 
+    @property
+    def by_rules(self) -> bool:
+        """Whether the scorer asks nobody."""
+        return self._scorer.by_rules
+
     def use(self, scorer: Scorer) -> None:
         """Score by another recipe from the next request on; a request at work ends by the one that it began with."""
         self._scorer = scorer

@@ -167,7 +167,8 @@ async def test_an_outage_is_waited_for_and_stands_in_the_results_only_when_the_l
 
 
 async def test_a_key_with_too_many_open_batches_is_told_to_come_back_and_not_charged_for_trajectories(tmp_path):
-    keys = ApiKeys.parse(f"anna:{digest('hush')}:batches:{MAX_OPEN_BATCHES + 1} trajectories/min,bert:{digest('quiet')}")
+    charged = f"anna:{digest('hush')}:batches:{MAX_OPEN_BATCHES + 1} trajectories/min"
+    keys = ApiKeys.parse(f"{charged},bert:{digest('quiet')}")
     service = RewardService(Recipe(RewardConfig()))
     # No worker runs beside this application, so every batch stays open.
     async with (
