@@ -40,9 +40,10 @@ async def test_a_replica_is_well_while_its_rules_and_its_store_answer(tmp_path, 
 
     async with assembled(kept_in(tmp_path)) as assembly:
         await asked(assembly)
-        with monkeypatch.context() as broken, pytest.raises(ScorerUnavailable):
+        with monkeypatch.context() as broken:
             broken.setattr(Recipe, "score", lost)
-            await asked(assembly)
+            with pytest.raises(ScorerUnavailable):
+                await asked(assembly)
         monkeypatch.setattr(Store, "check", unreachable)
         with pytest.raises(StoreUnavailable):
             await asked(assembly)
