@@ -76,11 +76,15 @@ class Assembly:
 
 @asynccontextmanager
 async def assembled(
-    config: RewardConfig, step_model: StepModel | None = None, judge: JudgeOfSteps | None = None
+    config: RewardConfig,
+    step_model: StepModel | None = None,
+    judge: JudgeOfSteps | None = None,
+    stats: Stats | None = None,
 ) -> AsyncIterator[Assembly]:
     """The service of `config`, for one event loop.
 
-    `step_model` and `judge` are those to ask; None has them in this process, where the configuration wants them.
+    `step_model` and `judge` are those to ask; None has them in this process, where the configuration wants them. What
+    such a judge takes is counted in `stats`.
 
     Raises:
         SignalNotFound: a signal of somebody else is not installed.
@@ -89,18 +93,18 @@ async def assembled(
         StoreError: see `store.opening.open_store`.
     """
     async with AsyncExitStack() as stack:
+        stats = stats or Stats()
         endpoint = None
         if config.judge is not None and judge is None:
             endpoint = Judge(config.judge)
             stack.push_async_callback(endpoint.aclose)
         # Opened last, so that it is closed first: votes that are still being cast end before their endpoint does.
         store = await stack.enter_async_context(await open_store(config.store))
-        local = None if endpoint is None else JudgeSignals(endpoint, store.once)
+        local = None if endpoint is None else JudgeSignals(endpoint, store.once, stats.judged)
         asked = judge or local
         learned = await _connected(config, step_model)
         rewards = ComputedRewards() if config.store.kind == "none" else KeptRewards(store.once)
         service = RewardService(Recipe(config, asked, learned), config.score_seconds, rewards)
-        stats = Stats()
         await stack.enter_async_context(working(store.batches, service, stats))
         yield Assembly(service, store, asked, local, learned, stats)
 

@@ -37,6 +37,7 @@ from reward_service.judge_deployment import RemoteJudge, judge_application
 from reward_service.learned.deployment import RemoteStepModel, step_model_application
 from reward_service.scaling import shutdown_options
 from reward_service.scoring import Recipe
+from reward_service.stats import Stats
 from tool_sandbox.http.envelope import REQUEST_ID
 from tool_sandbox.http.keys import ApiKeys, is_loopback, refuse_open_door
 
@@ -80,10 +81,10 @@ class RewardReplica:
         rewards = RewardConfig.model_validate(config)
         seconds = rewards.start_seconds
         model = None if step_model is None else await RemoteStepModel.connected(step_model, seconds)
-        asked = None
+        asked, stats = None, Stats()
         if judge is not None and rewards.judge is not None:
-            asked = await RemoteJudge.connected(judge, rewards.judge, seconds)
-        self._assembly = await self._stack.enter_async_context(assembled(rewards, model, asked))
+            asked = await RemoteJudge.connected(judge, rewards.judge, seconds, stats.judged)
+        self._assembly = await self._stack.enter_async_context(assembled(rewards, model, asked, stats))
         self._longest_seconds = longest_scoring(await asyncio.to_thread(_request_timeout))
 
     async def __del__(self) -> None:
