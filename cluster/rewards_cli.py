@@ -25,7 +25,6 @@ from cluster.reward_file import read_rewards
 from cluster.score_files import Asked, score_file
 from reward_service.config import KEYS_FILE_VARIABLE, KEYS_VARIABLE, RewardConfig
 from reward_service.store.config import SqliteStore
-from tool_sandbox.config import HttpConfig
 from tool_sandbox.errors import InvalidKeys
 from tool_sandbox.http.keys import ApiKeys, refuse_open_door
 
@@ -38,6 +37,9 @@ RewardFile = Annotated[
     Path | None, typer.Option(help="YAML file with the reward configuration; default: the linear shaping by rules.")
 ]
 DEFAULT_STORE = Path("rewards.db")
+MAX_REQUESTS = 64
+"""As many as a replica on Serve works on, and as many as wait for one."""
+_SHUTDOWN_MARGIN_SECONDS = 5.0
 
 
 def serve_rewards(
@@ -50,6 +52,9 @@ def serve_rewards(
             help="SQLite file for batches, votes and answers, unless --reward says where; default: rewards.db."
         ),
     ] = None,
+    max_requests: Annotated[
+        int, typer.Option(help="Requests at work at once; more are refused with 429.", min=1)
+    ] = MAX_REQUESTS,
 ) -> None:
     """Serve step rewards from this machine alone: POST /v1/score, and a page for people at /.
 
@@ -58,7 +63,7 @@ def serve_rewards(
     [bold]serve deploy deploy/serve/rewards.yaml[/].
     """
     with exit_codes():
-        _serve(_with_store(read_rewards(reward) if reward else RewardConfig(), store), host, port)
+        _serve(_with_store(read_rewards(reward) if reward else RewardConfig(), store), host, port, max_requests)
 
 
 def score(
@@ -125,9 +130,9 @@ def _with_store(config: RewardConfig, path: Path | None) -> RewardConfig:
     return config
 
 
-def _serve(config: RewardConfig, host: str, port: int) -> None:
+def _serve(config: RewardConfig, host: str, port: int, max_requests: int) -> None:
     keys = _keys(host)
-    from tool_sandbox.http.server import listen, serve_opened
+    from tool_sandbox.http.server import ServerLimits, listen, serve_opened
 
     try:
         listener = listen(host, port)
@@ -140,10 +145,10 @@ def _serve(config: RewardConfig, host: str, port: int) -> None:
             address, version = f"http://{host}:{listener.getsockname()[1]}", assembly.service.reward_version[:12]
             known = len(keys.resolved().entries)
             typer.echo(f"serving rewards {version} at {address} with {known} keys; stop with Ctrl-C")
-            yield assembly.app(keys)
+            yield assembly.app(keys, max_requests)
 
     with listener:
-        serve_opened(opened, HttpConfig(), listener)
+        serve_opened(opened, ServerLimits(config.score_seconds + _SHUTDOWN_MARGIN_SECONDS), listener)
 
 
 def _keys(host: str) -> ApiKeys:

@@ -64,7 +64,7 @@ def serve_tools(
 def _serve(config: ServeToolsConfig, host: str, port: int, actors: int, namespace: str | None) -> None:
     keys = _keys(host)
     from tool_sandbox.http.app import build_app
-    from tool_sandbox.http.server import listen, serve
+    from tool_sandbox.http.server import ServerLimits, listen, serve
 
     try:
         listener = listen(host, port)
@@ -74,7 +74,7 @@ def _serve(config: ServeToolsConfig, host: str, port: int, actors: int, namespac
         address = f"http://{host}:{listener.getsockname()[1]}"
         behind = f"programs behind {programs.level.value}"
         typer.echo(f"serving tools at {address} with {len(keys.resolved().entries)} keys, {behind}; stop with Ctrl-C")
-        serve(build_app(config.http, client, keys, programs), config.http, listener)
+        serve(build_app(config.http, client, keys, programs), ServerLimits.of(config.http), listener)
 
 
 def _settings(path: Path | None) -> ServeToolsConfig:

@@ -9,6 +9,8 @@ the scope `read`.
 
 from __future__ import annotations
 
+import math
+
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.routing import APIRoute
 
@@ -19,22 +21,32 @@ from reward_service.compat.routes import Score, compat_router
 from reward_service.idempotent import Answer, Answers, KeyHeader
 from reward_service.model_card import ModelList
 from reward_service.page.routes import page_router
-from reward_service.service import RewardService
+from reward_service.service import RewardService, may_fare_better
 from reward_service.stats import Stats
 from reward_service.store.opening import Store
-from reward_service.wire import MAX_BODY_BYTES, FailedItem, ScoreRequest, ScoreResponse
+from reward_service.wire import MAX_BODY_BYTES, ScoreRequest, ScoreResponse
 from tool_sandbox.http.door import Door
-from tool_sandbox.http.guard import Observer, charge, guarded_by
+from tool_sandbox.http.guard import Gate, charge, guarded_by
 from tool_sandbox.http.keys import ApiKeys, Scope
+
+_SMALLER = "send fewer trajectories in one request, or a batch"
 
 
 def build_app(
-    service: RewardService, keys: ApiKeys, *, store: Store | None = None, stats: Stats | None = None
+    service: RewardService,
+    keys: ApiKeys,
+    *,
+    store: Store | None = None,
+    stats: Stats | None = None,
+    max_requests: int | None = None,
+    longest_seconds: float = math.inf,
 ) -> FastAPI:
     """The application; `keys` without an entry lets every caller in.
 
     `store` keeps batches, and answers to requests that are sent again; None keeps nothing. `stats` may be shared with
-    whoever scores beside the requests.
+    whoever scores beside the requests. `max_requests` bounds those at work at once, to score and about batches each by
+    itself; more are refused with 429. None leaves that to what stands before the application, as Ray Serve's proxy.
+    `longest_seconds` bounds the deadline of a request, where what stands before gives requests up.
 
     Raises:
         InvalidKeys: the file of `keys` cannot be used.
@@ -47,13 +59,13 @@ def build_app(
     door = Door(keys)
     stats = stats or Stats()
     answers = Answers(store.idempotency if store else None)
-    scoring = _guarded(door, Scope.SCORE, lambda _path, status, seconds, _name: stats.answered(status, seconds))
-    score = _charged(service, stats)
+    scoring = _scoring(door, stats, _gate(max_requests))
+    score = _charged(service, stats, longest_seconds)
     app.include_router(_score_router(score, answers, scoring))
-    app.include_router(batch_router(service, store, answers, _batches(door)))
-    app.include_router(_models_router(service, _guarded(door, Scope.READ)))
+    app.include_router(batch_router(service, store, answers, _batches(door, _gate(max_requests))))
+    app.include_router(_models_router(service, _reading(door)))
     app.include_router(compat_router(score, scoring))
-    app.include_router(page_router(stats, _guarded(door, Scope.READ)))
+    app.include_router(page_router(stats, _reading(door)))
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -69,10 +81,10 @@ def build_app(
     return app
 
 
-def _charged(service: RewardService, stats: Stats) -> Score:
+def _charged(service: RewardService, stats: Stats, longest_seconds: float) -> Score:
     async def score(http: Request, request: ScoreRequest) -> ScoreResponse:
         charge(http, len(request.trajectories))
-        response = await service.score(request)
+        response = await service.score(request, longest_seconds)
         stats.scored(response.results)
         return response
 
@@ -86,16 +98,11 @@ def _score_router(charged: Score, answers: Answers, route: type[APIRoute]) -> AP
     async def score(http: Request, request: ScoreRequest, idempotency_key: KeyHeader = None) -> Response:
         async def work() -> Answer:
             response = await charged(http, request)
-            return Answer(response.model_dump_json().encode(), lasting=not _may_fare_better(response))
+            return Answer(response.model_dump_json().encode(), lasting=not may_fare_better(response))
 
         return await answers.answer(http, idempotency_key, work)
 
     return router
-
-
-def _may_fare_better(response: ScoreResponse) -> bool:
-    """Whether the same request may get more later: a scorer was lost."""
-    return any(isinstance(one, FailedItem) and one.error.kind == "infrastructure" for one in response.results)
 
 
 def _models_router(service: RewardService, route: type[APIRoute]) -> APIRouter:
@@ -108,9 +115,20 @@ def _models_router(service: RewardService, route: type[APIRoute]) -> APIRouter:
     return router
 
 
-def _guarded(door: Door, needs: Scope, observe: Observer | None = None) -> type[APIRoute]:
-    return guarded_by(door, needs, MAX_BODY_BYTES, "send fewer trajectories in one request, or a batch", observe)
+def _gate(places: int | None) -> Gate | None:
+    return None if places is None else Gate(places)
 
 
-def _batches(door: Door) -> type[APIRoute]:
-    return guarded_by(door, Scope.BATCHES, MAX_BATCH_BYTES, "send several batches")
+def _scoring(door: Door, stats: Stats, gate: Gate | None) -> type[APIRoute]:
+    def observe(path: str, status: int, seconds: float, name: str) -> None:
+        stats.answered(status, seconds)
+
+    return guarded_by(door, Scope.SCORE, MAX_BODY_BYTES, _SMALLER, observe, gate)
+
+
+def _reading(door: Door) -> type[APIRoute]:
+    return guarded_by(door, Scope.READ, MAX_BODY_BYTES, _SMALLER)
+
+
+def _batches(door: Door, gate: Gate | None) -> type[APIRoute]:
+    return guarded_by(door, Scope.BATCHES, MAX_BATCH_BYTES, "send several batches", gate=gate)

@@ -7,6 +7,7 @@ Owns the order, and that what was opened is closed. The only module that brings 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -42,13 +43,26 @@ class Assembly:
     step_model: ModelOfSteps | None
     stats: Stats
 
-    def app(self, keys: ApiKeys) -> FastAPI:
-        """The HTTP application.
+    def app(self, keys: ApiKeys, max_requests: int | None = None, longest_seconds: float = math.inf) -> FastAPI:
+        """The HTTP application; `max_requests` and `longest_seconds` as in `api.build_app`.
 
         Raises:
             InvalidKeys: the file of `keys` cannot be used.
         """
-        return build_app(self.service, keys, store=self.store, stats=self.stats)
+        limits = {"max_requests": max_requests, "longest_seconds": longest_seconds}
+        return build_app(self.service, keys, store=self.store, stats=self.stats, **limits)
+
+    async def check_health(self) -> None:
+        """Whether this process can still answer. Judge, step model and plug-ins are not asked: another process of the
+        same kind would not find them again.
+
+        Raises:
+            ScorerUnavailable: the rules do not score a known trajectory.
+            StoreUnavailable: the database cannot be used now.
+        """
+        if self.service.by_rules:
+            await self.service.check()
+        await self.store.check()
 
     def use(self, config: RewardConfig) -> None:
         """Score by the recipe of `config` from the next request on.
@@ -62,11 +76,15 @@ class Assembly:
 
 @asynccontextmanager
 async def assembled(
-    config: RewardConfig, step_model: StepModel | None = None, judge: JudgeOfSteps | None = None
+    config: RewardConfig,
+    step_model: StepModel | None = None,
+    judge: JudgeOfSteps | None = None,
+    stats: Stats | None = None,
 ) -> AsyncIterator[Assembly]:
     """The service of `config`, for one event loop.
 
-    `step_model` and `judge` are those to ask; None has them in this process, where the configuration wants them.
+    `step_model` and `judge` are those to ask; None has them in this process, where the configuration wants them. What
+    such a judge takes is counted in `stats`.
 
     Raises:
         SignalNotFound: a signal of somebody else is not installed.
@@ -75,18 +93,18 @@ async def assembled(
         StoreError: see `store.opening.open_store`.
     """
     async with AsyncExitStack() as stack:
+        stats = stats or Stats()
         endpoint = None
         if config.judge is not None and judge is None:
             endpoint = Judge(config.judge)
             stack.push_async_callback(endpoint.aclose)
         # Opened last, so that it is closed first: votes that are still being cast end before their endpoint does.
         store = await stack.enter_async_context(await open_store(config.store))
-        local = None if endpoint is None else JudgeSignals(endpoint, store.once)
+        local = None if endpoint is None else JudgeSignals(endpoint, store.once, stats.judged)
         asked = judge or local
         learned = await _connected(config, step_model)
         rewards = ComputedRewards() if config.store.kind == "none" else KeptRewards(store.once)
         service = RewardService(Recipe(config, asked, learned), config.score_seconds, rewards)
-        stats = Stats()
         await stack.enter_async_context(working(store.batches, service, stats))
         yield Assembly(service, store, asked, local, learned, stats)
 

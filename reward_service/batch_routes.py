@@ -11,7 +11,7 @@ from fastapi import APIRouter, Path, Request, Response
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
-from reward_service.batch_wire import BatchRequest, BatchResults, BatchStatus
+from reward_service.batch_wire import MAX_OPEN_BATCHES, BatchRequest, BatchResults, BatchStatus
 from reward_service.batch_work import accept
 from reward_service.idempotent import Answer, Answers, KeyHeader
 from reward_service.service import RewardService
@@ -33,6 +33,7 @@ def batch_router(service: RewardService, store: Store | None, answers: Answers, 
         batches = _kept(store)
 
         async def work() -> Answer:
+            await batches.expect_room(caller(http), MAX_OPEN_BATCHES)
             charge(http, len(request.trajectories))
             batch_id = await accept(batches, service, caller(http), request)
             status = _status(await batches.progress(caller(http), batch_id))

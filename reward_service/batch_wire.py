@@ -13,6 +13,8 @@ from reward_service.wire import SCHEMA_VERSION, AnyTrajectory, Identifier, ItemR
 
 MAX_BATCH_TRAJECTORIES = 4096
 MAX_BATCH_BYTES = 64 * 2**20
+MAX_OPEN_BATCHES = 32
+"""Of one key, as long as they have work left."""
 CHUNK_TRAJECTORIES = 16
 """What one worker takes at a time, and at most loses when it dies."""
 

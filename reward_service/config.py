@@ -20,7 +20,9 @@ KEYS_VARIABLE = "STEPTOOL_REWARD_KEYS"
 KEYS_FILE_VARIABLE = f"{KEYS_VARIABLE}_FILE"
 """The service's keys come from one of these two variables of the environment."""
 
-SCORE_SECONDS = 60.0
+SCORE_SECONDS = 50.0
+"""Below the minute after which Serve and most callers give a request up: one late trajectory must not cost the others
+their answers."""
 
 Weight = Annotated[float, Field(ge=0, le=1000)]
 SignedWeight = Annotated[float, Field(ge=-1000, le=1000)]

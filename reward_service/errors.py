@@ -4,13 +4,13 @@ RewardError
 ├── ServiceNotStarted      Ray Serve did not bring the service up
 ├── UnchangeableSetting    a running service was given a setting that only a new one can have
 ├── SignalNotFound         a configuration names a signal that is not installed
-├── SignalBroken           a signal of somebody else gave what is no measurement: its author's bug
 ├── JudgeKeyMissing        the environment does not hold the key of the judge's endpoint
 ├── StepModelUnusable      a configuration names a step model that is not there, or is none
 ├── UnscorableTrajectory   the trajectory lacks what the shaping needs: the caller's bug
 ├── RequestRefused         a strict request held a trajectory that cannot be scored
 ├── ScorerUnavailable      a scorer was lost: infrastructure; the trajectory abstains
-│   └── JudgeUnavailable       the judge's endpoint gave no answer, or refused the request
+│   ├── JudgeUnavailable       the judge's endpoint gave no answer, or refused the request
+│   └── SignalBroken           a signal of somebody else failed, or gave what is no measurement: its author's bug
 ├── RewardAbstained        a trainer that must have a number asked for a trajectory that has none
 └── RewardRequestError     what a client meets
     ├── RewardUnavailable      no answer before the deadline, or after all retries
@@ -36,10 +36,6 @@ class ServiceNotStarted(RewardError):
 
 class SignalNotFound(RewardError):
     """A configuration names a signal that is not installed, or that does not load."""
-
-
-class SignalBroken(RewardError):
-    """A signal of somebody else gave what is no measurement."""
 
 
 class RequestRefused(RewardError):
@@ -92,6 +88,10 @@ class UnscorableTrajectory(RewardError):
 
 class ScorerUnavailable(RewardError):
     """A scorer behind the service was lost or took too long. Not the trajectory's fault."""
+
+
+class SignalBroken(ScorerUnavailable):
+    """A signal of somebody else failed on a trajectory, or gave what is no measurement."""
 
 
 class RewardAbstained(RewardError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 
-from reward_service.stats_wire import StatsSnapshot
+from reward_service.stats_wire import JudgeTraffic, StatsSnapshot
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _PREFIX = "steptool_rewards"
@@ -42,9 +42,27 @@ def exposition(snapshot: StatsSnapshot) -> str:
             [("", {}, total.abstained_steps)],
         ),
         _family("request_seconds", "histogram", "Seconds from a request to score to its answer.", _histogram(snapshot)),
+        *_judge_families(total.judge),
         _family("uptime_seconds", "gauge", "Seconds since the replica started.", [("", {}, snapshot.uptime_seconds)]),
     )
     return "".join(_lines(itertools.chain.from_iterable(families), snapshot.replica))
+
+
+def _judge_families(judge: JudgeTraffic) -> Iterator[Iterator[str | _Sample]]:
+    yield _family(
+        "judge_votes_total",
+        "counter",
+        "Votes of the judge by outcome: cast, or lost with an answer.",
+        (("", {"outcome": "cast"}, judge.votes - judge.lost_votes), ("", {"outcome": "lost"}, judge.lost_votes)),
+    )
+    yield _family("judge_requests_total", "counter", "Answers of the judge's endpoint.", [("", {}, judge.requests)])
+    yield _family(
+        "judge_tokens_total",
+        "counter",
+        "Tokens that the judge read (prompt) and wrote (completion).",
+        (("", {"kind": "prompt"}, judge.prompt_tokens), ("", {"kind": "completion"}, judge.completion_tokens)),
+    )
+    yield _family("judge_cost_total", "counter", "Cost of the judge by the recipe's prices.", [("", {}, judge.cost)])
 
 
 def _histogram(snapshot: StatsSnapshot) -> Iterator[_Sample]:

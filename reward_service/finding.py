@@ -7,6 +7,7 @@ goes through a store, so that equal trajectories are scored once for each reward
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -24,6 +25,8 @@ from reward_service.wire import TrajectoryItem
 Found = TrajectoryReward | UnscorableTrajectory | ScorerUnavailable
 """The end of one trajectory."""
 
+_TURN_SECONDS = 0.005
+"""After so long, rules let others have the event loop, and look at their deadline."""
 _REWARD = TypeAdapter(TrajectoryReward)
 
 
@@ -37,7 +40,7 @@ class Scorer(Protocol):
 
     @property
     def by_rules(self) -> bool:
-        """Whether `score` never waits for anything."""
+        """Whether `score` asks nobody, and gives the same numbers every time."""
         ...
 
     @property
@@ -69,8 +72,7 @@ class ComputedRewards:
     async def find(self, scorer: Scorer, items: Sequence[TrajectoryItem], seconds: float) -> Sequence[Found]:
         """One end for each trajectory, in order."""
         if scorer.by_rules:
-            # Rules never wait, so tasks and deadlines of their own would only cost.
-            return [await _by_rules(scorer, item) for item in items]
+            return await _by_rules(scorer, items, seconds)
         return await asyncio.gather(*(_asked(scorer, item, seconds) for item in items))
 
 
@@ -110,7 +112,25 @@ def content_digest(item: TrajectoryItem) -> str:
     return digest_of(item.model_dump(mode="json", exclude={"id": True, "steps": {"__all__": {"tool_call_id"}}}))
 
 
-async def _by_rules(scorer: Scorer, item: TrajectoryItem) -> Found:
+async def _by_rules(scorer: Scorer, items: Sequence[TrajectoryItem], seconds: float) -> Sequence[Found]:
+    """One after the other under one deadline: tasks and deadlines of their own would cost more than most rules do."""
+    found: list[Found] = []
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            begun = time.monotonic()
+            for item in items:
+                found.append(await _ended(scorer, item))
+                if time.monotonic() - begun > _TURN_SECONDS:
+                    await asyncio.sleep(0)
+                    begun = time.monotonic()
+    except TimeoutError:
+        if not limit.expired():
+            raise
+    return [*found, *(_late(item, seconds) for item in items[len(found) :])]
+
+
+async def _ended(scorer: Scorer, item: TrajectoryItem) -> Found:
     try:
         return await scorer.score(item)
     except (UnscorableTrajectory, ScorerUnavailable) as error:
@@ -120,11 +140,13 @@ async def _by_rules(scorer: Scorer, item: TrajectoryItem) -> Found:
 async def _asked(scorer: Scorer, item: TrajectoryItem, seconds: float) -> Found:
     try:
         async with asyncio.timeout(seconds):
-            return await scorer.score(item)
-    except (UnscorableTrajectory, ScorerUnavailable) as error:
-        return error
+            return await _ended(scorer, item)
     except TimeoutError:
-        return ScorerUnavailable(f"trajectory {item.id!r}: not scored within {seconds:g} s")
+        return _late(item, seconds)
+
+
+def _late(item: TrajectoryItem, seconds: float) -> ScorerUnavailable:
+    return ScorerUnavailable(f"trajectory {item.id!r}: not scored within {seconds:g} s")
 
 
 def _outcome(found: Found) -> Outcome:

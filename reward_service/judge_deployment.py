@@ -8,7 +8,7 @@ of the store.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -19,6 +19,7 @@ from ray.serve.handle import DeploymentHandle
 from reward_service.errors import ScorerUnavailable
 from reward_service.judge.config import JudgeConfig
 from reward_service.judge.judge import Judge, fingerprint
+from reward_service.judge.judgement import Spent
 from reward_service.judged import JudgeSignals, telling_seconds
 from reward_service.measuring import Told
 from reward_service.scaling import shutdown_options
@@ -47,7 +48,8 @@ class JudgeReplica:
         self._stack.push_async_callback(self._judge.aclose)
         # Opened last, so that it is closed first: votes that are still being cast end before their endpoint does.
         kept = await self._stack.enter_async_context(await open_store(_STORE.validate_python(store)))
-        self._signals = JudgeSignals(self._judge, kept.once)
+        self._unreported = Spent()
+        self._signals = JudgeSignals(self._judge, kept.once, self._cast)
 
     async def __del__(self) -> None:
         """Called by Serve when the replica has answered what it accepted."""
@@ -57,15 +59,24 @@ class JudgeReplica:
         """Of the judge that this replica is."""
         return self._judge.fingerprint
 
-    async def told(self, item: TrajectoryItem) -> tuple[str, Told | ScorerUnavailable]:
-        """The judge's fingerprint, and what it says of every step of `item`.
+    def _cast(self, spent: Spent) -> None:
+        self._unreported += spent
+
+    def _report(self) -> Spent:
+        """What was spent since the last report, for whomever."""
+        spent, self._unreported = self._unreported, Spent()
+        return spent
+
+    async def told(self, item: TrajectoryItem) -> tuple[str, Told | ScorerUnavailable, Spent]:
+        """The judge's fingerprint, what it says of every step of `item`, and what was spent since the last answer.
 
         A loss is an answer: raised, it would arrive inside an error of Ray's, with the traceback for its text.
         """
         try:
-            return self._judge.fingerprint, await self._signals.told(item)
+            told: Told | ScorerUnavailable = await self._signals.told(item)
         except ScorerUnavailable as error:
-            return self._judge.fingerprint, error
+            told = error
+        return self._judge.fingerprint, told, self._report()
 
     async def check_health(self) -> None:
         """Called by Serve: judges a trajectory of which nothing has to be asked."""
@@ -90,21 +101,30 @@ def judge_application(config: JudgeConfig, store: StoreConfig, shutdown_seconds:
 class RemoteJudge:
     """A `JudgeOfSteps` behind a handle, for one event loop."""
 
-    def __init__(self, handle: DeploymentHandle, config: JudgeConfig) -> None:
+    def __init__(
+        self, handle: DeploymentHandle, config: JudgeConfig, spent: Callable[[Spent], None] = lambda _: None
+    ) -> None:
         self._handle = handle
+        self._spent = spent
         self._fingerprint = fingerprint(config)
         self._seconds = telling_seconds(config)
         self._places = asyncio.Semaphore(_IN_FLIGHT * config.requests_in_flight)
 
     @classmethod
-    async def connected(cls, handle: DeploymentHandle, config: JudgeConfig, seconds: float) -> RemoteJudge:
-        """Wait for a replica of the deployment, at most `seconds`.
+    async def connected(
+        cls,
+        handle: DeploymentHandle,
+        config: JudgeConfig,
+        seconds: float,
+        spent: Callable[[Spent], None] = lambda _: None,
+    ) -> RemoteJudge:
+        """Wait for a replica of the deployment, at most `seconds`. `spent` hears what its votes took.
 
         Raises:
             ScorerUnavailable: none came up.
         """
         await first_answer(handle.fingerprint.remote(), _SCORER, seconds)
-        return cls(handle, config)
+        return cls(handle, config, spent)
 
     async def told(self, item: TrajectoryItem) -> Told:
         """What the judge says of every step.
@@ -115,12 +135,13 @@ class RemoteJudge:
         """
         try:
             async with asyncio.timeout(self._seconds), self._places:
-                found, told = await answer(self._handle.told.remote(item), _SCORER)
+                found, told, spent = await answer(self._handle.told.remote(item), _SCORER)
         except TimeoutError as error:
             raise ScorerUnavailable(
                 f"judge: no votes on trajectory {item.id!r} within {self._seconds:g} s; give it more replicas, or "
                 "allow more time in judge.vote_seconds"
             ) from error
+        self._spent(spent)
         if found != self._fingerprint:
             raise ScorerUnavailable(
                 f"judge: found {found[:12]}, expected {self._fingerprint[:12]}, as while another configuration is "

@@ -8,13 +8,13 @@ again, and a process that is killed loses no vote that was answered.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from reward_service.errors import ScorerUnavailable
-from reward_service.judge.agreement import Agreement
+from reward_service.judge.agreement import Agreement, is_lost
 from reward_service.judge.config import JudgeConfig
 from reward_service.judge.judge import Case, Judge
-from reward_service.judge.judgement import Judgement, Spread, Vote
+from reward_service.judge.judgement import Judgement, Spent, Spread, Vote
 from reward_service.judge.votes import vote_bytes, vote_of
 from reward_service.measuring import Told
 from reward_service.rewards import Votes
@@ -36,8 +36,10 @@ def telling_seconds(config: JudgeConfig) -> float:
 class JudgeSignals:
     """One judge behind the three places of a recipe."""
 
-    def __init__(self, judge: Judge, once: Once) -> None:
+    def __init__(self, judge: Judge, once: Once, spent: Callable[[Spent], None] = lambda _: None) -> None:
+        """`spent` hears of every vote that is cast."""
         self._judge = judge
+        self._spent = spent
         self._once = once
 
     async def told(self, item: TrajectoryItem) -> Told:
@@ -90,9 +92,14 @@ class JudgeSignals:
     async def _vote(self, key: Key, case: Case) -> Vote:
         async def cast(_: Sequence[int]) -> Sequence[Outcome]:
             try:
-                return [vote_bytes(await self._judge.vote(case))]
+                vote = await self._judge.vote(case)
             except ScorerUnavailable as error:
+                self._spent(Spent(votes=1, lost_votes=1))
                 return [Failure(error)]
+            prices = self._judge.config.prices
+            cost = 0.0 if prices is None else vote.usage.cost(prices)
+            self._spent(Spent(1, int(is_lost(vote, case.questions)), vote.usage, cost))
+            return [vote_bytes(vote)]
 
         try:
             (outcome,) = await self._once.results([key], cast, telling_seconds(self._judge.config))

@@ -7,6 +7,7 @@ entry-point group `steptool.signals`, whose value is a function that takes the p
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,16 +18,18 @@ from typing import Protocol
 from pydantic import JsonValue
 
 from reward_service.config import OverlapContribution, PluginSignal, RewardConfig, TargetSolved
-from reward_service.errors import SignalBroken, SignalNotFound
+from reward_service.errors import ScorerUnavailable, SignalBroken, SignalNotFound
 from reward_service.judge.judge import fingerprint
 from reward_service.learned.config import LearnedSignal
 from reward_service.learned.files import fingerprint as step_model_fingerprint
-from reward_service.overlap import contributed
+from reward_service.overlapping import Overlap
 from reward_service.replay.signal import REPLAY_VERSION, replays_of
 from reward_service.rewards import Votes
-from reward_service.signals import Answered, Called, Episode, Signals, Turn, contribution, solved, success
-from reward_service.wire import StepItem, TrajectoryItem
-from tool_sandbox.tools import CallStatus
+from reward_service.signals import Answered, Episode, Signals, Turn, contribution, solved, success
+from reward_service.wire import TrajectoryItem
+from tool_sandbox.http.envelope import outline
+
+logger = logging.getLogger(__name__)
 
 GROUP = "steptool.signals"
 RULE_RANGES = {"success": (0.0, 1.0), "contribution": (-1.0, 1.0), "solved": (0.0, 1.0)}
@@ -115,7 +118,8 @@ class StepSignal(Protocol):
         """One value for each step, in order. For IsSolved the last one counts.
 
         Raises:
-            ScorerUnavailable: what the signal depends on was lost; the trajectory abstains.
+            ScorerUnavailable: what the signal depends on was lost; the trajectory abstains. It does so after any other
+                error too, which is logged without its message.
         """
         ...
 
@@ -140,6 +144,7 @@ class Measurer:
         self._asked = {name: load_signal(plugin) for name, plugin in plugins.items()}
         self._judge = judge
         self._judge_config = rewards.judge
+        self._overlap = Overlap(config.contribution) if isinstance(config.contribution, OverlapContribution) else None
         self._replays = replays_of(config)
         self._step_model = step_model
         self._step_model_config = rewards.step_model
@@ -148,7 +153,7 @@ class Measurer:
 
     @property
     def by_rules(self) -> bool:
-        """Whether nothing has to be asked, so that `measured` says it all."""
+        """Whether nothing has to be asked, so that `ruled` says it all."""
         asked = (self._judge_config, self._step_model_config, self._replays)
         return not self._asked and all(one is None for one in asked)
 
@@ -180,16 +185,24 @@ class Measurer:
         Raises:
             UnscorableTrajectory: its calls cannot be replayed, and contribution is measured so.
             ScorerUnavailable: a signal lost what it depends on.
-            SignalBroken: a signal gave what is none.
+            SignalBroken: a signal failed, or gave what is none.
         """
-        told, replayed, learned, plugged = await asyncio.gather(
-            self._told(item), self._replayed(item), self._learned(item), self._plugged(item)
+        told, replayed, learned, plugged, compared = await asyncio.gather(
+            *(self._told(item), self._replayed(item), self._learned(item), self._plugged(item)),
+            self._compared(item, episode),
         )
         judged = {name: told.columns[name] for name in self._config.judged}
-        signals = self.measured(item, episode, {**judged, **replayed.columns, **learned, **plugged})
+        signals = self._measured(episode, {**compared, **judged, **replayed.columns, **learned, **plugged})
         why = [_both(*reasons) for reasons in zip(told.why, replayed.why, strict=True)]
         voted = {name: told.votes[name] for name in self._config.judged if name in told.votes}
         return Measured(signals, why, [_votes_on(i, voted) for i in range(len(signals))])
+
+    async def ruled(self, item: TrajectoryItem, episode: Episode) -> Measured:
+        """As `measure`, where nothing has to be asked; waits only where long texts are compared."""
+        return Measured.plainly(self._measured(episode, await self._compared(item, episode)))
+
+    async def _compared(self, item: TrajectoryItem, episode: Episode) -> Mapping[str, Column]:
+        return {} if self._overlap is None else {"contribution": await self._overlap.column(item, episode)}
 
     async def _plugged(self, item: TrajectoryItem) -> Mapping[str, Column]:
         columns = await asyncio.gather(*(_ask(name, signal, item) for name, signal in self._asked.items()))
@@ -215,22 +228,19 @@ class Measurer:
         found = await self._replays.told(item)
         return Told({"contribution": found.column}, found.why)
 
-    def measured(
-        self, item: TrajectoryItem, episode: Episode, asked: Mapping[str, Column] | None = None
-    ) -> tuple[Signals, ...]:
-        """The signals of every step, with the columns that were `asked` in place of the rules'."""
-        columns = asked or {}
+    def _measured(self, episode: Episode, columns: Mapping[str, Column]) -> tuple[Signals, ...]:
+        """The signals of every step, with `columns` in place of what a turn tells by itself."""
         last = len(episode.turns) - 1
         verdict = self.outcome(episode, columns)
         return tuple(
             Signals(
                 columns["success"][i] if "success" in columns else success(turn),
-                columns["contribution"][i] if "contribution" in columns else self._contribution(turn, step, episode),
+                columns["contribution"][i] if "contribution" in columns else contribution(turn),
                 verdict if i == last else None,
                 {name: columns[name][i] for name in self._config.extra},
                 _abstains(turn, columns, i),
             )
-            for i, (turn, step) in enumerate(zip(episode.turns, item.steps, strict=True))
+            for i, turn in enumerate(episode.turns)
         )
 
     def outcome(self, episode: Episode, asked: Mapping[str, Column] | None = None) -> float | None:
@@ -240,14 +250,6 @@ class Measurer:
             return columns["solved"][-1] if columns["solved"] else None
         rule = self._config.solved
         return solved(episode, rule.answer) if isinstance(rule, TargetSolved) else None
-
-    def _contribution(self, turn: Turn, step: StepItem, episode: Episode) -> float | None:
-        rule = self._config.contribution
-        if not isinstance(rule, OverlapContribution) or not isinstance(turn, Called) or turn.lost:
-            return contribution(turn)
-        if turn.status is not CallStatus.OK:
-            return 0.0
-        return contributed(step.observation or "", episode.answer, rule.threshold)
 
 
 def _votes_on(position: int, voted: Mapping[str, Sequence[Votes | None]]) -> dict[str, Votes]:
@@ -285,12 +287,24 @@ def load_signal(plugin: PluginSignal) -> StepSignal:
 
 
 async def _ask(name: str, signal: StepSignal, item: TrajectoryItem) -> Column:
-    column = await signal.measure(item)
-    low, high = signal.range
-    good = all(value is None or (math.isfinite(value) and low <= value <= high) for value in column)
-    if len(column) != len(item.steps) or not good:
+    try:
+        return _checked(name, await signal.measure(item), signal.range, len(item.steps))
+    except ScorerUnavailable:
+        raise
+    except Exception as error:  # noqa: BLE001 - somebody else's code may raise anything
+        # Not its message: it may quote the trajectory.
+        logger.error("signal %r failed on a trajectory: %s", name, outline(error))
         raise SignalBroken(
-            f"signal {name!r}: gave {list(column)[:8]} for {len(item.steps)} steps; expected one value in "
+            f"signal {name!r}: its code failed with {type(error).__qualname__}; the service's log says where"
+        ) from None
+
+
+def _checked(name: str, column: Column, limits: tuple[float, float], steps: int) -> Column:
+    low, high = limits
+    good = all(value is None or (math.isfinite(value) and low <= value <= high) for value in column)
+    if len(column) != steps or not good:
+        raise SignalBroken(
+            f"signal {name!r}: gave {list(column)[:8]} for {steps} steps; expected one value in "
             f"[{low:g}, {high:g}] or None for each"
         )
     return column

@@ -31,7 +31,7 @@ _WHY = {
     413: "The body is too large.",
     415: "The body is no JSON by its Content-Type, or packed in a way that is not known.",
     422: "The request does not fit the contract; or the Idempotency-Key belongs to another request.",
-    429: "Too many requests, or the key's quota is used up; Retry-After says when to come back.",
+    429: "Too many requests or open batches, or the key's quota is used up; Retry-After says when to come back.",
     500: "A defect of the service.",
     501: "The service keeps nothing, so it takes no batches.",
     503: "What the service depends on is down; Retry-After says when to come back.",

@@ -6,12 +6,14 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from reward_service.errors import RequestRefused, RewardVersionMismatch, ScorerUnavailable
-from reward_service.store.errors import BatchNotFound, StoreUnavailable
+from reward_service.store.errors import BatchNotFound, StoreUnavailable, TooManyBatches
 from reward_service.wire import ITEMS_REFUSED, VERSION_MISMATCH
 from tool_sandbox.http import problems
 from tool_sandbox.http.problems import problem
 
 RETRY_AFTER_SECONDS = 1
+BATCH_RETRY_SECONDS = 5
+"""Until one of many batches may be finished."""
 
 
 def install(app: FastAPI) -> None:
@@ -29,6 +31,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(BatchNotFound)
     async def unknown(request: Request, error: BatchNotFound) -> JSONResponse:
         return problem(404, str(error))
+
+    @app.exception_handler(TooManyBatches)
+    async def full(request: Request, error: TooManyBatches) -> JSONResponse:
+        return problem(429, str(error), headers={"Retry-After": str(BATCH_RETRY_SECONDS)})
 
     @app.exception_handler(StoreUnavailable)
     @app.exception_handler(ScorerUnavailable)

@@ -75,7 +75,7 @@ class Recipe:
         """
         episode = _episode(item)
         if self._measurer.by_rules:
-            return self._shaped(item, episode, Measured.plainly(self._measurer.measured(item, episode)))
+            return self._shaped(item, episode, await self._measurer.ruled(item, episode))
         return self._shaped(item, episode, await self._measurer.measure(item, episode))
 
     def _shaped(self, item: TrajectoryItem, episode: Episode, found: Measured) -> TrajectoryReward:

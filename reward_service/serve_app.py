@@ -7,8 +7,10 @@ Consumes a `RewardConfig` and the keys; produces a Serve application. `build` is
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
+import math
 import os
 import socket
 import time
@@ -35,6 +37,7 @@ from reward_service.judge_deployment import RemoteJudge, judge_application
 from reward_service.learned.deployment import RemoteStepModel, step_model_application
 from reward_service.scaling import shutdown_options
 from reward_service.scoring import Recipe
+from reward_service.stats import Stats
 from tool_sandbox.http.envelope import REQUEST_ID
 from tool_sandbox.http.keys import ApiKeys, is_loopback, refuse_open_door
 
@@ -46,6 +49,8 @@ gave half the answers and a third of the refusals (docs/measurements.md)."""
 _RETRY_AFTER_SECONDS = 1
 _POLL_SECONDS = 0.1
 _REQUEST_SECONDS = 60.0
+_SCORING_SHARE = 5 / 6
+"""Of what Serve gives a request: the rest is for its way, its wait for a replica, and its answer."""
 _SHUTDOWN_SECONDS = _REQUEST_SECONDS + 5.0
 """For requests in flight. No request is older: Serve's proxy gives it up."""
 _GONE_SECONDS = _SHUTDOWN_SECONDS + 30.0
@@ -76,10 +81,11 @@ class RewardReplica:
         rewards = RewardConfig.model_validate(config)
         seconds = rewards.start_seconds
         model = None if step_model is None else await RemoteStepModel.connected(step_model, seconds)
-        asked = None
+        asked, stats = None, Stats()
         if judge is not None and rewards.judge is not None:
-            asked = await RemoteJudge.connected(judge, rewards.judge, seconds)
-        self._assembly = await self._stack.enter_async_context(assembled(rewards, model, asked))
+            asked = await RemoteJudge.connected(judge, rewards.judge, seconds, stats.judged)
+        self._assembly = await self._stack.enter_async_context(assembled(rewards, model, asked, stats))
+        self._longest_seconds = longest_scoring(await asyncio.to_thread(_request_timeout))
 
     async def __del__(self) -> None:
         """Called by Serve when the replica has answered what it accepted."""
@@ -93,8 +99,12 @@ class RewardReplica:
         """
         self._assembly.use(_changed(self._config, user_config))
 
+    async def check_health(self) -> None:
+        """Called by Serve, which replaces a replica that fails several times in a row."""
+        await self._assembly.check_health()
+
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        return _NamedByProxy(self._assembly.app(self._keys))
+        return _NamedByProxy(self._assembly.app(self._keys, longest_seconds=self._longest_seconds))
 
 
 class _NamedByProxy:
@@ -214,6 +224,20 @@ def stop_rewards(endpoint: RewardEndpoint) -> None:
         time.sleep(_POLL_SECONDS)
     if endpoint.started_serve and not serve.status().applications:
         serve.shutdown()
+
+
+def longest_scoring(request_timeout: float | None) -> float:
+    """The longest deadline of a request that Serve gives up after `request_timeout` seconds; None: it never does.
+
+    What is late gets its error inside the answer, which Serve would otherwise replace by one 408 for all.
+    """
+    return _SCORING_SHARE * request_timeout if request_timeout else math.inf
+
+
+def _request_timeout() -> float | None:
+    """After how many seconds the Serve that runs here gives a request up."""
+    client = _get_global_client(raise_if_no_controller_running=False) if ray.is_initialized() else None
+    return None if client is None else client.http_config.request_timeout_s
 
 
 def _give_up(endpoint: RewardEndpoint) -> None:

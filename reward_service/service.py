@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from reward_service.config import SCORE_SECONDS
@@ -56,12 +57,17 @@ class RewardService:
         """Of the scorer that the next request meets."""
         return self._scorer.version
 
+    @property
+    def by_rules(self) -> bool:
+        """Whether the scorer asks nobody."""
+        return self._scorer.by_rules
+
     def use(self, scorer: Scorer) -> None:
         """Score by another recipe from the next request on; a request at work ends by the one that it began with."""
         self._scorer = scorer
 
-    async def score(self, request: ScoreRequest) -> ScoreResponse:
-        """Score every trajectory.
+    async def score(self, request: ScoreRequest, longest_seconds: float = math.inf) -> ScoreResponse:
+        """Score every trajectory, in no more than `longest_seconds` whatever deadline the request has.
 
         Raises:
             RewardVersionMismatch: the request insists on another version.
@@ -70,14 +76,15 @@ class RewardService:
         scorer = self._scorer
         if request.reward_version not in (None, scorer.version):
             raise RewardVersionMismatch(expected=request.reward_version, found=scorer.version)
-        results = await self._results(scorer, request)
+        results = await self._results(scorer, request, longest_seconds)
         if request.options.strict:
             _refuse_failures(results)
         return ScoreResponse(reward_version=scorer.version, results=tuple(results))
 
-    async def _results(self, scorer: Scorer, request: ScoreRequest) -> list[ItemResult]:
+    async def _results(self, scorer: Scorer, request: ScoreRequest, longest_seconds: float) -> list[ItemResult]:
         options = request.options
-        seconds = self._seconds if options.deadline_ms is None else options.deadline_ms / 1000.0
+        asked = self._seconds if options.deadline_ms is None else options.deadline_ms / 1000.0
+        seconds = min(asked, longest_seconds)
         read = [_read(item) for item in request.trajectories]
         plain = [item for item in read if isinstance(item, TrajectoryItem)]
         found = dict(zip((item.id for item in plain), await self._rewards.find(scorer, plain, seconds), strict=True))
@@ -101,6 +108,11 @@ class RewardService:
             measured_by=about.measured_by,
             signals=about.ranges,
         )
+
+
+def may_fare_better(response: ScoreResponse) -> bool:
+    """Whether the same request may get more later: a scorer was lost."""
+    return any(isinstance(one, FailedItem) and one.error.kind == "infrastructure" for one in response.results)
 
 
 def _told(item: TrajectoryItem, found: Found, options: ScoreOptions) -> ItemResult:

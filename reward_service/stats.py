@@ -12,11 +12,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from reward_service.judge.judgement import Spent
 from reward_service.stats_wire import (
     BOUNDS_SECONDS,
     OUTCOMES,
     SLOT_SECONDS,
     SLOTS,
+    JudgeTraffic,
     Outcome,
     Slot,
     StatsSnapshot,
@@ -50,6 +52,11 @@ class Stats:
                 tally.trajectories[_outcome(result)] += 1
                 tally.steps += len(result.steps)
                 tally.abstained_steps += sum(step.reward is None for step in result.steps)
+
+    def judged(self, spent: Spent) -> None:
+        """A judge cast votes."""
+        for tally in self._current():
+            tally.judge += spent
 
     def snapshot(self) -> StatsSnapshot:
         """All figures as they are now."""
@@ -89,6 +96,7 @@ class _Tally:
         self.abstained_steps = 0
         self.latency_counts = [0] * (len(BOUNDS_SECONDS) + 1)
         self.latency_sum_seconds = 0.0
+        self.judge = Spent()
 
     def add(self, other: _Tally) -> None:
         self.requests.update(other.requests)
@@ -98,6 +106,7 @@ class _Tally:
         self.abstained_steps += other.abstained_steps
         self.latency_counts = [a + b for a, b in zip(self.latency_counts, other.latency_counts, strict=True)]
         self.latency_sum_seconds += other.latency_sum_seconds
+        self.judge += other.judge
 
     def slot(self) -> Slot:
         return Slot(requests=self.requests.total(), trajectories=sum(self.trajectories.values()), steps=self.steps)
@@ -110,9 +119,21 @@ class _Tally:
             abstained_steps=self.abstained_steps,
             latency_counts=tuple(self.latency_counts),
             latency_sum_seconds=self.latency_sum_seconds,
+            judge=_judge_traffic(self.judge),
             p50_seconds=quantile(0.50, self.latency_counts, BOUNDS_SECONDS),
             p99_seconds=quantile(0.99, self.latency_counts, BOUNDS_SECONDS),
         )
+
+
+def _judge_traffic(spent: Spent) -> JudgeTraffic:
+    return JudgeTraffic(
+        votes=spent.votes,
+        lost_votes=spent.lost_votes,
+        requests=spent.usage.requests,
+        prompt_tokens=spent.usage.prompt_tokens,
+        completion_tokens=spent.usage.completion_tokens,
+        cost=spent.cost,
+    )
 
 
 def quantile(share: float, counts: Sequence[int], bounds: Sequence[float]) -> float | None:

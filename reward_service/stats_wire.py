@@ -21,6 +21,20 @@ SLOTS = 60
 """Slots of the recent past, so 5 minutes."""
 
 
+class JudgeTraffic(Message):
+    """What the votes took that a judge cast, of those that this replica asked for or heard of."""
+
+    votes: NonNegativeInt
+    """With those that were lost."""
+    lost_votes: NonNegativeInt
+    requests: NonNegativeInt
+    """To the judge's endpoint, that were answered."""
+    prompt_tokens: NonNegativeInt
+    completion_tokens: NonNegativeInt
+    cost: NonNegativeFloat
+    """In the currency of the recipe's prices; 0 without prices."""
+
+
 class Traffic(Message):
     """What was asked and answered over some time."""
 
@@ -33,6 +47,7 @@ class Traffic(Message):
     latency_counts: tuple[NonNegativeInt, ...]
     """Answers by seconds: one count for each bound (at most so long, more than the bound before), one for longer."""
     latency_sum_seconds: NonNegativeFloat
+    judge: JudgeTraffic
     p50_seconds: NonNegativeFloat | None
     """Estimated from the buckets; null before the first answer."""
     p99_seconds: NonNegativeFloat | None

@@ -24,6 +24,8 @@ class RewardClient:
     """A client of one reward service, for one event loop; safe for many concurrent calls.
 
     The first answer pins the reward version; any later answer with another one raises `RewardVersionMismatch`.
+    A request without a deadline gets one a little below the time that is left, so that the service answers what is
+    done by then.
     """
 
     def __init__(

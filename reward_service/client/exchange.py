@@ -18,7 +18,7 @@ import httpx
 
 from reward_service.breaker import CircuitBreaker, CircuitOpen
 from reward_service.client import answers
-from reward_service.client.outgoing import MODELS, READY, Call, parts, score_call
+from reward_service.client.outgoing import MODELS, READY, Call, parts, score_call, within
 from reward_service.client.retries import TOO_MANY_REQUESTS, Reply, passes_by_itself, pause_seconds, told
 from reward_service.errors import (
     RewardCircuitOpen,
@@ -77,7 +77,9 @@ class Exchange:
         tries = self._tries()
         results: list[ItemResult] = []
         for part in parts(request):
-            asked = part.model_copy(update={"reward_version": wanted})
+            # The same at each try: a service takes another deadline under the same key for another request.
+            options = within(part.options, tries.seconds_left())
+            asked = part.model_copy(update={"reward_version": wanted, "options": options})
             response = yield from self._answer(score_call(asked), tries)
             answer = answers.scores(response, asked)
             wanted = self._pinned(wanted, answer.reward_version)

@@ -11,12 +11,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from reward_service.wire import MAX_BODY_BYTES, MAX_TRAJECTORIES, AnyTrajectory, ConversationItem, ScoreRequest
+from reward_service.wire import (
+    MAX_BODY_BYTES,
+    MAX_DEADLINE_MS,
+    MAX_TRAJECTORIES,
+    AnyTrajectory,
+    ConversationItem,
+    ScoreOptions,
+    ScoreRequest,
+)
 
 _CHUNK_BYTES = MAX_BODY_BYTES - 4096
 """Room for the envelope around the trajectories."""
 _PACKED_BYTES = 64 * 1024
 """Smaller bodies are sent faster than they are packed."""
+_SCORING_SHARE = 0.9
+"""Of the time that a caller has; the rest is for the way, and for the answer."""
 _LARGEST_RATIO = 100
 """Text packs to a third or a tenth. What packs far better looks to a service like an attack: it goes as it is."""
 
@@ -50,6 +60,14 @@ def parts(request: ScoreRequest) -> Iterator[ScoreRequest]:
     """`request` in chunks, in order, with all that it asks for besides."""
     for chunk in chunks(request.trajectories):
         yield request.model_copy(update={"trajectories": chunk})
+
+
+def within(options: ScoreOptions, seconds: float) -> ScoreOptions:
+    """`options` with a deadline that lets an answer arrive within `seconds`; one that the caller named stays."""
+    if options.deadline_ms is not None:
+        return options
+    deadline = min(MAX_DEADLINE_MS, max(1, int(1000 * _SCORING_SHARE * seconds)))
+    return options.model_copy(update={"deadline_ms": deadline})
 
 
 def chunks(

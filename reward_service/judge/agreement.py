@@ -56,7 +56,7 @@ class Agreement:
         """Count one judgement; `asked`: the questions of each of its votes."""
         self.trajectories += 1
         self.votes += len(judgement.votes)
-        self.lost_votes += sum(_lost(vote, asked) for vote in judgement.votes)
+        self.lost_votes += sum(is_lost(vote, asked) for vote in judgement.votes)
         self.withheld_texts += len(judgement.flags)
         self.usage += judgement.usage
         if judgement.cost is not None:
@@ -99,5 +99,6 @@ def _spreads(name: str, judgement: Judgement) -> Sequence[Spread | None]:
     return [getattr(step, name) for step in judgement.steps]
 
 
-def _lost(vote: Vote, asked: Sequence[Question]) -> bool:
+def is_lost(vote: Vote, asked: Sequence[Question]) -> bool:
+    """Whether an answer to one of the questions of `vote` was lost."""
     return any((one.final and vote.final is None) or any(vote.steps[i] is None for i in one.steps) for one in asked)

@@ -88,6 +88,27 @@ class Vote:
     usage: Usage
 
 
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What votes took when they were cast; one that was found where it was kept takes nothing."""
+
+    votes: int = 0
+    """With those that were lost."""
+    lost_votes: int = 0
+    """Votes of which an answer was lost."""
+    usage: Usage = Usage()
+    cost: float = 0.0
+    """0 where the endpoint has no price."""
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(
+            self.votes + other.votes,
+            self.lost_votes + other.lost_votes,
+            self.usage + other.usage,
+            self.cost + other.cost,
+        )
+
+
 class Place(StrEnum):
     """Where in a step or a tool a text stands."""
 

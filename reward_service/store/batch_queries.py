@@ -77,14 +77,19 @@ def renew(connection: Connection, chunk: Chunk, lease_seconds: float) -> None:
 
 
 def save(connection: Connection, chunk: Chunk, result: bytes) -> None:
-    """Keep a result; the first one stays, whoever wrote it."""
-    done = {"result": result, "owner": None, "lease_ends": None}
+    """Keep a result, and nothing of the request; the first one stays, whoever wrote it."""
+    done = {"result": result, "request": b"", "owner": None, "lease_ends": None}
     connection.execute(update(chunks).where(_is(chunk), _OPEN).values(**done))
 
 
 def release(connection: Connection, chunk: Chunk) -> None:
     """Give the claim back."""
     connection.execute(update(chunks).where(_held(chunk)).values(owner=None, lease_ends=None))
+
+
+def rest(connection: Connection, chunk: Chunk, seconds: float) -> None:
+    """Let nobody have the chunk for so long, and anybody after that."""
+    connection.execute(update(chunks).where(_held(chunk)).values(lease_ends=SecondsNow() + seconds))
 
 
 def progress(connection: Connection, caller: str, batch_id: str) -> Counted | None:
@@ -121,11 +126,12 @@ def cancel(connection: Connection, caller: str, batch_id: str) -> None:
     )
 
 
-def unfinished(connection: Connection) -> Sequence[str]:
-    """The batches that have work left, oldest first."""
-    return connection.scalars(
-        select(batches.c.id).where(exists().where(_OF_BATCH, _WORKABLE)).order_by(batches.c.created_at, batches.c.id)
-    ).all()
+def count_open(connection: Connection, caller: str) -> int:
+    """How many of the caller's batches have work left."""
+    has_work = exists().where(_OF_BATCH, _WORKABLE)
+    return connection.execute(
+        select(func.count()).select_from(batches).where(batches.c.caller == caller, has_work)
+    ).scalar_one()
 
 
 def forget_expired(connection: Connection) -> None:

@@ -14,7 +14,7 @@ from typing import Literal
 from reward_service.store import batch_queries as queries
 from reward_service.store.batch_queries import Chunk
 from reward_service.store.database import Database
-from reward_service.store.errors import BatchNotFound
+from reward_service.store.errors import BatchNotFound, TooManyBatches
 from reward_service.store.leases import given_back_on_failure, renewed
 from reward_service.store.once import within
 from reward_service.store.timing import Timing
@@ -32,6 +32,16 @@ class BatchProgress:
     """Seconds since 1970."""
     expires_at: float
     """Seconds since 1970; not found from then on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """What a worker has instead of a result: the chunk is worth another try after a while."""
+
+    seconds: float
+
+
+Score = Callable[[Chunk], Awaitable[bytes | Later]]
 
 
 class BatchStore:
@@ -54,7 +64,18 @@ class BatchStore:
         await self._database.write(lambda connection: queries.create(connection, batch_id, caller, chunks, keep))
         return batch_id
 
-    async def work(self, score: Callable[[Chunk], Awaitable[bytes]], deadline_seconds: float) -> bool:
+    async def expect_room(self, caller: str, most: int) -> None:
+        """Whether the caller may have another open job. Those that begin at the same moment do not see each other.
+
+        Raises:
+            TooManyBatches: it has `most` already.
+            StoreUnavailable: the database cannot be used now.
+        """
+        found = await self._database.read(lambda connection: queries.count_open(connection, caller))
+        if found >= most:
+            raise TooManyBatches(found, most)
+
+    async def work(self, score: Score, deadline_seconds: float) -> bool:
         """Score the next open chunk and keep its result; False where no chunk is open.
 
         The first chunks of all jobs come before the second ones. The lease is renewed while `score` runs. A chunk that
@@ -71,7 +92,7 @@ class BatchStore:
             return False
         async with given_back_on_failure(lambda: self._release(chunk)):
             result = await self._scored(chunk, score, deadline_seconds)
-            await self._database.write(lambda connection: queries.save(connection, chunk, result))
+            await self._end(chunk, result)
         return True
 
     async def progress(self, caller: str, batch_id: str) -> BatchProgress:
@@ -108,15 +129,13 @@ class BatchStore:
         await self._database.write(lambda connection: queries.cancel(connection, caller, batch_id))
         return await self.progress(caller, batch_id)
 
-    async def unfinished(self) -> Sequence[str]:
-        """The batches that have work left, oldest first; nobody needs to start them again.
+    async def _end(self, chunk: Chunk, result: bytes | Later) -> None:
+        if isinstance(result, Later):
+            await self._database.write(lambda connection: queries.rest(connection, chunk, result.seconds))
+        else:
+            await self._database.write(lambda connection: queries.save(connection, chunk, result))
 
-        Raises:
-            StoreUnavailable: the database cannot be used now.
-        """
-        return await self._database.read(queries.unfinished)
-
-    async def _scored(self, chunk: Chunk, score: Callable[[Chunk], Awaitable[bytes]], deadline_seconds: float) -> bytes:
+    async def _scored(self, chunk: Chunk, score: Score, deadline_seconds: float) -> bytes | Later:
         async def renew() -> None:
             lease = self._timing.lease_seconds
             await self._database.write(lambda connection: queries.renew(connection, chunk, lease))

@@ -5,7 +5,8 @@ StoreError
 ├── StoreTooNew          a newer version of this program has written the database
 ├── StoreUnavailable     the database is unreachable, locked, full or broken now; trying again later may help
 ├── ResultsLate          results were not there at the deadline
-└── BatchNotFound        no such job, or another caller's
+├── BatchNotFound        no such job, or another caller's
+└── TooManyBatches       the caller has as many open jobs as it may have
 """
 
 from __future__ import annotations
@@ -71,3 +72,15 @@ class BatchNotFound(StoreError):
 
     def __str__(self) -> str:
         return f"batch {self.batch_id!r}: not found; it never was, is another caller's, or has expired"
+
+
+class TooManyBatches(StoreError):
+    """The caller has as many open jobs as it may have."""
+
+    def __init__(self, found: int, most: int) -> None:
+        super().__init__(found, most)
+        self.found = found
+        self.most = most
+
+    def __str__(self) -> str:
+        return f"batches: {self.found} of yours are open, at most {self.most} may be; wait for one, or cancel one"

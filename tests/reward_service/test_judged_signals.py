@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from fastapi import Response
 
 from reward_service.config import JudgeSignal, LinearShaping, RewardConfig, SignalsConfig
-from reward_service.errors import JudgeUnavailable
+from reward_service.errors import JudgeUnavailable, ScorerUnavailable
 from reward_service.finding import KeptRewards
+from reward_service.judge.judge import fingerprint
+from reward_service.judge.judgement import Spent, Usage
+from reward_service.judge_deployment import RemoteJudge
 from reward_service.judged import JudgeSignals
 from reward_service.scoring import Recipe
 from reward_service.service import RewardService
@@ -46,6 +49,42 @@ def judged(tmp_path: Path) -> Judged:
 
 def request(*trajectories: dict[str, Any], **options: Any) -> ScoreRequest:
     return ScoreRequest.model_validate({"trajectories": trajectories, "options": options})
+
+
+async def test_votes_are_counted_with_what_they_took_when_they_are_cast_and_never_again(tmp_path):
+    spent: list[Spent] = []
+    fake = FakeJudge(grades(1, 5, "Solved"), lambda _: Response(status_code=400))
+    judge = in_memory().judge(fake, votes=1, prices={"prompt_per_million": 500.0, "completion_per_million": 2500.0})
+    async with await open_store(SqliteStore(path=tmp_path / "votes.db")) as store:
+        signals = JudgeSignals(judge, store.once, spent.append)
+        for _ in range(2):
+            await signals.told(item())
+        other = [call_step(0) | {"observation": "43"}, {"index": 1, "answer": "42"}]
+        with pytest.raises(JudgeUnavailable):
+            await signals.told(item(steps=other))
+    await judge.aclose()
+    # 1000 tokens read for 0.5 and 100 written for 0.25; the second trajectory's vote is lost.
+    assert spent == [Spent(1, 0, Usage(1, 0, 1000, 100), 0.75), Spent(1, 1)]
+
+
+class Deployed:
+    """A handle of a judge's deployment that answers with what its votes took, and with a loss."""
+
+    def __init__(self, fingerprint: str) -> None:
+        self.told = self
+        self._fingerprint = fingerprint
+
+    async def remote(self, _: object) -> tuple[str, ScorerUnavailable, Spent]:
+        return self._fingerprint, ScorerUnavailable("judge: it is gone"), Spent(1, 1, Usage(1, 0, 1000, 100), 0.75)
+
+
+async def test_what_a_deployed_judge_took_is_heard_of_where_it_is_asked_also_after_a_loss():
+    spent: list[Spent] = []
+    settings = config()
+    judge = RemoteJudge(cast(Any, Deployed(fingerprint(settings))), settings, spent.append)
+    with pytest.raises(ScorerUnavailable, match="it is gone"):
+        await judge.told(item())
+    assert spent == [Spent(1, 1, Usage(1, 0, 1000, 100), 0.75)]
 
 
 def unavailable(_: object) -> Response:

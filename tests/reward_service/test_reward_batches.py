@@ -9,9 +9,10 @@ import httpx
 import pytest
 
 from reward_service.api import build_app
-from reward_service.batch_wire import MAX_BATCH_TRAJECTORIES, BatchRequest
+from reward_service.batch_wire import MAX_BATCH_TRAJECTORIES, MAX_OPEN_BATCHES, BatchRequest
 from reward_service.batch_work import MAX_ATTEMPTS, accept, working
 from reward_service.config import OutcomeShaping, RewardConfig
+from reward_service.errors import ScorerUnavailable
 from reward_service.scoring import Recipe
 from reward_service.service import RewardService
 from reward_service.stats import Stats
@@ -20,7 +21,8 @@ from reward_service.store.opening import open_store
 from reward_service.store.timing import Timing
 from tests.reward_service.builders import call_step, trajectory, version_of
 from tests.reward_service.kept import KEYS, client_of, finished, kept_in, replica
-from tool_sandbox.http.keys import ApiKeys
+from tests.reward_service.problems import assert_problem
+from tool_sandbox.http.keys import ApiKeys, digest
 
 NOWHERE = [call_step(0) | {"progress": None}, {"index": 1, "answer": "42"}]
 
@@ -129,6 +131,60 @@ async def test_a_chunk_that_ends_its_worker_each_time_is_answered_with_errors_in
             await finished(http, batch_id)
             answer = (await http.get(f"/v1/score/batches/{batch_id}/results")).json()
     assert "given up after 3 tries" in answer["results"][0]["error"]["message"]
+
+
+class Recovering(Recipe):
+    """Loses every trajectory, but the one called `fine`, as often as it is told."""
+
+    def __init__(self, losses: int) -> None:
+        super().__init__(RewardConfig())
+        self.losses = losses
+
+    async def score(self, item):
+        if self.losses > 0 and item.id != "fine":
+            self.losses -= 1
+            raise ScorerUnavailable("judge: no reply within 30 s")
+        return await super().score(item)
+
+
+@pytest.mark.parametrize(("losses", "statuses"), [(2, ["ok", "ok"]), (3, ["ok", "error"])])
+async def test_an_outage_is_waited_for_and_stands_in_the_results_only_when_the_last_try_meets_it_too(
+    tmp_path, losses, statuses
+):
+    service = RewardService(Recovering(losses))
+    body = {"trajectories": [trajectory("fine"), trajectory("lost")]}
+    async with await open_store(SqliteStore(path=tmp_path / "rewards.db")) as store:
+        stats = Stats()
+        app = build_app(service, KEYS, store=store)
+        async with working(store.batches, service, stats, rests=(0.0, 0.0)), client_of(app) as http:
+            found = (await http.post("/v1/score/batches", json=body)).json()
+            await finished(http, found["id"])
+            results = (await http.get(f"/v1/score/batches/{found['id']}/results")).json()["results"]
+    # Three tries, each of which meets one loss.
+    assert [result["status"] for result in results] == statuses
+    # What was tried in vain is not counted as answered.
+    assert sum(stats.snapshot().total.trajectories.values()) == 2
+
+
+async def test_a_key_with_too_many_open_batches_is_told_to_come_back_and_not_charged_for_trajectories(tmp_path):
+    charged = f"anna:{digest('hush')}:batches:{MAX_OPEN_BATCHES + 1} trajectories/min"
+    keys = ApiKeys.parse(f"{charged},bert:{digest('quiet')}")
+    service = RewardService(Recipe(RewardConfig()))
+    # No worker runs beside this application, so every batch stays open.
+    async with (
+        await open_store(SqliteStore(path=tmp_path / "rewards.db")) as store,
+        client_of(build_app(service, keys, store=store)) as http,
+    ):
+        for _ in range(MAX_OPEN_BATCHES):
+            accepted = await http.post("/v1/score/batches", json=batch(1))
+            assert accepted.status_code == 202, accepted.text
+        refused = await http.post("/v1/score/batches", json=batch(1))
+        assert_problem(refused, 429)
+        assert refused.headers["retry-after"] == "5"
+        assert (await http.post("/v1/score/batches", json=batch(1), auth=("bert", "quiet"))).status_code == 202
+        cancelled = await http.post(f"/v1/score/batches/{accepted.json()['id']}/cancel")
+        assert cancelled.status_code == 200
+        assert (await http.post("/v1/score/batches", json=batch(1))).status_code == 202
 
 
 DYING = """

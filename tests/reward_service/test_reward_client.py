@@ -254,6 +254,18 @@ async def test_a_request_with_long_texts_goes_out_in_parts_that_fit_and_keep_its
     assert {asked.options.explain for asked in played.asked} == {True}
 
 
+async def test_the_service_is_given_a_deadline_that_lets_its_answer_arrive(script):
+    played = script(httpx.Response(503), scored)
+    await played.client(timeout_seconds=10.0).score(REQUEST)
+    first, again = (asked.options.deadline_ms for asked in played.asked)
+    # Nine tenths of what is left of 10 s; a repetition is the same request.
+    assert 0 < first <= 9000
+    assert again == first
+    own = script(scored)
+    await own.client().score(REQUEST.model_copy(update={"options": ScoreOptions(deadline_ms=20_000)}))
+    assert own.asked[0].options.deadline_ms == 20_000
+
+
 async def test_each_chunk_has_a_key_of_its_own_that_its_retries_share(script):
     played = script(httpx.Response(503), httpx.Response(503), scored)
     many = ScoreRequest.model_construct(trajectories=tuple(item(f"t-{n}") for n in range(MAX_TRAJECTORIES + 1)))

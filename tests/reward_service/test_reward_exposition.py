@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client.parser import text_string_to_metric_families
 
 from reward_service.exposition import exposition
+from reward_service.judge.judgement import Spent, Usage
 from reward_service.stats import Stats
 from reward_service.wire import FailedItem, ItemError
 
@@ -55,4 +56,15 @@ def test_the_text_ends_with_a_line_feed_and_names_each_family_once():
     text = exposition(Stats("a").snapshot())
     names = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
     assert text.endswith("\n")
-    assert len(names) == len(set(names)) == 6
+    assert len(names) == len(set(names)) == 10
+
+
+def test_what_the_judge_took_is_counted():
+    stats = Stats("a")
+    stats.judged(Spent(votes=1, usage=Usage(requests=2, prompt_tokens=1000, completion_tokens=100), cost=0.25))
+    stats.judged(Spent(votes=1, lost_votes=1))
+    found = families(stats)
+    assert values(found["steptool_rewards_judge_votes"], "outcome") == {"cast": 1, "lost": 1}
+    assert values(found["steptool_rewards_judge_tokens"], "kind") == {"prompt": 1000, "completion": 100}
+    assert list(values(found["steptool_rewards_judge_requests"]).values()) == [2]
+    assert list(values(found["steptool_rewards_judge_cost"]).values()) == [0.25]

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from reward_service.api import build_app
 from reward_service.config import RewardConfig
 from reward_service.errors import ScorerUnavailable, SignalBroken, SignalNotFound
 from reward_service.scoring import Recipe
 from reward_service.service import RewardService
 from reward_service.wire import ScoreRequest
 from tests.reward_service.builders import call_step, item, trajectory
+from tests.reward_service.kept import KEYS, client_of
 
 PLUGIN = '''
 import asyncio
@@ -31,6 +33,10 @@ class Brevity:
             raise ScorerUnavailable("brevity: its model is gone")
         if item.id == "slow":
             await asyncio.Event().wait()
+        if item.id == "crashing":
+            return {}[item.steps[0].observation]
+        if item.id == "wordy":
+            return ["2.0"] * len(item.steps)
         if item.id == "broken":
             return [2.0] * len(item.steps)
         return [None if step.observation is None else float(len(step.observation) <= self.limit) for step in item.steps]
@@ -115,6 +121,35 @@ async def test_a_lost_a_late_and_a_good_trajectory_each_get_their_own_result(bre
     assert (lost.error.kind, lost.error.message) == ("infrastructure", "brevity: its model is gone")
     assert (late.error.kind, late.error.message) == ("infrastructure", "trajectory 'slow': not scored within 0.05 s")
     assert good.status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("culprit", "reason"),
+    [
+        ("crashing", "signal 'success': its code failed with KeyError; the service's log says where"),
+        ("wordy", "signal 'success': its code failed with TypeError; the service's log says where"),
+        ("broken", "signal 'success': gave [2.0, 2.0] for 2 steps; expected one value in [0, 1] or None for each"),
+    ],
+)
+async def test_a_plug_in_that_fails_on_one_trajectory_costs_the_others_nothing(brevity, caplog, culprit, reason):
+    app = build_app(RewardService(recipe(signals={"success": brevity})), KEYS)
+    steps = [call_step(0) | {"observation": "a secret"}, {"index": 1, "answer": "42"}]
+    body = {"trajectories": [trajectory("one"), trajectory(culprit, steps=steps), trajectory("other")]}
+    async with client_of(app) as http:
+        one, failed, other = (await http.post("/v1/score", json=body)).json()["results"]
+    assert failed["error"] == {"kind": "infrastructure", "message": reason}
+    assert (one["total"], other["total"]) == (1.5, 1.5)
+    assert "a secret" not in caplog.text
+    assert ("probe_brevity.py" in caplog.text) == (culprit == "crashing")
+
+
+async def test_no_deadline_is_longer_than_what_stands_before_the_service_waits(brevity):
+    app = build_app(RewardService(recipe(signals={"success": brevity})), KEYS, longest_seconds=0.05)
+    body = {"options": {"deadline_ms": 60_000}, "trajectories": [trajectory("slow"), trajectory("good")]}
+    async with client_of(app) as http:
+        late, good = (await http.post("/v1/score", json=body)).json()["results"]
+    assert late["error"]["message"] == "trajectory 'slow': not scored within 0.05 s"
+    assert good["status"] == "ok"
 
 
 def test_a_plug_in_that_gives_no_measurement_is_its_authors_bug_and_is_named(brevity):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,11 +23,13 @@ from reward_service.serve_app import (
     RewardReplica,
     build,
     choose_address,
+    longest_scoring,
     start_rewards,
     stop_rewards,
 )
 from reward_service.wire import ScoreRequest
 from tests.reward_service.builders import trajectory
+from tests.reward_service.held import HeldSignal
 from tests.reward_service.problems import assert_problem
 from tests.reward_service.step_models import save_classifier
 from tool_sandbox.http.keys import ApiKeys, digest
@@ -34,41 +37,17 @@ from tool_sandbox.http.keys import ApiKeys, digest
 DEADLINE = 60.0
 
 
-PLUGIN = '''
-import asyncio
-from pathlib import Path
-
-class Held:
-    """1 for every step, but not before a file says so."""
-    def __init__(self, settings):
-        self.place = Path(settings["place"])
-        self.fingerprint = "held 1"
-        self.range = (0.0, 1.0)
-    async def measure(self, item):
-        (self.place / f"arrived-{item.id}").touch()
-        while not (self.place / "released").exists():
-            await asyncio.sleep(0.01)
-        return [1.0] * len(item.steps)
-'''
-
-
 class Held:
     """The service with a signal that is held until it is released, so that a test decides how long requests last."""
 
     def __init__(self, place: Path) -> None:
-        self._place = place
-        (place / "probe_held.py").write_text(PLUGIN)
-        installed = place / "probe_held-1.0.dist-info"
-        installed.mkdir()
-        (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: probe-held\nVersion: 1.0\n")
-        (installed / "entry_points.txt").write_text("[steptool.signals]\nheld = probe_held:Held\n")
-        signal = {"kind": "plugin", "name": "held", "settings": {"place": str(place)}}
-        self.config = RewardConfig.model_validate({"signals": {"contribution": signal}})
+        self._signal = HeldSignal(place)
+        self.config = RewardConfig.model_validate({"signals": {"contribution": self._signal.settings}})
         self.application = "held"
         self.url = choose_address(self.application).url
 
     def deploy(self, *, wait: bool = True, **options: Any) -> None:
-        path = os.pathsep.join([str(self._place), *filter(None, [os.environ.get("PYTHONPATH")])])
+        path = os.pathsep.join([str(self._signal.place), *filter(None, [os.environ.get("PYTHONPATH")])])
         actor = {"num_cpus": 0.1, "runtime_env": {"env_vars": {"PYTHONPATH": path}}}
         bound = RewardReplica.options(ray_actor_options=actor, **options).bind(
             self.config.model_dump(mode="json"), ApiKeys({})
@@ -84,18 +63,15 @@ class Held:
     async def in_flight(self, http: httpx.AsyncClient, count: int) -> list[asyncio.Task[httpx.Response]]:
         """Requests that all are at work in a replica."""
         asked = [asyncio.ensure_future(http.post("/v1/score", json=body(i))) for i in range(count)]
-        await until(lambda: self._arrived() >= count or any(one.done() for one in asked))
+        await until(lambda: self._signal.arrived() >= count or any(one.done() for one in asked))
         assert [one.result().text for one in asked if one.done()] == []
         return asked
 
     def release(self) -> None:
-        (self._place / "released").touch()
+        self._signal.release()
 
     def states(self) -> Mapping[Any, int]:
         return dict(serve.status().applications[self.application].deployments["rewards"].replica_states)
-
-    def _arrived(self) -> int:
-        return len(list(self._place.glob("arrived-*")))
 
 
 def body(number: int) -> dict[str, Any]:
@@ -170,6 +146,11 @@ async def test_requests_in_flight_are_answered_when_there_are_fewer_replicas(hel
         for one in asked:
             assert_answered(await one)
         await until(lambda: held.states() == {"RUNNING": 1})
+
+
+def test_deadlines_end_before_serve_gives_their_request_up():
+    assert longest_scoring(60.0) == pytest.approx(50.0) == RewardConfig().score_seconds
+    assert longest_scoring(None) == math.inf
 
 
 def test_a_path_without_an_application_is_a_problem_too(served):

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from tool_sandbox.config import MIB, HttpConfig, SandboxConfig
 from tool_sandbox.http.keys import ApiKeys
 from tool_sandbox.http.run_code import RUN_CODE_TOOL
-from tool_sandbox.http.server import listen, server
+from tool_sandbox.http.server import ServerLimits, listen, server
 from tool_sandbox.isolation.isolated import IsolatedSandbox
 from tool_sandbox.isolation.level import reach
 
@@ -28,7 +28,7 @@ def programs() -> IsolatedSandbox:
 @contextmanager
 def served(app: FastAPI, config: HttpConfig) -> Iterator[str]:
     """Run an application on a free port of loopback; yields its address. Told to stop, it must end in time."""
-    running, listener = server(app, config), listen("127.0.0.1", 0)
+    running, listener = server(app, ServerLimits.of(config)), listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
     thread = threading.Thread(target=running.run, args=([listener],), daemon=True)
     thread.start()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,12 +33,18 @@ Observer = Callable[[str, int, float, str], None]
 
 
 def guarded_by(
-    door: Door, needs: Scope, max_body_bytes: int, advice: str, observe: Observer | None = None
+    door: Door,
+    needs: Scope,
+    max_body_bytes: int,
+    advice: str,
+    observe: Observer | None = None,
+    gate: Gate | None = None,
 ) -> type[APIRoute]:
     """Routes behind `door`, for keys with the scope `needs`, and bodies of JSON of at most `max_body_bytes`, inflated.
 
     `advice` tells the caller of a larger one what to do. `observe` hears of every answer, refusals among them, but not
-    of a request that nobody waits for any more.
+    of a request that nobody waits for any more. Each request holds a place of `gate` from before its body is read;
+    where there is none, it is refused, and no key is charged for it.
     """
 
     class GuardedRoute(APIRoute):
@@ -46,9 +52,10 @@ def guarded_by(
             handle = super().get_route_handler()
 
             async def guarded(request: Request) -> Response:
-                name = door.admit(request.headers.get("authorization"), request.headers.get("origin"), needs)
-                setattr(request.state, _CALLER, _Caller(name, door))
-                return await handle(StrictRequest(request, max_body_bytes, advice))
+                with nullcontext() if gate is None else gate.place():
+                    name = door.admit(request.headers.get("authorization"), request.headers.get("origin"), needs)
+                    setattr(request.state, _CALLER, _Caller(name, door))
+                    return await handle(StrictRequest(request, max_body_bytes, advice))
 
             return guarded
 

@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from reward_service.store.batch_queries import Chunk
-from reward_service.store.errors import BatchNotFound, ResultsLate
+from reward_service.store.batches import Later
+from reward_service.store.errors import BatchNotFound, ResultsLate, TooManyBatches
 from reward_service.store.timing import Timing
 from tests.reward_service.store.computing import until
 
@@ -111,16 +112,13 @@ async def test_workers_of_two_replicas_take_every_chunk_once(replica):
 async def test_a_job_goes_on_after_a_restart(replica):
     first = await replica()
     batch_id = await first.batches.create("alice", [b"a", b"b"])
-    done = await first.batches.create("alice", [b"c"])
-    assert await first.batches.unfinished() == [batch_id, done]
+    await first.batches.create("alice", [b"c"])
     await first.batches.work(Worker(), SOON)
     await first.batches.work(Worker(), SOON)
     await first.aclose()
     second = await replica()
-    assert await second.batches.unfinished() == [batch_id]
     assert await work_off(second, Worker()) == 1
     assert await second.batches.results("alice", batch_id) == [b"A", b"B"]
-    assert await second.batches.unfinished() == []
 
 
 async def test_a_chunk_that_failed_is_open_again_and_counts_its_attempts(store):
@@ -134,6 +132,39 @@ async def test_a_chunk_that_failed_is_open_again_and_counts_its_attempts(store):
     worker = Worker()
     assert await work_off(store, worker) == 1
     assert [chunk.attempt for chunk in worker.chunks] == [2]
+
+
+async def test_a_chunk_that_rests_is_nobodys_for_so_long_and_then_open_again(store):
+    await store.batches.create("alice", [b"x"])
+
+    async def later(chunk: Chunk) -> Later:
+        return Later(3600.0 if chunk.attempt > 1 else 0.0)
+
+    assert await store.batches.work(later, SOON)
+    assert await store.batches.work(later, SOON)
+    # The first rest was over at once, the second takes an hour.
+    assert not await store.batches.work(later, SOON)
+
+
+async def test_the_request_of_a_chunk_is_gone_when_its_result_is_there(place, replica):
+    store = await replica()
+    await store.batches.create("alice", [b"a", b"b"])
+    await store.batches.work(Worker(), SOON)
+    kept = sorted(bytes(request) for (request,) in place.query("SELECT request FROM batch_chunks"))
+    assert kept == [b"", b"b"]
+
+
+async def test_a_caller_has_no_more_open_batches_than_it_may(store):
+    done = await store.batches.create("alice", [b"a"])
+    await work_off(store, Worker())
+    cancelled = await store.batches.create("alice", [b"b"])
+    await store.batches.cancel("alice", cancelled)
+    await store.batches.expect_room("alice", 1)
+    await store.batches.create("alice", [b"c"])
+    with pytest.raises(TooManyBatches, match="1 of yours are open, at most 1 may be"):
+        await store.batches.expect_room("alice", 1)
+    await store.batches.expect_room("bob", 1)
+    assert (await counts(store, "alice", done))[0] == "done"
 
 
 async def test_a_chunk_that_takes_longer_than_its_deadline_is_open_again(store):
@@ -194,7 +225,6 @@ async def test_a_cancelled_batch_keeps_what_is_finished_and_gives_out_no_more(st
     assert (await store.batches.cancel("alice", batch_id)).state == "cancelled"
     assert await work_off(store, Worker()) == 0
     assert await store.batches.results("alice", batch_id) == [b"A", None]
-    assert await store.batches.unfinished() == []
     assert (await store.batches.cancel("alice", batch_id)).state == "cancelled"
 
 
