@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from reward_service.statuses import means_failure
 from tool_sandbox.tools import CallStatus
 
 _READ_CHARACTERS = 4096
@@ -20,7 +21,6 @@ _ERROR_FIELDS = ("error", "errors", "exception", "error_message", "error_code")
 _FLAGS_OF_SUCCESS = ("success", "ok", "succeeded")
 _FLAGS_OF_FAILURE = ("isError", "is_error", "failed")
 _STATUS_FIELDS = ("status", "status_code", "statusCode", "code")
-_STATUS_WORDS = frozenset({"error", "failed", "failure", "invalid", "denied", "timeout"})
 _FIRST_REFUSAL = 400
 _TEXT_FIELDS = ("response", "result", "message", "content")
 """Where a wrapper such as ToolBench's `{"error": "", "response": …}` keeps what the tool itself said."""
@@ -91,6 +91,6 @@ def _filled(value: Any) -> bool:
 
 def _refuses(status: Any) -> bool:
     if isinstance(status, str):
-        word = status.strip().casefold()
-        return word in _STATUS_WORDS or (word.isdecimal() and len(word) == 3 and int(word) >= _FIRST_REFUSAL)
+        word = status.strip()
+        return means_failure(word) or (word.isdecimal() and len(word) == 3 and int(word) >= _FIRST_REFUSAL)
     return isinstance(status, int) and not isinstance(status, bool) and _FIRST_REFUSAL <= status < 600

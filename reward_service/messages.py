@@ -14,12 +14,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from reward_service.heuristics import inferred_status
+from reward_service.statuses import named_status
 from tool_sandbox.tasks import StopReason
 from tool_sandbox.tools import CallStatus
 
 MAX_PART_CHARACTERS = 65_536
-_ERROR = "error"
-_STATUSES = {**{status.value: status for status in CallStatus}, _ERROR: CallStatus.TOOL_ERROR, "success": CallStatus.OK}
 
 Text = Annotated[str, Field(max_length=MAX_PART_CHARACTERS)]
 
@@ -69,7 +68,7 @@ class ChatMessage(BaseModel):
     tool_calls: Annotated[tuple[CallOfMessage, ...], Field(max_length=256)] | None = None
     tool_call_id: Annotated[str, Field(max_length=256)] | None = None
     status: Annotated[str, Field(max_length=64)] | None = None
-    """Of a tool message, where its framework types it: `ok`, `success`, `error`, or one of our statuses."""
+    """Of a tool message, where its framework types it: one of our statuses, or a word such as `success` or `failed`."""
     is_error: bool | None = None
     """The same, as MCP has it."""
 
@@ -80,12 +79,16 @@ class ChatMessage(BaseModel):
             return self.content
         return "\n".join(part.told() for part in self.content or ()) or (self.refusal or "")
 
-    @property
     def call_status(self) -> CallStatus:
-        """How the call of a tool message ended: as it says, else as its text reads."""
+        """How the call of a tool message ended: as it says, else as its text reads.
+
+        Raises:
+            ValueError: it says so by a word that nobody knows.
+        """
+        said = named_status(self.status) if self.status and self.status.strip() else None
         if self.is_error is not None:
             return CallStatus.TOOL_ERROR if self.is_error else CallStatus.OK
-        return _STATUSES.get(self.status or "") or inferred_status(self.text)
+        return said or inferred_status(self.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,8 @@ def read_conversation(messages: Sequence[ChatMessage]) -> Conversation:
     A call of the last turn that has no result is lost: it abstains. An earlier one without a result is a mistake.
 
     Raises:
-        ValueError: a result without its call, a call without its result, or a model that says nothing at all.
+        ValueError: a result without its call, a call without its result, a result with a status that nobody knows, or a
+            model that says nothing at all.
     """
     steps: list[dict[str, Any]] = []
     waiting: dict[str, dict[str, Any]] = {}
@@ -162,7 +166,14 @@ def _take_result(waiting: dict[str, dict[str, Any]], message: ChatMessage, posit
         )
     turn["observation"] = message.text[:MAX_PART_CHARACTERS]
     if "call" in turn:
-        turn["status"] = message.call_status
+        turn["status"] = _ended(message, position)
+
+
+def _ended(message: ChatMessage, position: int) -> CallStatus:
+    try:
+        return message.call_status()
+    except ValueError as error:
+        raise ValueError(f"message {position}: {error}") from error
 
 
 def _prompt(messages: Sequence[ChatMessage]) -> str:

@@ -55,6 +55,32 @@ def test_a_result_that_reads_like_a_failure_is_one_unless_its_framework_says_oth
     assert statuses == [CallStatus.TOOL_ERROR, CallStatus.TOOL_ERROR, CallStatus.OK]
 
 
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [
+        ("failed", CallStatus.TOOL_ERROR),
+        ("FAILURE", CallStatus.TOOL_ERROR),
+        ("Error", CallStatus.TOOL_ERROR),
+        ("timed out", CallStatus.TIMEOUT),
+        ("Invalid-Arguments", CallStatus.INVALID_ARGUMENTS),
+        ("denied", CallStatus.DENIED),
+        ("infra_error", CallStatus.INFRA_ERROR),
+        ("Succeeded", CallStatus.OK),
+        ("completed", CallStatus.OK),
+        (" ", CallStatus.OK),
+    ],
+)
+def test_the_words_of_frameworks_decide_whatever_the_result_reads_like(word, status):
+    assert read(USER, calls(asked("c1")), result("c1", "ok", status=word), said("?")).steps[0].status is status
+
+
+@pytest.mark.parametrize("more", [{}, {"is_error": False}], ids=["alone", "beside a flag"])
+def test_a_status_that_nobody_knows_is_an_error_that_names_it_and_what_is_known(more):
+    reason = r"message 2: found the status 'flopped'; expected one of ok, .*failed"
+    with pytest.raises(UnscorableTrajectory, match=reason):
+        read(USER, calls(asked("c1")), result("c1", "ok", status="flopped", **more), said("?"))
+
+
 @pytest.mark.parametrize("arguments", ["{", "[1]", "7", '"lamp"', "null"])
 def test_arguments_that_are_no_object_are_an_unread_turn(arguments):
     step, _ = read(USER, calls(asked("c1", arguments=arguments)), result("c1", "error: bad JSON"), said("?")).steps
