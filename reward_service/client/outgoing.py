@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from reward_service.wire import MAX_BODY_BYTES, MAX_TRAJECTORIES, AnyTrajectory, ConversationItem, ScoreRequest
+from reward_service.wire import MAX_BODY_BYTES, MAX_TRAJECTORIES, ConversationItem, ScoreRequest, SentTrajectory
 
 _CHUNK_BYTES = MAX_BODY_BYTES - 4096
 """Room for the envelope around the trajectories."""
@@ -53,10 +53,10 @@ def parts(request: ScoreRequest) -> Iterator[ScoreRequest]:
 
 
 def chunks(
-    items: Sequence[AnyTrajectory], max_items: int = MAX_TRAJECTORIES, max_bytes: int = _CHUNK_BYTES
-) -> Iterator[tuple[AnyTrajectory, ...]]:
+    items: Sequence[SentTrajectory], max_items: int = MAX_TRAJECTORIES, max_bytes: int = _CHUNK_BYTES
+) -> Iterator[tuple[SentTrajectory, ...]]:
     """Split `items` in order, so that no chunk is over either limit; a single item over `max_bytes` stands alone."""
-    chunk: list[AnyTrajectory] = []
+    chunk: list[SentTrajectory] = []
     size = 0
     for item in items:
         item_bytes = len(item.model_dump_json().encode()) + 1

@@ -7,8 +7,8 @@ from pydantic import ValidationError
 
 from reward_service.rewards import StepReward, TrajectoryReward
 from reward_service.service import scored_item
+from reward_service.texts import MAX_CHARACTERS
 from reward_service.wire import (
-    MAX_CHARACTERS,
     MAX_STEPS,
     MAX_TRAJECTORIES,
     ScoredItem,
