@@ -17,8 +17,8 @@ from actors.trajectory import Answer, ParseFailure, Step, Trajectory
 from reward_service.client import RewardSource
 from reward_service.errors import UnscorableTrajectory
 from reward_service.rewards import StepReward, TrajectoryReward
+from reward_service.texts import cut
 from reward_service.wire import (
-    MAX_CHARACTERS,
     MAX_TRAJECTORIES,
     CallItem,
     GroundTruthItem,
@@ -138,11 +138,7 @@ def _plain(value: object, depth: int) -> JsonValue:
 
 def _text(text: str) -> str:
     """Text that UTF-8 can carry, within the contract's limit; a cut leaves a mark."""
-    clean = text.encode("utf-8", "replace").decode()
-    if len(clean) <= MAX_CHARACTERS:
-        return clean
-    mark = f"… [{len(clean) - MAX_CHARACTERS} characters and more cut]"
-    return clean[: MAX_CHARACTERS - len(mark)] + mark
+    return cut(text.encode("utf-8", "replace").decode())
 
 
 def _reward(trajectory: Trajectory, result: ItemResult, version: str) -> TrajectoryReward:

@@ -10,8 +10,10 @@ import asyncio
 import json
 import os
 import statistics
+import tempfile
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -22,11 +24,14 @@ from cluster.bench_votes import bench_votes
 from cluster.http_load import LOST, Answers, Target, closed_loop, open_loop
 from cluster.launch import ray_session
 from cluster.serve_replicas import kill_replica, replicas, resident_mib
+from reward_service.assembly import assembled
 from reward_service.config import RewardConfig
 from reward_service.scoring import Recipe
 from reward_service.serve_app import RewardEndpoint, RewardReplica, start_rewards, stop_rewards
 from reward_service.service import RewardService
+from reward_service.store.config import SqliteStore
 from reward_service.wire import ScoreRequest
+from tool_sandbox.http import strict_json
 from tool_sandbox.http.keys import ApiKeys
 
 STEPS = 8
@@ -36,7 +41,7 @@ CONNECTIONS = 8
 STEADY_SECONDS = 20.0
 STEADY_SHARE = 0.8
 OVERLOAD_CALLERS = 320
-"""Ten times what both replicas work on at once. They ask again at once, whatever `Retry-After` says."""
+"""Five times what both replicas work on at once. They ask again at once, whatever `Retry-After` says."""
 LOOKS = 6
 """At the memory of the replicas, while they are overloaded."""
 REPLICAS = 2
@@ -71,7 +76,7 @@ async def _measured(rewards: RewardEndpoint, secret: str, overload_seconds: floa
     headers = {"Authorization": f"Bearer {secret}"}
     score = Target.post(f"{rewards.url}/v1/score", body, headers)
     echo = Target.post(f"{rewards.url.removesuffix(_REWARDS)}{_ECHO}/", body, headers)
-    ratio, rate = await _throughput(score, echo, console)
+    ratios, rate = await _throughput(score, echo, console)
     console.print(f"steady load: {STEADY_SHARE:.0%} of {rate:.0f} requests a second")
     steady = await open_loop(score, STEADY_SHARE * rate, STEADY_SECONDS, CONNECTIONS * 8)
     console.print(f"overload: {OVERLOAD_CALLERS} callers who never pause, for {overload_seconds:g} s")
@@ -80,7 +85,7 @@ async def _measured(rewards: RewardEndpoint, secret: str, overload_seconds: floa
     killed = await _killed(score, rate)
     return {
         "cpus": len(os.sched_getaffinity(0)),
-        "throughput_ratio": ratio,
+        **ratios,
         "requests_per_second": round(rate, 1),
         "trajectories_per_request": 1,
         "p50_ms": steady.quantile_ms(0.5),
@@ -94,8 +99,8 @@ async def _measured(rewards: RewardEndpoint, secret: str, overload_seconds: floa
         "overload_429_without_retry_after": flood.statuses[429] - flood.retry_after,
         "overload_growth_mib": grown,
         "kill_statuses": _statuses(killed),
-        "kill_lost": killed.statuses[LOST],
-        "share_of_own_work": await _shares(body),
+        "kill_lost": killed.lost_or_failed,
+        **await own_work(body),
     }
 
 
@@ -116,8 +121,8 @@ def example(steps: int = STEPS) -> bytes:
     return json.dumps({"trajectories": [{"id": "t-1", "steps": turns, "task": task, "stop": "answered"}]}).encode()
 
 
-async def _throughput(score: Target, echo: Target, console: Console) -> tuple[dict[str, float], float]:
-    """Requests a second of both, in alternating blocks: the ratio with its spread, and the service's own rate."""
+async def _throughput(score: Target, echo: Target, console: Console) -> tuple[dict[str, Any], float]:
+    """Requests a second of both, in alternating blocks: their ratio as the last line has it, and the service's rate."""
     rates: dict[str, list[float]] = {"score": [], "echo": []}
     for block in range(BLOCKS + 1):
         for name, target in (("score", score), ("echo", echo)):
@@ -128,9 +133,14 @@ async def _throughput(score: Target, echo: Target, console: Console) -> tuple[di
                 rates[name].append(answers.statuses[200] / BLOCK_SECONDS)
     own, bare = (statistics.median(rates[name]) for name in ("score", "echo"))
     console.print(f"closed loop: {own:.0f} requests a second, the echo {bare:.0f}")
-    ratios = [a / b for a, b in zip(rates["score"], rates["echo"], strict=True)]
-    spread = {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
-    return {name: round(value, 3) for name, value in spread.items()}, own
+    return ratios(rates["score"], rates["echo"]), own
+
+
+def ratios(own: Sequence[float], bare: Sequence[float]) -> dict[str, Any]:
+    """The median ratio of two rates that were measured in turns, and beside it how far its blocks lie apart."""
+    found = [a / b for a, b in zip(own, bare, strict=True)]
+    spread = {"min": round(min(found), 3), "max": round(max(found), 3)}
+    return {"throughput_ratio": round(statistics.median(found), 3), "throughput_ratio_spread": spread}
 
 
 async def _overloaded(score: Target, seconds: float) -> tuple[Answers, list[float]]:
@@ -166,31 +176,50 @@ def _statuses(answers: Answers) -> dict[str, int]:
     return {"lost" if status == LOST else str(status): count for status, count in sorted(answers.statuses.items())}
 
 
-async def _shares(body: bytes) -> dict[str, float]:
-    """Milliseconds of our own code for one request, without HTTP and Serve. Rules need no store."""
-    service = RewardService(Recipe(RewardConfig()))
+async def own_work(body: bytes, repeats: int = REPEATS) -> dict[str, dict[str, float]]:
+    """Our own code for one request, without HTTP and Serve: milliseconds by part, and shares of their sum.
+
+    Three states of one service: reading, scoring without a store, and what its store adds. Rules bypass the store, so
+    that last part is what it costs to find that out.
+    """
+    with tempfile.TemporaryDirectory(prefix="steptool-own-work-") as directory:
+        config = RewardConfig(store=SqliteStore(path=Path(directory) / "rewards.db"))
+        async with assembled(config) as kept:
+            spent = await _spent(body, kept.service, repeats)
+    total = sum(spent.values())
+    return {
+        "own_work_ms": {part: round(milliseconds, 4) for part, milliseconds in spent.items()},
+        "share_of_own_work": {part: milliseconds / total for part, milliseconds in spent.items()},
+    }
+
+
+async def _spent(body: bytes, kept: RewardService, repeats: int) -> dict[str, float]:
+    """Milliseconds by part; answers are written as part of scoring."""
+    computed = RewardService(Recipe(RewardConfig()))
     request = ScoreRequest.model_validate_json(body)
-    response = await service.score(request)
 
     async def validation() -> None:
-        ScoreRequest.model_validate(json.loads(body))
+        ScoreRequest.model_validate(strict_json.loads(body))
 
     async def scoring() -> None:
-        await service.score(request)
+        (await computed.score(request)).model_dump_json()
 
-    async def writing() -> None:
-        response.model_dump_json()
+    async def with_store() -> None:
+        (await kept.score(request)).model_dump_json()
 
-    return {f"{part.__name__}_ms": await _milliseconds(part) for part in (validation, scoring, writing)}
+    read, bare, whole = await _milliseconds([validation, scoring, with_store], repeats)
+    return {"validation": read, "scoring": bare, "store": max(0.0, whole - bare)}
 
 
-async def _milliseconds(part: Callable[[], Awaitable[None]]) -> float:
-    seconds: list[float] = []
-    for _ in range(REPEATS):
-        began = time.perf_counter()
-        await part()
-        seconds.append(time.perf_counter() - began)
-    return round(1000 * statistics.median(seconds), 3)
+async def _milliseconds(parts: Sequence[Callable[[], Awaitable[None]]], repeats: int) -> list[float]:
+    """The median of each part; they take turns, so that a busy moment of the machine meets all of them."""
+    seconds: list[list[float]] = [[] for _ in parts]
+    for _ in range(repeats):
+        for part, found in zip(parts, seconds, strict=True):
+            began = time.perf_counter()
+            await part()
+            found.append(time.perf_counter() - began)
+    return [1000 * statistics.median(found) for found in seconds]
 
 
 def _start_echo() -> None:

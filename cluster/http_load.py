@@ -67,6 +67,11 @@ class Answers:
     def server_errors(self) -> int:
         return sum(count for status, count in self.statuses.items() if status >= 500)
 
+    @property
+    def lost_or_failed(self) -> int:
+        """All that was neither answered nor told to come back."""
+        return sum(count for status, count in self.statuses.items() if status not in (200, 429))
+
 
 async def closed_loop(target: Target, connections: int, seconds: float) -> Answers:
     """Each connection sends its next request when the last one is answered."""

@@ -68,7 +68,9 @@ def serve_rewards(
 
 def score(
     source: Annotated[Path, typer.Argument(help="Trajectories: .jsonl or .parquet, one a line or row.")],
-    out: Annotated[Path, typer.Argument(help="Where to append the results, as JSON lines; continued if it is there.")],
+    out: Annotated[
+        Path, typer.Argument(help="Where the results go: .parquet, else JSON lines; continued if it is there.")
+    ],
     reward: RewardFile = None,
     url: Annotated[str | None, typer.Option(help="Ask a running service instead, e.g. http://127.0.0.1:8000.")] = None,
     judge: Annotated[

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from reward_service.errors import RewardRequestError, RewardUnavailable, ScorerU
 from reward_service.judge.config import JudgeConfig
 from reward_service.judged import JudgeSignals
 from reward_service.offline import Annotation, InvalidFile, annotate, conversations_read, read_trajectories
+from reward_service.parquet_results import SUFFIX, lines_beside
 from reward_service.wire import ConversationItem, TrajectoryItem
 
 KEY_VARIABLE = "STEPTOOL_REWARD_KEY"
@@ -60,7 +61,8 @@ class Asked:
 
 
 def score_file(source: Path, out: Path, asked: Asked, advance: Advance) -> Mapping[str, Any]:
-    """Append to `out` what it lacks of the results for `source`; counts and means, and the judge's if there is one.
+    """Add to `out`, JSON lines or Parquet, what it lacks of the results for `source`; counts and means, and the judge's
+    if there is one.
 
     Raises:
         BadConfiguration: a file, an address or a recipe that cannot be used.
@@ -106,8 +108,9 @@ async def _scored(source: Path, out: Path, asked: Asked, advance: Advance) -> Ma
     items = read_trajectories(source)
     annotation = Annotation()
     async with _scorer(out, asked) as (rewards, judge):
-        async for annotation in annotate(items, out, rewards):
-            advance(annotation.trajectories, len(items))
+        with lines_beside(out) if out.suffix == SUFFIX else nullcontext(out) as lines:
+            async for annotation in annotate(items, lines, rewards):
+                advance(annotation.trajectories, len(items))
         return {**annotation.as_dict(), **await _agreement(judge, items)}
 
 

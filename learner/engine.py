@@ -37,7 +37,9 @@ def join(rank: int, ranks: int, config: LearnerConfig) -> None:
 
 def own_device() -> torch.device:
     """Where this rank computes: its GPU, or the CPU."""
-    return torch.device(get_accelerator().current_device_name())
+    accelerator = get_accelerator()
+    assert accelerator is not None, "DeepSpeed takes the CPU where it finds nothing else"
+    return torch.device(accelerator.current_device_name())
 
 
 def build_engine(policy: PolicyWithCritic, config: LearnerConfig) -> Any:

@@ -10,9 +10,11 @@ the scope `read`.
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.routing import APIRoute
+from pydantic import WrapValidator
 
 from reward_service import openapi, problems
 from reward_service.batch_routes import batch_router
@@ -24,12 +26,14 @@ from reward_service.page.routes import page_router
 from reward_service.service import RewardService, may_fare_better
 from reward_service.stats import Stats
 from reward_service.store.opening import Store
+from reward_service.tolerance import one_by_one
 from reward_service.wire import MAX_BODY_BYTES, ScoreRequest, ScoreResponse
 from tool_sandbox.http.door import Door
 from tool_sandbox.http.guard import Gate, charge, guarded_by
 from tool_sandbox.http.keys import ApiKeys, Scope
 
 _SMALLER = "send fewer trajectories in one request, or a batch"
+SentRequest = Annotated[ScoreRequest, WrapValidator(one_by_one)]
 
 
 def build_app(
@@ -95,7 +99,7 @@ def _score_router(charged: Score, answers: Answers, route: type[APIRoute]) -> AP
     router = APIRouter(prefix="/v1", route_class=route)
 
     @router.post("/score", response_model=ScoreResponse)
-    async def score(http: Request, request: ScoreRequest, idempotency_key: KeyHeader = None) -> Response:
+    async def score(http: Request, request: SentRequest, idempotency_key: KeyHeader = None) -> Response:
         async def work() -> Answer:
             response = await charged(http, request)
             return Answer(response.model_dump_json().encode(), lasting=not may_fare_better(response))

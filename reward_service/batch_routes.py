@@ -9,6 +9,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 from fastapi.routing import APIRoute
+from pydantic import WrapValidator
 from starlette.exceptions import HTTPException
 
 from reward_service.batch_wire import MAX_OPEN_BATCHES, BatchRequest, BatchResults, BatchStatus
@@ -17,10 +18,12 @@ from reward_service.idempotent import Answer, Answers, KeyHeader
 from reward_service.service import RewardService
 from reward_service.store.batches import BatchProgress, BatchStore
 from reward_service.store.opening import Store
+from reward_service.tolerance import one_by_one
 from reward_service.wire import ScoreResponse
 from tool_sandbox.http.guard import caller, charge
 
 POLL_SECONDS = 1
+SentBatch = Annotated[BatchRequest, WrapValidator(one_by_one)]
 BatchId = Annotated[str, Path(min_length=1, max_length=64)]
 
 
@@ -29,7 +32,7 @@ def batch_router(service: RewardService, store: Store | None, answers: Answers, 
     router = APIRouter(prefix="/v1/score/batches", route_class=guarded)
 
     @router.post("", status_code=202, response_model=BatchStatus)
-    async def create(http: Request, request: BatchRequest, idempotency_key: KeyHeader = None) -> Response:
+    async def create(http: Request, request: SentBatch, idempotency_key: KeyHeader = None) -> Response:
         batches = _kept(store)
 
         async def work() -> Answer:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from reward_service.wire import SCHEMA_VERSION, AnyTrajectory, Identifier, ItemResult, Message, expect_unique_ids
+from reward_service.wire import SCHEMA_VERSION, Identifier, ItemResult, Message, SentTrajectory, expect_unique_ids
 
 MAX_BATCH_TRAJECTORIES = 4096
 MAX_BATCH_BYTES = 64 * 2**20
@@ -33,7 +33,7 @@ class BatchRequest(Message):
     reward_version: Identifier | None = None
     """Refuse the work unless the service has this version; null takes any. All of a batch is scored by one version."""
     options: BatchOptions = BatchOptions()
-    trajectories: Annotated[tuple[AnyTrajectory, ...], Field(min_length=1, max_length=MAX_BATCH_TRAJECTORIES)]
+    trajectories: Annotated[tuple[SentTrajectory, ...], Field(min_length=1, max_length=MAX_BATCH_TRAJECTORIES)]
 
     @model_validator(mode="after")
     def _ids_are_unique(self) -> BatchRequest:

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, NoReturn
 
 from reward_service.heuristics import inferred_status
-from reward_service.wire import MAX_CHARACTERS, MAX_STEPS, CallItem, StepItem
+from reward_service.texts import cut
+from reward_service.wire import MAX_STEPS, CallItem, StepItem
 from tool_sandbox.tasks import StopReason
 
 _MODEL = "assistant"
@@ -77,7 +78,7 @@ def continuation(prompt: str, text: str) -> str | None:
 def last_request(prompt: str) -> str:
     """What the user asked last; the whole prompt where it has no turn marks."""
     asked = [turn.text for turn in _marked(prompt) if turn.role == "user"]
-    return (asked[-1] if asked else prompt).strip()[:MAX_CHARACTERS]
+    return cut((asked[-1] if asked else prompt).strip())
 
 
 def from_first_answer(text: str) -> str:
@@ -99,7 +100,7 @@ class _Reader:
             return
         self._give_up("the model went on before the call had a result")
         calls = [_call(found.group(1)) for found in _CALL.finditer(said)]
-        self._steps += calls or [{"answer": said[:MAX_CHARACTERS]}]
+        self._steps += calls or [{"answer": cut(said)}]
         self._waiting = [call for call in calls if "call" in call]
         if "<tool_response>" in said:
             self._give_up("the turn writes a tool's result itself")
@@ -107,7 +108,7 @@ class _Reader:
     def is_told(self, results: list[str]) -> None:
         """The results of the calls that wait, in their order."""
         for call, result in zip(self._waiting, results, strict=False):
-            call |= {"observation": result[:MAX_CHARACTERS], "status": inferred_status(result)}
+            call |= {"observation": cut(result), "status": inferred_status(result)}
         del self._waiting[: len(results)]
 
     def end(self) -> ReadText:

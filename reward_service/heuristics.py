@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
+from reward_service.python_objects import written_by_python
+from reward_service.statuses import means_failure
 from tool_sandbox.tools import CallStatus
 
 _READ_CHARACTERS = 4096
@@ -20,7 +22,6 @@ _ERROR_FIELDS = ("error", "errors", "exception", "error_message", "error_code")
 _FLAGS_OF_SUCCESS = ("success", "ok", "succeeded")
 _FLAGS_OF_FAILURE = ("isError", "is_error", "failed")
 _STATUS_FIELDS = ("status", "status_code", "statusCode", "code")
-_STATUS_WORDS = frozenset({"error", "failed", "failure", "invalid", "denied", "timeout"})
 _FIRST_REFUSAL = 400
 _TEXT_FIELDS = ("response", "result", "message", "content")
 """Where a wrapper such as ToolBench's `{"error": "", "response": …}` keeps what the tool itself said."""
@@ -49,26 +50,40 @@ _FAILED_TEXT = re.compile(
 def inferred_status(text: str) -> CallStatus:
     """OK, or TOOL_ERROR where the result says that the call failed.
 
-    A JSON object fails by a filled error field, by a flag, or by an HTTP status of 400 and above. A text fails by how
-    it begins: an error's name, a traceback, an HTTP error line, a refused argument, or `Please provide …`. An empty
-    result, and a result that mentions an error further on, is a result.
+    An object, of JSON or as Python writes one, fails by a filled error field, by a flag, by a word of failure, or by an
+    HTTP status of 400 and above; a list fails where each of its entries does. A text fails by how it begins: an error's
+    name, a traceback, an HTTP error line, a refused argument, or `Please provide …`. An empty result, and a result that
+    mentions an error further on, is a result.
     """
     return CallStatus.TOOL_ERROR if _failed(text) else CallStatus.OK
 
 
 def _failed(text: str) -> bool:
     value = _parsed(text)
-    if isinstance(value, Mapping):
-        return _object_failed(value)
-    plain = value if isinstance(value, str) else text
-    return _FAILED_TEXT.match(plain[:_READ_CHARACTERS]) is not None
+    if isinstance(value, list):
+        entries = cast("list[Any]", value)
+        return bool(entries) and all(map(_entry_failed, entries))
+    return _entry_failed(value)
 
 
 def _parsed(text: str) -> Any:
+    """What a text of JSON or of Python holds, or the text itself."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        return None
+        objects = written_by_python(text[:_READ_CHARACTERS])
+        return list(map(_raised, objects)) or text
+
+
+def _raised(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An object of nothing but an empty error, as Python writes it, is what becomes of an error without a message."""
+    return {"failed": True} if fields == {"error": ""} else fields
+
+
+def _entry_failed(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return _object_failed(cast("Mapping[str, Any]", value))
+    return isinstance(value, str) and _FAILED_TEXT.match(value[:_READ_CHARACTERS]) is not None
 
 
 def _object_failed(value: Mapping[str, Any]) -> bool:
@@ -91,6 +106,6 @@ def _filled(value: Any) -> bool:
 
 def _refuses(status: Any) -> bool:
     if isinstance(status, str):
-        word = status.strip().casefold()
-        return word in _STATUS_WORDS or (word.isdecimal() and len(word) == 3 and int(word) >= _FIRST_REFUSAL)
+        word = status.strip()
+        return means_failure(word) or (word.isdecimal() and len(word) == 3 and int(word) >= _FIRST_REFUSAL)
     return isinstance(status, int) and not isinstance(status, bool) and _FIRST_REFUSAL <= status < 600

@@ -6,22 +6,24 @@ Owns `ChatMessage`, which takes the messages as they are and reads of them what 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from reward_service.heuristics import inferred_status
+from reward_service.statuses import named_status
+from reward_service.texts import cut
+from tool_sandbox.http import strict_json
 from tool_sandbox.tasks import StopReason
 from tool_sandbox.tools import CallStatus
 
-MAX_PART_CHARACTERS = 65_536
-_ERROR = "error"
-_STATUSES = {**{status.value: status for status in CallStatus}, _ERROR: CallStatus.TOOL_ERROR, "success": CallStatus.OK}
+_FUNCTION = "function"
+_ONLY_CALL = "function_call"
+"""Stands for the id that a `function_call`, as OpenAI had it before `tool_calls`, does not have."""
 
-Text = Annotated[str, Field(max_length=MAX_PART_CHARACTERS)]
+Kind = Annotated[str, Field(max_length=64)]
 
 
 class Part(BaseModel):
@@ -29,9 +31,9 @@ class Part(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    type: Annotated[str, Field(max_length=64)]
-    text: Text | None = None
-    refusal: Text | None = None
+    type: Kind
+    text: str | None = None
+    refusal: str | None = None
 
     def told(self) -> str:
         """Its text; a picture or a file leaves its kind."""
@@ -43,9 +45,9 @@ class FunctionCall(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    name: Text
-    arguments: Text | dict[str, Any]
-    """JSON text, as OpenAI has it; some logs hold it parsed."""
+    name: str
+    arguments: str | dict[str, Any] | None = None
+    """JSON text, as OpenAI has it; some logs hold it parsed. Null: none."""
 
 
 class CallOfMessage(BaseModel):
@@ -54,8 +56,19 @@ class CallOfMessage(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     id: Annotated[str, Field(min_length=1, max_length=256)]
-    type: Literal["function"] = "function"
-    function: FunctionCall
+    type: Kind | None = _FUNCTION
+    """Calls of another type, as `custom`, run nothing that a service for functions could read: an unread turn."""
+    function: FunctionCall | None = None
+
+    @model_validator(mode="after")
+    def _calls_a_function(self) -> Self:
+        if self.is_of_function and self.function is None:
+            raise ValueError(f"call {self.id!r}: found no `function`; a call of the type 'function' has one")
+        return self
+
+    @property
+    def is_of_function(self) -> bool:
+        return self.type in (_FUNCTION, None)
 
 
 class ChatMessage(BaseModel):
@@ -63,13 +76,15 @@ class ChatMessage(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Text | Annotated[tuple[Part, ...], Field(max_length=256)] | None = None
-    refusal: Text | None = None
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | Annotated[tuple[Part, ...], Field(max_length=256)] | None = None
+    refusal: str | None = None
     tool_calls: Annotated[tuple[CallOfMessage, ...], Field(max_length=256)] | None = None
+    function_call: FunctionCall | None = None
+    """The only call of a message, as OpenAI had it before `tool_calls`; a message of the role `function` answers it."""
     tool_call_id: Annotated[str, Field(max_length=256)] | None = None
-    status: Annotated[str, Field(max_length=64)] | None = None
-    """Of a tool message, where its framework types it: `ok`, `success`, `error`, or one of our statuses."""
+    status: Kind | None = None
+    """Of a tool message, where its framework types it: one of our statuses, or a word such as `success` or `failed`."""
     is_error: bool | None = None
     """The same, as MCP has it."""
 
@@ -80,12 +95,16 @@ class ChatMessage(BaseModel):
             return self.content
         return "\n".join(part.told() for part in self.content or ()) or (self.refusal or "")
 
-    @property
     def call_status(self) -> CallStatus:
-        """How the call of a tool message ended: as it says, else as its text reads."""
+        """How the call of a tool message ended: as it says, else as its text reads.
+
+        Raises:
+            ValueError: it says so by a word that nobody knows.
+        """
+        said = named_status(self.status) if self.status and self.status.strip() else None
         if self.is_error is not None:
             return CallStatus.TOOL_ERROR if self.is_error else CallStatus.OK
-        return _STATUSES.get(self.status or "") or inferred_status(self.text)
+        return said or inferred_status(self.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,18 +124,19 @@ def read_conversation(messages: Sequence[ChatMessage]) -> Conversation:
     A call of the last turn that has no result is lost: it abstains. An earlier one without a result is a mistake.
 
     Raises:
-        ValueError: a result without its call, a call without its result, or a model that says nothing at all.
+        ValueError: a result without its call, a call without its result, a result with a status that nobody knows, or a
+            model that says nothing at all.
     """
     steps: list[dict[str, Any]] = []
     waiting: dict[str, dict[str, Any]] = {}
     for position, message in enumerate(messages):
-        if message.role == "tool":
+        if message.role in ("tool", _FUNCTION):
             _take_result(waiting, message, position)
         elif waiting:
             raise ValueError(f"message {position}: no result yet for the calls {sorted(waiting)}; put it before")
         elif message.role == "assistant":
             turns = _turns(message, position)
-            waiting = {turn["tool_call_id"]: turn for turn in turns if "tool_call_id" in turn}
+            waiting = {turn.get("tool_call_id") or _ONLY_CALL: turn for turn in turns if "answer" not in turn}
             steps += turns
     for lost in waiting.values():
         if "call" in lost:
@@ -133,38 +153,56 @@ def _turns(message: ChatMessage, position: int) -> list[dict[str, Any]]:
     ids = [call.id for call in calls]
     if len(set(ids)) < len(ids):
         raise ValueError(f"message {position}: the calls {ids} share an id; give each its own")
-    return [_call(call) for call in calls] or [{"answer": message.text}]
+    if calls:
+        return [{**_call(call), "tool_call_id": call.id} for call in calls]
+    if message.function_call is not None:
+        return [_read(message.function_call)]
+    return [{"answer": cut(message.text)}]
 
 
 def _call(call: CallOfMessage) -> dict[str, Any]:
-    arguments = _parsed(call.function.arguments)
+    if call.function is None or not call.is_of_function:
+        return {"parse_error": f"a call of the type {call.type!r}, not of a function"}
+    return _read(call.function)
+
+
+def _read(call: FunctionCall) -> dict[str, Any]:
+    arguments = _parsed(call.arguments)
     if arguments is None:
-        return {"parse_error": "its arguments are no JSON object", "tool_call_id": call.id}
-    return {"call": {"name": call.function.name, "arguments": arguments}, "tool_call_id": call.id}
+        return {"parse_error": "its arguments are no JSON object"}
+    return {"call": {"name": cut(call.name), "arguments": arguments}}
 
 
-def _parsed(arguments: str | dict[str, Any]) -> dict[str, Any] | None:
+def _parsed(arguments: str | dict[str, Any] | None) -> dict[str, Any] | None:
     if isinstance(arguments, dict):
         return arguments
     try:
-        value = json.loads(arguments or "{}")
-    except (ValueError, RecursionError):
+        # Whatever passes can be written as JSON again: no NaN, no half characters, no depth without end.
+        value = strict_json.loads((arguments or "{}").encode())
+    except ValueError:
         return None
     return value if isinstance(value, dict) else None
 
 
 def _take_result(waiting: dict[str, dict[str, Any]], message: ChatMessage, position: int) -> None:
-    turn = waiting.pop(message.tool_call_id or "", None)
+    turn = waiting.pop(message.tool_call_id or (_ONLY_CALL if message.role == _FUNCTION else ""), None)
     if turn is None:
         raise ValueError(
             f"message {position}: a tool result for {message.tool_call_id!r}, "
             f"but the calls without a result are {sorted(waiting)}"
         )
-    turn["observation"] = message.text[:MAX_PART_CHARACTERS]
+    turn["observation"] = cut(message.text)
     if "call" in turn:
-        turn["status"] = message.call_status
+        turn["status"] = _ended(message, position)
+
+
+def _ended(message: ChatMessage, position: int) -> CallStatus:
+    try:
+        return message.call_status()
+    except ValueError as error:
+        raise ValueError(f"message {position}: {error}") from error
 
 
 def _prompt(messages: Sequence[ChatMessage]) -> str:
     first = next(i for i, message in enumerate(messages) if message.role == "assistant")
-    return "\n\n".join(message.text for message in messages[:first] if message.role == "user")[:MAX_PART_CHARACTERS]
+    return cut("\n\n".join(message.text for message in messages[:first] if message.role == "user"))

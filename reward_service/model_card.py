@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pydantic import JsonValue
 
+from reward_service.texts import MAX_CHARACTERS
 from reward_service.wire import (
     MAX_BODY_BYTES,
-    MAX_CHARACTERS,
     MAX_STEPS,
     MAX_TRAJECTORIES,
     SCHEMA_VERSION,

@@ -16,6 +16,7 @@ from reward_service.wire import (
     FailedItem,
     ItemError,
     ItemResult,
+    MalformedItem,
     ScoredItem,
     ScoreOptions,
     ScoreRequest,
@@ -164,9 +165,11 @@ def _why(step: StepItem, reward: StepReward) -> str:
     return f"{ended}; calls still needed: {step.progress.before} before, {step.progress.after} after"
 
 
-def _read(item: TrajectoryItem | ConversationItem) -> TrajectoryItem | FailedItem:
+def _read(item: TrajectoryItem | ConversationItem | MalformedItem) -> TrajectoryItem | FailedItem:
     if isinstance(item, TrajectoryItem):
         return item
+    if isinstance(item, MalformedItem):
+        return FailedItem(id=item.id, error=ItemError(kind="data", message=item.malformed, pointer=item.pointer))
     try:
         return item.trajectory()
     except UnscorableTrajectory as error:

@@ -22,11 +22,14 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic.json_schema import SkipJsonSchema
 
 from reward_service.errors import UnscorableTrajectory
 from reward_service.messages import ChatMessage, read_conversation
 from reward_service.rewards import StepReward, TrajectoryReward
 from reward_service.signals import Answered, Called, Episode, Turn, Unparsed
+from reward_service.texts import Text, TextOrNumber
+from reward_service.tool_items import ToolItem
 from tool_sandbox.tasks import GroundTruth, StopReason
 from tool_sandbox.tools import CallStatus, Progress
 
@@ -36,8 +39,6 @@ MAX_STEPS = 256
 MAX_MESSAGES = 2 * MAX_STEPS + 64
 MAX_TOOLS = 256
 MAX_DEADLINE_MS = 600_000
-MAX_CHARACTERS = 65_536
-"""Of one text: an observation, an answer, a tool's name."""
 MAX_BODY_BYTES = 16 * 2**20
 MAX_DISTANCE = 1_000_000
 """Calls; keeps every reward far from overflow."""
@@ -47,7 +48,6 @@ ITEMS_REFUSED = "urn:steptool:problem:items-refused"
 """Type of the problem document that answers a strict request with a trajectory that cannot be scored."""
 
 Identifier = Annotated[str, Field(min_length=1, max_length=256)]
-Text = Annotated[str, Field(max_length=MAX_CHARACTERS)]
 Distance = Annotated[int, Field(ge=0, le=MAX_DISTANCE)]
 
 
@@ -55,22 +55,6 @@ class Message(BaseModel):
     """Frozen, and closed to what the contract does not name."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class FunctionItem(Message):
-    """What a model is told of one tool, as in OpenAI's `tools`."""
-
-    name: Text
-    description: Text = ""
-    parameters: dict[str, JsonValue] = {}
-    strict: bool | None = None
-
-
-class ToolItem(Message):
-    """One tool that the model could call. Judges read it; rules do not."""
-
-    type: Literal["function"] = "function"
-    function: FunctionItem
 
 
 class CallItem(Message):
@@ -128,7 +112,7 @@ class StepItem(Message):
 class GroundTruthItem(Message):
     """What solves the task: an answer, a state, or neither where nobody knows."""
 
-    answer: Text | None = None
+    answer: TextOrNumber | None = None
     state_hash: Identifier | None = None
     minimum_calls: Distance | None = None
 
@@ -244,13 +228,25 @@ class ConversationItem(Message):
             raise UnscorableTrajectory(self.id, _first_reason(error)) from error
 
 
+class MalformedItem(Message):
+    """In the place of a trajectory that does not fit the contract, so that its neighbours are scored all the same."""
+
+    id: Identifier
+    """Its own; its pointer where it has none."""
+    malformed: str
+    """What was found, and what was expected."""
+    pointer: str
+
+
 # Pydantic puts the tag of a union's branch into the place of an error, where it is no part of the body; problem
 # documents leave out what stands in brackets.
-_STEPS, _MESSAGES = "(steps)", "(messages)"
+_STEPS, _MESSAGES, _MALFORMED = "(steps)", "(messages)", "(malformed)"
 
 
 def _form(value: object) -> str:
-    """Which of the two forms of a trajectory a value has."""
+    """Which form of a trajectory a value has."""
+    if isinstance(value, MalformedItem) or (isinstance(value, Mapping) and "malformed" in value):
+        return _MALFORMED
     if isinstance(value, ConversationItem) or (isinstance(value, Mapping) and "messages" in value):
         return _MESSAGES
     return _STEPS
@@ -259,13 +255,21 @@ def _form(value: object) -> str:
 AnyTrajectory = Annotated[
     Annotated[TrajectoryItem, Tag(_STEPS)] | Annotated[ConversationItem, Tag(_MESSAGES)], Discriminator(_form)
 ]
+SentTrajectory = Annotated[
+    Annotated[TrajectoryItem, Tag(_STEPS)]
+    | Annotated[ConversationItem, Tag(_MESSAGES)]
+    | SkipJsonSchema[Annotated[MalformedItem, Tag(_MALFORMED)]],
+    Discriminator(_form),
+]
+"""A trajectory, or what the service itself puts into the place of a malformed one: no form for callers."""
 
 
 class ScoreOptions(Message):
     """How to answer."""
 
     strict: bool = False
-    """Refuse the whole request with 422 where a trajectory cannot be scored, instead of an error in its place."""
+    """Refuse the whole request with 422 where a trajectory is malformed or cannot be scored, instead of an error in its
+    place."""
     deadline_ms: Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] | None = None
     """What is not scored by then gets an `infrastructure` error in its place; null: the service's own deadline."""
     explain: bool = False
@@ -279,7 +283,7 @@ class ScoreRequest(Message):
     reward_version: Identifier | None = None
     """Refuse to answer unless the service has this version; null takes any."""
     options: ScoreOptions = ScoreOptions()
-    trajectories: Annotated[tuple[AnyTrajectory, ...], Field(min_length=1, max_length=MAX_TRAJECTORIES)]
+    trajectories: Annotated[tuple[SentTrajectory, ...], Field(min_length=1, max_length=MAX_TRAJECTORIES)]
 
     @model_validator(mode="after")
     def _ids_are_unique(self) -> Self:
@@ -287,7 +291,7 @@ class ScoreRequest(Message):
         return self
 
 
-def expect_unique_ids(trajectories: Sequence[TrajectoryItem | ConversationItem]) -> None:
+def expect_unique_ids(trajectories: Sequence[TrajectoryItem | ConversationItem | MalformedItem]) -> None:
     """Raise ValueError where two trajectories have one name, which would leave their results without an owner."""
     names = Counter(item.id for item in trajectories)
     repeated = sorted(name for name, count in names.items() if count > 1)
@@ -354,6 +358,8 @@ class ItemError(Message):
     kind: Literal["infrastructure", "data"]
     """`infrastructure`: a scorer was lost, the trajectory abstains. `data`: the caller sent what cannot be scored."""
     message: str
+    pointer: str | None = None
+    """JSON pointer (RFC 6901) into the request, to what does not fit the contract."""
 
 
 class FailedItem(Message):

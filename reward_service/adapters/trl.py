@@ -15,8 +15,6 @@ from reward_service.client import RewardClient, SyncRewardClient
 from reward_service.wire import ConversationItem, ScoreRequest, ScoreResponse, TaskItem, TrajectoryItem
 
 Rewards = list[float | None]
-_FAILED = "{'error':"
-"""How TRL writes the result of a tool that raised: an object of Python's, not of JSON."""
 
 
 def reward_function(
@@ -110,7 +108,4 @@ def _result(message: Mapping[str, Any], waiting: list[tuple[str, str]]) -> dict[
     mine = (named or waiting or [("", "")])[0]
     if mine in waiting:
         waiting.remove(mine)
-    content = message["content"]
-    failed = isinstance(content, str) and content.startswith(_FAILED)
-    told = {"status": "error"} if failed else {}
-    return {"role": "tool", "tool_call_id": mine[1], "content": content, **told}
+    return {"role": "tool", "tool_call_id": mine[1], "content": message["content"]}

@@ -11,8 +11,8 @@ import asyncio
 import json
 import math
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
 from reward_service.adapters.terms import text_item, total
@@ -21,8 +21,19 @@ from reward_service.errors import RewardAbstained
 from reward_service.wire import ItemResult, ScoreRequest
 
 _TRAJECTORY = "sample"
+_Client = TypeVar("_Client")
 _REMEDY = "verl cannot leave a sample out: mend the scorer, or say with `abstained_score` what such a sample counts"
-_Address = tuple[str, str | None, float]
+
+
+class _Address(NamedTuple):
+    """What tells clients apart."""
+
+    url: str
+    key_variable: str | None
+    timeout_seconds: float
+    reward_version: str | None
+
+
 _sync_clients: dict[_Address, SyncRewardClient] = {}
 _async_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[_Address, RewardClient]] = WeakKeyDictionary()
 
@@ -36,20 +47,23 @@ async def compute_score(
     url: str,
     key_variable: str | None = None,
     timeout_seconds: float = 60.0,
+    reward_version: str | None = None,
     abstained_score: float | None = None,
     **_of_reward_model: Any,
 ) -> dict[str, Any]:
     """Score one response; the keyword arguments are verl's `reward_kwargs`.
 
-    `url` is the service's, without `/v1`; the environment variable `key_variable` holds its API key. `abstained_score`
-    is what a sample counts that nobody could score; None raises. verl adds arguments where it runs a reward model, too.
+    `url` is the service's, without `/v1`; the environment variable `key_variable` holds its API key. `reward_version`
+    insists on a version; None pins that of the first answer, in each worker. `abstained_score` is what a sample counts
+    that nobody could score; None raises. verl adds arguments where it runs a reward model, too.
 
     Raises:
+        RewardVersionMismatch: the service scores by another version.
         RewardAbstained: no step could be scored, and `abstained_score` is None.
         UnscorableTrajectory: the service cannot score such a sample at all.
         RewardRequestError: the service could not be asked.
     """
-    client = _async_client(url, key_variable, timeout_seconds)
+    client = _async_client(_Address(url, key_variable, timeout_seconds, reward_version))
     response = await client.score(_request(solution_str, ground_truth, extra_info))
     return _score(response.results[0], abstained_score)
 
@@ -63,11 +77,12 @@ def compute_score_sync(
     url: str,
     key_variable: str | None = None,
     timeout_seconds: float = 60.0,
+    reward_version: str | None = None,
     abstained_score: float | None = None,
     **_of_reward_model: Any,
 ) -> dict[str, Any]:
     """As `compute_score`, for reward managers that call in threads or processes of their own."""
-    client = _sync_client(url, key_variable, timeout_seconds)
+    client = _sync_client(_Address(url, key_variable, timeout_seconds, reward_version))
     response = client.score(_request(solution_str, ground_truth, extra_info))
     return _score(response.results[0], abstained_score)
 
@@ -102,22 +117,25 @@ def _score(result: ItemResult, abstained_score: float | None) -> dict[str, Any]:
     }
 
 
-def _async_client(url: str, key_variable: str | None, timeout_seconds: float) -> RewardClient:
+def _async_client(address: _Address) -> RewardClient:
     """One for each event loop, which owns its connections."""
     clients = _async_clients.setdefault(asyncio.get_running_loop(), {})
-    address = (url, key_variable, timeout_seconds)
     if address not in clients:
-        clients[address] = RewardClient(url, _key(key_variable), timeout_seconds)
+        clients[address] = _client(RewardClient, address)
     return clients[address]
 
 
-def _sync_client(url: str, key_variable: str | None, timeout_seconds: float) -> SyncRewardClient:
+def _sync_client(address: _Address) -> SyncRewardClient:
     """One for all threads."""
-    address = (url, key_variable, timeout_seconds)
     if address not in _sync_clients:
         # Two threads may get here at once; the client of the second has opened nothing, and goes.
-        _sync_clients.setdefault(address, SyncRewardClient(url, _key(key_variable), timeout_seconds))
+        _sync_clients.setdefault(address, _client(SyncRewardClient, address))
     return _sync_clients[address]
+
+
+def _client(kind: Callable[..., _Client], address: _Address) -> _Client:
+    key = _key(address.key_variable)
+    return kind(address.url, key, address.timeout_seconds, reward_version=address.reward_version)
 
 
 def _key(variable: str | None) -> str | None:

@@ -17,11 +17,11 @@ from reward_service.errors import (
 from reward_service.model_card import ModelList
 from reward_service.wire import (
     VERSION_MISMATCH,
-    AnyTrajectory,
     ItemResult,
     ScoredItem,
     ScoreRequest,
     ScoreResponse,
+    SentTrajectory,
     TrajectoryItem,
 )
 
@@ -71,13 +71,13 @@ def _read(response: httpx.Response, kind: type[_Value]) -> _Value:
         raise RewardProtocolError(f"{response.url}: the answer is no {kind.__name__} ({error})") from error
 
 
-def _answers(result: ItemResult, item: AnyTrajectory) -> bool:
+def _answers(result: ItemResult, item: SentTrajectory) -> bool:
     if isinstance(result, ScoredItem) and isinstance(item, TrajectoryItem):
         return result.id == item.id and len(result.steps) == len(item.steps)
     return result.id == item.id
 
 
-def _steps(item: AnyTrajectory) -> int | str:
+def _steps(item: SentTrajectory) -> int | str:
     """How many; the service finds them where the trajectory came as messages."""
     return len(item.steps) if isinstance(item, TrajectoryItem) else "any"
 

@@ -15,10 +15,10 @@ from reward_service.wire import (
     MAX_BODY_BYTES,
     MAX_DEADLINE_MS,
     MAX_TRAJECTORIES,
-    AnyTrajectory,
     ConversationItem,
     ScoreOptions,
     ScoreRequest,
+    SentTrajectory,
 )
 
 _CHUNK_BYTES = MAX_BODY_BYTES - 4096
@@ -71,10 +71,10 @@ def within(options: ScoreOptions, seconds: float) -> ScoreOptions:
 
 
 def chunks(
-    items: Sequence[AnyTrajectory], max_items: int = MAX_TRAJECTORIES, max_bytes: int = _CHUNK_BYTES
-) -> Iterator[tuple[AnyTrajectory, ...]]:
+    items: Sequence[SentTrajectory], max_items: int = MAX_TRAJECTORIES, max_bytes: int = _CHUNK_BYTES
+) -> Iterator[tuple[SentTrajectory, ...]]:
     """Split `items` in order, so that no chunk is over either limit; a single item over `max_bytes` stands alone."""
-    chunk: list[AnyTrajectory] = []
+    chunk: list[SentTrajectory] = []
     size = 0
     for item in items:
         item_bytes = len(item.model_dump_json().encode()) + 1

@@ -2,16 +2,17 @@
 
 Consumes whatever answers `POST /v1/score`; produces `POST /compat/openrlhf/get_reward`, `POST /compat/vllm/classify`
 and NeMo-Gym's `POST /verify`, `POST /seed_session` and `GET /reverify_mode`, which Gym looks for at the root. All want
-a key, if there are any. Errors are problem documents: these clients read the status alone.
+a key, if there are any, and those that score take `?reward_version=`. Errors are problem documents: these clients read
+the status alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
@@ -20,9 +21,16 @@ from reward_service.compat.classify import ClassifyReply, ClassifyRequest
 from reward_service.compat.nemo_gym import VerifyRequest
 from reward_service.compat.openrlhf import RewardQuery, RewardReply
 from reward_service.errors import UnscorableTrajectory
-from reward_service.wire import ScoreRequest, ScoreResponse
+from reward_service.wire import Identifier, ScoreRequest, ScoreResponse
 
 Score = Callable[[Request, ScoreRequest], Awaitable[ScoreResponse]]
+PinnedVersion = Annotated[
+    Identifier | None,
+    Query(
+        alias="reward_version",
+        description="Refuse with 409 unless the service has this version: these protocols have no other place for it.",
+    ),
+]
 
 
 def compat_router(score: Score, guarded: type[APIRoute]) -> APIRouter:
@@ -30,21 +38,21 @@ def compat_router(score: Score, guarded: type[APIRoute]) -> APIRouter:
     router = APIRouter(route_class=guarded, tags=["compat"])
 
     @router.post("/compat/openrlhf/get_reward")
-    async def get_reward(http: Request, query: RewardQuery) -> RewardReply:
+    async def get_reward(http: Request, query: RewardQuery, version: PinnedVersion = None) -> RewardReply:
         with _data_is_unprocessable():
-            response = await score(http, openrlhf.as_request(query))
+            response = await score(http, _pinned(openrlhf.as_request(query), version))
             return openrlhf.as_reply(response.results)
 
     @router.post("/compat/vllm/classify")
-    async def classify_text(http: Request, body: ClassifyRequest) -> ClassifyReply:
+    async def classify_text(http: Request, body: ClassifyRequest, version: PinnedVersion = None) -> ClassifyReply:
         with _data_is_unprocessable():
-            response = await score(http, classify.as_request(body))
+            response = await score(http, _pinned(classify.as_request(body), version))
             return classify.as_reply(response.results[0], body.model)
 
     @router.post("/verify")
-    async def verify(http: Request, body: VerifyRequest) -> dict[str, Any]:
+    async def verify(http: Request, body: VerifyRequest, version: PinnedVersion = None) -> dict[str, Any]:
         with _data_is_unprocessable():
-            response = await score(http, nemo_gym.as_request(body))
+            response = await score(http, _pinned(nemo_gym.as_request(body), version))
             return nemo_gym.as_reply(response.results[0], body)
 
     @router.post("/seed_session")
@@ -56,6 +64,10 @@ def compat_router(score: Score, guarded: type[APIRoute]) -> APIRouter:
         return "stateless"
 
     return router
+
+
+def _pinned(request: ScoreRequest, version: str | None) -> ScoreRequest:
+    return request.model_copy(update={"reward_version": version})
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from reward_service.judge.config import Defence, JudgeConfig
 from reward_service.judge.judgement import Flag, Place
 from reward_service.judge.scanner import scan
-from reward_service.wire import StepItem, ToolItem, TrajectoryItem
+from reward_service.tool_items import FunctionItem
+from reward_service.wire import StepItem, TrajectoryItem
 
 _LEAST_CHARACTERS = 64
 """Of one text, however many there are."""
@@ -51,7 +52,9 @@ class Record:
 
 def record_of(item: TrajectoryItem, config: JudgeConfig) -> tuple[Record, tuple[Flag, ...]]:
     """The record of `item` as a judge may read it, and what was withheld from it."""
-    whole = Record(_task(item), tuple(map(_tool, item.tools)), tuple(map(_step, item.steps)))
+    whole = Record(
+        _task(item), tuple(_tool(tool.function) for tool in item.tools if tool.function), tuple(map(_step, item.steps))
+    )
     record = _bounded(whole, config)
     return _withheld(whole, record) if Defence.RULES in config.defences else (record, ())
 
@@ -69,9 +72,9 @@ def _task(item: TrajectoryItem) -> Exhibit:
     return Exhibit({"task": item.task.prompt or "(not told)"})
 
 
-def _tool(item: ToolItem) -> Exhibit:
-    function = item.function
-    texts = {"name": function.name, "description": function.description, "parameters": _json(function.parameters)}
+def _tool(function: FunctionItem) -> Exhibit:
+    parameters = _json(function.parameters or {})
+    texts = {"name": function.name, "description": function.description or "", "parameters": parameters}
     return Exhibit(texts, {Place.TOOL: tuple(texts)})
 
 

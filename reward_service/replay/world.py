@@ -16,7 +16,7 @@ from reward_service.errors import ScorerUnavailable
 from reward_service.replay.dependence import Deed
 from reward_service.replay.errors import Diverged, NothingToMeasure
 from reward_service.replay.recorded import Act, Recorded
-from reward_service.wire import MAX_CHARACTERS
+from reward_service.texts import MAX_CHARACTERS
 from tool_sandbox.demonstrations import Exchange, Past, Policy, play_on
 from tool_sandbox.leases import Done, UserTurn, copy_session, open_session
 from tool_sandbox.session import Dialogue, Judged, Session

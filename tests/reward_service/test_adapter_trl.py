@@ -18,7 +18,7 @@ import pytest
 from reward_service.adapters.trl import async_reward_function, reward_function
 from reward_service.client import RewardClient, SyncRewardClient
 from reward_service.config import RewardConfig
-from reward_service.errors import UnscorableTrajectory
+from reward_service.errors import RewardVersionMismatch, UnscorableTrajectory
 from reward_service.scoring import Recipe
 from tests.reward_service.live import BY_OVERLAP, UNMARKED, LostScorer, running
 
@@ -98,6 +98,17 @@ def test_every_completion_is_worth_the_sum_of_its_steps(trainer, host):
     rewards = trainer(host)([PROMPT] * 3, completions, answer=["42"] * 3)
     # The overlap of result and answer is 1/2 where the answer is 41.
     assert rewards == pytest.approx([1.5, 1.0, 0.5])
+
+
+def test_a_client_with_a_version_insists_on_it(host):
+    for version in (Recipe(BY_OVERLAP).version, "another"):
+        with SyncRewardClient(f"http://{host}", None, reward_version=version) as client:
+            pinned = reward_function(client)
+            if version == "another":
+                with pytest.raises(RewardVersionMismatch):
+                    pinned(prompts=[PROMPT], completions=[[ANSWER]], answer=["42"])
+            else:
+                assert pinned(prompts=[PROMPT], completions=[[ANSWER]], answer=["42"]) == [1.0]
 
 
 def test_completions_that_are_text_are_read_as_text(trainer, host):

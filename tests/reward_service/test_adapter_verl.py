@@ -19,7 +19,7 @@ import pytest
 
 from reward_service.adapters import verl
 from reward_service.config import RewardConfig
-from reward_service.errors import RewardAbstained, UnscorableTrajectory
+from reward_service.errors import RewardAbstained, RewardVersionMismatch, UnscorableTrajectory
 from reward_service.scoring import Recipe
 from tests.reward_service.live import BY_OVERLAP, UNMARKED, LostScorer, running
 from tool_sandbox.http.keys import ApiKeys
@@ -76,6 +76,17 @@ async def test_the_results_of_a_batch_stack_whatever_the_samples_are(url, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+async def test_a_pinned_version_is_insisted_on_beside_one_that_is_not(url, name):
+    version = Recipe(BY_OVERLAP).version
+    for pinned in (None, version):
+        result = await run_single(loaded(name, url=url, reward_version=pinned), UNMARKED, "42")
+        assert result["score"] == pytest.approx(1.5)
+    with pytest.raises(RewardVersionMismatch) as refused:
+        await run_single(loaded(name, url=url, reward_version="another"), UNMARKED, "42")
+    assert (refused.value.expected, refused.value.found) == ("another", version)
+
+
+@pytest.mark.parametrize("name", NAMES)
 async def test_a_sample_whose_answer_nobody_knows_has_no_accuracy(url, name):
     result = await run_single(loaded(name, url=url), UNMARKED, "")
     assert result["score"] == pytest.approx(0.5)
@@ -118,7 +129,8 @@ async def test_ground_truth_that_is_none_stops_the_run(url):
 async def test_samples_of_one_loop_share_one_client(url):
     function = loaded("compute_score", url=url)
     await asyncio.gather(*(run_single(function, "42", "42") for _ in range(3)))
-    first, second = verl._async_client(url, None, 60.0), verl._async_client(url, None, 60.0)
+    address = verl._Address(url, None, 60.0, None)
+    first, second = verl._async_client(address), verl._async_client(address)
     assert first is second
     assert first.reward_version is not None
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from reward_service.hermes import continuation, from_first_answer, last_request, read_text
-from reward_service.wire import MAX_CHARACTERS, MAX_STEPS, StepItem
+from reward_service.texts import MAX_CHARACTERS
+from reward_service.wire import MAX_STEPS, StepItem
 from tool_sandbox.tasks import StopReason
 from tool_sandbox.tools import CallStatus
 
@@ -143,6 +144,8 @@ def test_long_texts_are_cut_to_what_the_contract_takes():
         f"{CALL}\nuser\n<tool_response>{'x' * 70_000}</tool_response>\nassistant\n{'y' * 70_000}"
     ).steps
     assert (len(call.observation or ""), len(answer.answer or "")) == (MAX_CHARACTERS, MAX_CHARACTERS)
+    # 70,000 − 65,536.
+    assert (answer.answer or "").endswith("… [4464 characters and more cut]")
 
 
 def test_steps_over_the_limit_are_left_out():

@@ -203,9 +203,11 @@ async def test_a_body_outside_the_contract_is_unprocessable_and_says_where(http,
 
 
 async def test_a_refusal_does_not_echo_what_was_sent(http):
-    response = await http.post("/v1/score", json={"trajectories": [trajectory(stop="my secret prompt")]})
-    assert_problem(response, 422)
-    assert "my secret prompt" not in response.text
+    for strict, status in ((True, 422), (False, 200)):
+        body = {"options": {"strict": strict}, "trajectories": [trajectory(stop="my secret prompt")]}
+        response = await http.post("/v1/score", json=body)
+        assert response.status_code == status
+        assert "my secret prompt" not in response.text
 
 
 async def test_a_body_over_the_limit_is_too_large(http):
@@ -304,7 +306,7 @@ async def test_a_lost_scorer_is_an_error_of_each_trajectory_and_the_service_is_n
     async with failing(ScorerUnavailable("judge: no reply within 30 s")) as http:
         (result,) = (await http.post("/v1/score", json={"trajectories": [trajectory()]})).json()["results"]
         assert (result["status"], result["steps"], result["solved"]) == ("error", [], None)
-        assert result["error"] == {"kind": "infrastructure", "message": "judge: no reply within 30 s"}
+        assert result["error"] == {"kind": "infrastructure", "message": "judge: no reply within 30 s", "pointer": None}
         response = await http.get("/readyz")
         assert_problem(response, 503)
         assert response.headers["retry-after"] == "1"

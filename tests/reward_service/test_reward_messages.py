@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from reward_service.errors import UnscorableTrajectory
+from reward_service.texts import MAX_CHARACTERS
 from reward_service.wire import ConversationItem, TrajectoryItem
 from tool_sandbox.tasks import StopReason
 from tool_sandbox.tools import CallStatus
@@ -55,6 +57,32 @@ def test_a_result_that_reads_like_a_failure_is_one_unless_its_framework_says_oth
     assert statuses == [CallStatus.TOOL_ERROR, CallStatus.TOOL_ERROR, CallStatus.OK]
 
 
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [
+        ("failed", CallStatus.TOOL_ERROR),
+        ("FAILURE", CallStatus.TOOL_ERROR),
+        ("Error", CallStatus.TOOL_ERROR),
+        ("timed out", CallStatus.TIMEOUT),
+        ("Invalid-Arguments", CallStatus.INVALID_ARGUMENTS),
+        ("denied", CallStatus.DENIED),
+        ("infra_error", CallStatus.INFRA_ERROR),
+        ("Succeeded", CallStatus.OK),
+        ("completed", CallStatus.OK),
+        (" ", CallStatus.OK),
+    ],
+)
+def test_the_words_of_frameworks_decide_whatever_the_result_reads_like(word, status):
+    assert read(USER, calls(asked("c1")), result("c1", "ok", status=word), said("?")).steps[0].status is status
+
+
+@pytest.mark.parametrize("more", [{}, {"is_error": False}], ids=["alone", "beside a flag"])
+def test_a_status_that_nobody_knows_is_an_error_that_names_it_and_what_is_known(more):
+    reason = r"message 2: found the status 'flopped'; expected one of ok, .*failed"
+    with pytest.raises(UnscorableTrajectory, match=reason):
+        read(USER, calls(asked("c1")), result("c1", "ok", status="flopped", **more), said("?"))
+
+
 @pytest.mark.parametrize("arguments", ["{", "[1]", "7", '"lamp"', "null"])
 def test_arguments_that_are_no_object_are_an_unread_turn(arguments):
     step, _ = read(USER, calls(asked("c1", arguments=arguments)), result("c1", "error: bad JSON"), said("?")).steps
@@ -67,6 +95,73 @@ def test_empty_arguments_are_an_empty_object_and_parsed_ones_are_taken_as_they_a
         read(USER, calls(asked("c", arguments=given)), result("c"), said("?")).steps[0].call for given in ("", {"a": 1})
     ]
     assert [call and call.arguments for call in read_calls] == [{}, {"a": 1}]
+
+
+def test_arguments_that_are_null_are_none_and_may_be_longer_than_a_text():
+    long = "x" * 100_000
+    given = [asked("a", arguments=None), asked("b", arguments=f'{{"text": "{long}"}}')]
+    steps = read(USER, calls(*given), result("a"), result("b"), said("?")).steps
+    assert [step.call and step.call.arguments for step in steps[:2]] == [{}, {"text": long}]
+
+
+@pytest.mark.parametrize("arguments", ['{"a": NaN}', '{"a": "\\ud800"}', '{"a": 1e999}', "[" * 100], ids=str)
+def test_arguments_that_no_json_reader_takes_are_an_unread_turn(arguments):
+    step, _ = read(USER, calls(asked("c1", arguments=arguments)), result("c1"), said("?")).steps
+    assert step.parse_error == "its arguments are no JSON object"
+
+
+def test_long_texts_are_cut_and_say_so():
+    item = read(USER | {"content": "p" * 70_000}, calls(asked("c1")), result("c1", "r" * 70_000), said("a" * 70_000))
+    texts = [item.task.prompt, item.steps[0].observation, item.steps[1].answer]
+    # 70,000 − 65,536.
+    assert [text and (len(text), text.endswith("… [4464 characters and more cut]")) for text in texts] == [
+        (MAX_CHARACTERS, True)
+    ] * 3
+
+
+def test_a_failure_is_read_from_the_whole_result_and_not_from_what_the_cut_leaves_of_it():
+    failed = '{"text": "' + "x" * 70_000 + '", "error": "boom"}'
+    step, _ = read(USER, calls(asked("c1")), result("c1", failed), said("?")).steps
+    assert step.status is CallStatus.TOOL_ERROR
+
+
+def test_a_function_call_and_its_result_as_they_were_before_tool_calls_are_a_step():
+    asks = {"role": "assistant", "content": None, "function_call": {"name": "price", "arguments": '{"item": "lamp"}'}}
+    answers = {"role": "function", "name": "price", "content": "42"}
+    first, second, last = read(USER, asks, answers, asks, answers | {"content": "error: gone"}, said("42")).steps
+    assert first.call is not None
+    assert (first.call.arguments, first.status, first.tool_call_id) == ({"item": "lamp"}, CallStatus.OK, None)
+    assert (second.status, second.observation) == (CallStatus.TOOL_ERROR, "error: gone")
+    assert last.answer == "42"
+    with pytest.raises(UnscorableTrajectory, match=r"message 2: no result yet for the calls \['function_call'\]"):
+        read(USER, asks, said("42"))
+
+
+def test_a_call_that_is_none_of_a_function_is_an_unread_turn():
+    custom = {"id": "c1", "type": "custom", "custom": {"name": "shell", "input": "ls"}}
+    step, _ = read(USER, calls(custom), result("c1", "a.txt"), said("?")).steps
+    assert (step.parse_error, step.observation) == ("a call of the type 'custom', not of a function", "a.txt")
+    with pytest.raises(ValidationError, match="call 'c1': found no `function`"):
+        read(USER, calls({"id": "c1", "type": "function"}), result("c1"), said("?"))
+
+
+def test_tools_are_taken_as_they_are_and_null_is_nothing():
+    tools = [
+        {
+            "type": "function",
+            "function": {"name": "price", "description": None, "parameters": None, "return": {"a": 1}},
+        },
+        {"type": "function", "function": {"name": "stock", "description": "d" * 70_000}, "cache_control": {}},
+        {"type": "custom", "custom": {"name": "shell"}},
+    ]
+    names = [tool.function and tool.function.name for tool in read(USER, said("?"), tools=tools).tools]
+    assert names == ["price", "stock", None]
+
+
+@pytest.mark.parametrize(("answer", "text"), [(42, "42"), (0.5, "0.5"), ("42", "42"), (None, None)])
+def test_a_right_answer_may_be_a_number(answer, text):
+    task = {"id": "q", "ground_truth": {"answer": answer}}
+    assert read(USER, said("42"), task=task).task.ground_truth.answer == text
 
 
 def test_content_in_parts_is_joined_and_pictures_leave_their_kind():

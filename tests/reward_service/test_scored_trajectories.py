@@ -14,7 +14,8 @@ from reward_service.config import LinearShaping, PaperShaping, RewardConfig, Sha
 from reward_service.errors import ScorerUnavailable, UnscorableTrajectory
 from reward_service.scoring import Recipe
 from reward_service.service import RewardService
-from reward_service.wire import MAX_CHARACTERS, MAX_TRAJECTORIES
+from reward_service.texts import MAX_CHARACTERS
+from reward_service.wire import MAX_TRAJECTORIES
 from tool_sandbox.tasks import GroundTruth, Split, StopReason, Task
 from tool_sandbox.tools import CallStatus, Progress, ToolCall, ToolResult
 

@@ -35,7 +35,7 @@ class Scope(StrEnum):
     BATCHES = "batches"
     TOOLS = "tools"
     READ = "read"
-    """Models, metrics, and what the page for people shows."""
+    """Models, and what the page for people shows. Metrics want no key."""
 
 
 class Unit(StrEnum):

@@ -57,12 +57,17 @@ def _failure(service: str) -> JSONResponse:
     return problem(500, f"{service} failed on this request; its log has the cause, under the id in {REQUEST_ID}")
 
 
-def _pointer(item: Mapping[str, Any]) -> str:
-    """JSON pointer (RFC 6901) into the body; empty, the whole of it, where the body is no JSON."""
-    path = () if item["type"] == "json_invalid" else [part for part in item["loc"][1:] if not _is_tag(part)]
-    pointer = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
+def json_pointer(place: Iterable[object]) -> str:
+    """JSON pointer (RFC 6901) to `place`, as pydantic gives the place of an error."""
+    path = (str(part) for part in place if not _is_tag(part))
+    pointer = "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in path)
     # Keys of the body stand in it, which may be as long as a body can be.
     return pointer if len(pointer) <= _MAX_POINTER else f"{pointer[:_MAX_POINTER]}…"
+
+
+def _pointer(item: Mapping[str, Any]) -> str:
+    """Into the body; empty, the whole of it, where the body is no JSON."""
+    return json_pointer(() if item["type"] == "json_invalid" else item["loc"][1:])
 
 
 def _is_tag(part: object) -> bool:

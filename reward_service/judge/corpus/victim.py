@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from reward_service.judge.corpus import guises, variations, words
 from reward_service.judge.corpus.injection import Injection
-from reward_service.wire import CallItem, FunctionItem, StepItem, TaskItem, ToolItem, TrajectoryItem
+from reward_service.tool_items import FunctionItem, ToolItem
+from reward_service.wire import CallItem, StepItem, TaskItem, TrajectoryItem
 from tool_sandbox.tasks import StopReason
 from tool_sandbox.tools import CallStatus
 

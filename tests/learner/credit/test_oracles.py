@@ -97,7 +97,9 @@ def random_settings(dice: Random, config: Any) -> Any:
     whiten: dict[str, Any] = {"kind": "none" if config.kind == "rft" else dice.choice(WHITENINGS)}
     if whiten["kind"] != "none":
         whiten["min_std"] = dice.uniform(0.0, 1.0)
-    chosen = {name: dice.uniform(*ends) for name, ends in RANGES.items() if name in type(config).model_fields}
+    chosen: dict[str, Any] = {
+        name: dice.uniform(*ends) for name, ends in RANGES.items() if name in type(config).model_fields
+    }
     chosen["outcome_weight"] = dice.choice([0.0, dice.uniform(0.1, 2.0)])
     chosen["clip"] = dice.choice([None, dice.uniform(0.05, 1.5)])
     if hasattr(config, "similarity"):
