@@ -16,11 +16,11 @@ DTYPE_BYTES = {"bfloat16": 2, "float32": 4}
 _MASTER_BYTES = 4
 _ADAM_BYTES = 8
 """Two float32 moments."""
-_FREE_SHARE = 0.3
-"""Blocks of the heap that are free at the peak, as a share of the activations between which they lie: between what fits
-the model of `tiny` (0.38 or more) and what fits SmolLM2-135M (less than 0.3). It follows from the order in which layers
-ask for blocks of different sizes. With a mapping for every tensor (`MALLOC_TRIM_THRESHOLD_=131072`) a process takes no
-more than its tensors and some megabytes, but an update takes twice as long."""
+_FREE_SHARE = 0.2
+"""Blocks of the heap that are free at the peak, as a share of the activations between which they lie. It follows from
+the order in which layers ask for blocks of different sizes, and is measured: docs/measurements.md. With a mapping for
+every tensor (`MALLOC_TRIM_THRESHOLD_=131072`) a process takes no more than its tensors and some megabytes, but an
+update takes twice as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +112,8 @@ def update_bytes(
         **held_bytes(shape, config, critic),
         "activations": activations,
         "free between activations": int(_FREE_SHARE * activations),
+        # While a layer goes backward it has a gradient for about each number that it kept.
+        "workspace of a layer": tokens * layer_bytes(shape, config.dtype),
         # The logits, and their gradient as the backward pass begins.
         "logits at action tokens": 2 * size * predictions * shape.vocabulary,
         # One whole gradient of the output projection before it is added to the others; adapters leave it frozen.
