@@ -138,7 +138,8 @@ def measure_speed(
     bare.update(prepared)
     pairs = in_pairs(ours, lambda: bare.update(prepared), sizes.repeats, console, "update")
     phases = {phase.value: sum(one.phase_seconds[phase] for one in reports) for phase in reports[0].phase_seconds}
-    total = sum(phases.values())
+    total = sum(one.seconds for one in reports)
+    phases["other"] = total - sum(phases.values())
     found = spread([theirs / mine for mine, theirs in pairs])
     found["tokens_per_second"] = reports[0].computed_tokens / statistics.median(mine for mine, _ in pairs)
     return found, {name: round(seconds / total, 4) for name, seconds in phases.items()}

@@ -1,4 +1,4 @@
-"""The memory plan, by hand; and the peak of an update of the model of `tiny`, beside it."""
+"""The memory plan, by hand."""
 
 from __future__ import annotations
 
