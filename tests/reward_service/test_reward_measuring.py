@@ -137,7 +137,7 @@ async def test_a_plug_in_that_fails_on_one_trajectory_costs_the_others_nothing(b
     body = {"trajectories": [trajectory("one"), trajectory(culprit, steps=steps), trajectory("other")]}
     async with client_of(app) as http:
         one, failed, other = (await http.post("/v1/score", json=body)).json()["results"]
-    assert failed["error"] == {"kind": "infrastructure", "message": reason}
+    assert failed["error"] == {"kind": "infrastructure", "message": reason, "pointer": None}
     assert (one["total"], other["total"]) == (1.5, 1.5)
     assert "a secret" not in caplog.text
     assert ("probe_brevity.py" in caplog.text) == (culprit == "crashing")

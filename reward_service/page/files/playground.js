@@ -41,6 +41,8 @@ async function scoreShown(scored) {
   const trajectory = read(part("trajectory").value);
   say(part("summary"), "Scoring…");
   const { results } = await score(trajectory);
+  // An answer in place of the trajectory names the first thing that does not fit; a refusal lists them all.
+  if (results[0].error?.pointer) await score(trajectory, true);
   part("result-body").replaceChildren(...resultOf(trajectory, results[0]));
   say(part("summary"), sentence(results[0]));
   scored();

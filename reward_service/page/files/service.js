@@ -29,9 +29,9 @@ export function ask(path) {
   return request(path, {}, PROBE_SECONDS);
 }
 
-/** The answer to one trajectory. Throws a ServiceError. */
-export function score(trajectory) {
-  const options = { explain: true, deadline_ms: SCORE_SECONDS * 1000 };
+/** The answer to one trajectory. Throws a ServiceError; told to be strict, also where the trajectory is not scored. */
+export function score(trajectory, strict = false) {
+  const options = { explain: true, deadline_ms: SCORE_SECONDS * 1000, strict };
   const body = JSON.stringify({ schema_version: 1, options, trajectories: [trajectory] });
   const init = { method: "POST", headers: { "Content-Type": "application/json" }, body };
   // The service's own deadline comes first: it knows better what was missing.
