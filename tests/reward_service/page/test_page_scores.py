@@ -279,7 +279,7 @@ def test_traffic_follows_what_is_scored(browser, url):
     browser.until_text("#traffic-body", "Refused, 422")
     found = figures(browser)
     # The page asks a second time, strictly, for all that is wrong with a trajectory.
-    assert (found["Requests"], found["Trajectories"], found["Steps"]) == (["3", "3"], ["1", "1"], ["5", "5"])
+    assert (found["Requests"], found["Trajectories"], found["Steps"]) == (["3", "3"], ["2", "2"], ["5", "5"])
     assert (found["Abstained steps"], found["Refused, 422"]) == (["1", "1"], ["1", "1"])
     assert "Errors" not in found
     assert found["Latency p50"][0].endswith("ms")
