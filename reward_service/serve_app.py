@@ -85,7 +85,8 @@ class RewardReplica:
         if judge is not None and rewards.judge is not None:
             asked = await RemoteJudge.connected(judge, rewards.judge, seconds, stats.judged)
         self._assembly = await self._stack.enter_async_context(assembled(rewards, model, asked, stats))
-        self._longest_seconds = longest_scoring(await asyncio.to_thread(_request_timeout))
+        asking = asyncio.to_thread(_request_timeout)
+        self._longest_seconds = longest_scoring(await asyncio.wait_for(asking, seconds))
 
     async def __del__(self) -> None:
         """Called by Serve when the replica has answered what it accepted."""
