@@ -80,7 +80,9 @@ async def _measured(rewards: RewardEndpoint, secret: str, overload_seconds: floa
     console.print(f"steady load: {STEADY_SHARE:.0%} of {rate:.0f} requests a second")
     steady = await open_loop(score, STEADY_SHARE * rate, STEADY_SECONDS, CONNECTIONS * 8)
     console.print(f"overload: {OVERLOAD_CALLERS} callers who never pause, for {overload_seconds:g} s")
-    flood, grown = await _overloaded(score, overload_seconds)
+    flood, grown = await _overloaded(score, _REWARDS, overload_seconds)
+    console.print("the same for the echo")
+    _, echo_grown = await _overloaded(echo, _ECHO, overload_seconds)
     console.print("a replica is killed under load")
     killed = await _killed(score, rate)
     return {
@@ -98,6 +100,7 @@ async def _measured(rewards: RewardEndpoint, secret: str, overload_seconds: floa
         "overload_p99_ms": flood.quantile_ms(0.99),
         "overload_429_without_retry_after": flood.statuses[429] - flood.retry_after,
         "overload_growth_mib": grown,
+        "echo_overload_growth_mib": echo_grown,
         "kill_statuses": _statuses(killed),
         "kill_lost": killed.lost_or_failed,
         **await own_work(body),
@@ -143,15 +146,16 @@ def ratios(own: Sequence[float], bare: Sequence[float]) -> dict[str, Any]:
     return {"throughput_ratio": round(statistics.median(found), 3), "throughput_ratio_spread": spread}
 
 
-async def _overloaded(score: Target, seconds: float) -> tuple[Answers, list[float]]:
+async def _overloaded(target: Target, application: str, seconds: float) -> tuple[Answers, list[float]]:
     """What came back, and the growth of all replicas together after each of `LOOKS` equal parts of the time, in MiB.
 
-    Memory that is flat grows at first, while buffers and caches fill, and then no more.
+    Memory that is flat grows at first, while buffers and caches fill, and then no more. What Serve itself takes for
+    each request it has seen is what the replicas of the echo grow by.
     """
-    pids = [one.pid for one in replicas(_REWARDS) if one.pid]
+    pids = [one.pid for one in replicas(application) if one.pid]
     before = resident_mib(pids)
     grown: list[float] = []
-    flood = asyncio.create_task(closed_loop(score, OVERLOAD_CALLERS, seconds))
+    flood = asyncio.create_task(closed_loop(target, OVERLOAD_CALLERS, seconds))
     for _ in range(LOOKS):
         await asyncio.sleep(seconds / LOOKS)
         grown.append(round(resident_mib(pids) - before, 1))

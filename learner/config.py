@@ -121,6 +121,23 @@ class RecomputeActivations(_Settings):
 ActivationsConfig = Annotated[KeepActivations | RecomputeActivations, Field(discriminator="kind")]
 
 
+class SegmentAttention(_Settings):
+    """A call of PyTorch's `scaled_dot_product_attention` for each segment of a row: the right one on a CPU, and on any
+    device for rows of few segments."""
+
+    kind: Literal["segments"] = "segments"
+
+
+class FlexAttention(_Settings):
+    """One compiled kernel for the whole row, for GPUs and rows of many segments; PyTorch has no backward pass of it on
+    a CPU."""
+
+    kind: Literal["flex"] = "flex"
+
+
+AttentionConfig = Annotated[SegmentAttention | FlexAttention, Field(discriminator="kind")]
+
+
 class NoOffload(_Settings):
     """Everything stays where the model is computed."""
 
@@ -186,6 +203,7 @@ class LearnerConfig(_Settings):
     """Which weights of the model change; the value head always does."""
     ranks: int = Field(default=1, ge=1)
     zero_stage: Literal[0, 1, 2, 3] = 1
+    attention: AttentionConfig = SegmentAttention()
     activations: ActivationsConfig = KeepActivations()
     offload: OffloadConfig = NoOffload()
     """Of what ZeRO partitions: the optimiser's state from stage 1 on, the weights at stage 3."""

@@ -1,11 +1,12 @@
 """What can go wrong in the learner. Every error pickles, so that it crosses Ray unharmed.
 
 LearnerError
-├── NoCredit          rewards differ and yet nothing would be learned
-├── UnsupportedModel  the model's head or attention is not one that packing can reproduce
-├── NonFinite         a loss or a gradient norm is not a number
-├── BadCheckpoint     what a checkpoint holds is not what this learner needs
-└── LearnerLost       a rank died or missed its deadline
+├── NoCredit           rewards differ and yet nothing would be learned
+├── UnsupportedModel   the model's head or attention is not one that packing can reproduce
+├── UnsupportedDevice  what the settings ask for does not run where the rank computes
+├── NonFinite          a loss or a gradient norm is not a number
+├── BadCheckpoint      what a checkpoint holds is not what this learner needs
+└── LearnerLost        a rank died or missed its deadline
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ class NoCredit(LearnerError):
 
 class UnsupportedModel(LearnerError):
     """The model computes something that the packed forward pass would not reproduce."""
+
+
+class UnsupportedDevice(LearnerError):
+    """PyTorch cannot do there what the settings ask for."""
 
 
 class NonFinite(LearnerError):

@@ -69,9 +69,12 @@ def _measured(config: LearnerConfig, episodes: EpisodeShape) -> MeasuredUpdate:
     with tempfile.TemporaryDirectory() as directory:
         _save_toy(directory)
         toy = config.model_copy(update={"model_path": directory, "ranks": 1})
-        LearnerRank(toy, None, 0, 1).update(filling_batch(EpisodeShape(8, 8, 8, 2, 2), _TOY_VOCABULARY, 64))
+        warm = LearnerRank(toy, None, 0, 1)
+        warm.begin_reinforcement()
+        warm.update(filling_batch(EpisodeShape(8, 8, 8, 2, 2), _TOY_VOCABULARY, 64))
     empty = _resident("VmRSS")
     rank = LearnerRank(config.model_copy(update={"ranks": 1}), None, 0, 1)
+    rank.begin_reinforcement()
     vocabulary = json.loads(Path(config.model_path, "config.json").read_text())["vocab_size"]
     batch = filling_batch(episodes, vocabulary, 2 * config.pack_tokens)
     [rows] = pack(items_to_train(batch, Keep.CREDITED), config.pack_tokens, 1)

@@ -1,7 +1,7 @@
 """The policy with its critic, run over packed rows.
 
-Owns `PolicyWithCritic`, the attention over segments and the head that turns hidden states into log-probabilities of
-action tokens only. Consumes `PackedRow`, produces `RowOutputs`. Any Transformers causal LM whose logits are a plain
+Owns `PolicyWithCritic` and the head that turns hidden states into log-probabilities of action tokens only. Consumes
+`PackedRow`, produces `RowOutputs`. Any Transformers causal LM whose logits are a plain
 linear map of the last hidden state and that reads its attention function from `AttentionInterface` works: the Llama and
 Qwen families do.
 """
@@ -9,8 +9,6 @@ Qwen families do.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -18,13 +16,11 @@ from typing import Any, Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from learner.errors import UnsupportedModel
-from learner.packing import PackedRow, Segment
-
-ATTENTION = "steptool_segments"
-"""Name under which the attention over segments is registered with Transformers."""
+from learner.packing import PackedRow
+from learner.tree_attention import ATTENTION, MakePlan, SegmentPlan, TreePlan
 
 TORCH_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -57,77 +53,6 @@ class RowOutputs(NamedTuple):
     """[S] V(s_t) in units of reward."""
     states: Tensor
     """[S, d] the hidden states that V was read from, without gradient; in the model's dtype."""
-
-
-def attend_segments(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    segments: SegmentPlan | None = None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    **_: Any,
-) -> tuple[Tensor, None]:
-    """Attention in which each segment sees its ancestors and, causally, itself. Cost is per path, not per row.
-
-    `query` [1, heads, L, d]; `key` and `value` [1, kv_heads, L, d]. Without `segments` it is plain causal attention.
-    Gives [1, L, heads, d].
-    """
-    plan = segments or SegmentPlan.causal(query.shape[2])
-    grouped = query.shape[1] != key.shape[1]
-    dtype = query.dtype
-    query, key, value = (x.to(attention_dtype(x)) for x in (query, key, value))
-    # `split` and not slices: the backward of one split is one concatenation, that of a slice is a zeroed full row.
-    queries, keys, values = (x.split(plan.lengths, dim=2) for x in (query, key, value))
-    outputs: list[Tensor] = []
-    for i, (ancestors, mask) in enumerate(zip(plan.ancestors, plan.masks, strict=True)):
-        k = torch.cat([keys[j] for j in (*ancestors, i)], dim=2) if ancestors else keys[i]
-        v = torch.cat([values[j] for j in (*ancestors, i)], dim=2) if ancestors else values[i]
-        outputs.append(
-            F.scaled_dot_product_attention(
-                queries[i], k, v, mask, dropout, is_causal=mask is None, scale=scaling, enable_gqa=grouped
-            )
-        )
-    return torch.cat(outputs, dim=2).transpose(1, 2).to(dtype), None
-
-
-def attention_dtype(x: Tensor) -> torch.dtype:
-    """Float32 on a CPU, whose bfloat16 flash kernel is slower: 63 ms against 23 ms, both passes, at 900 tokens."""
-    return torch.float32 if x.device.type == "cpu" else x.dtype
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentPlan:
-    """A row's segments in the form that attention wants, made once per row and used by every layer."""
-
-    lengths: list[int]
-    ancestors: tuple[tuple[int, ...], ...]
-    masks: tuple[Tensor | None, ...]
-    """[n, past + n] additive, or None where there is no past and a causal flag will do."""
-
-    @classmethod
-    def causal(cls, length: int) -> SegmentPlan:
-        return cls([length], ((),), (None,))
-
-    @classmethod
-    def of(cls, segments: Sequence[Segment], like: Tensor) -> SegmentPlan:
-        """`like`: a tensor of the model, for the masks' device and type."""
-        lengths = [segment.end - segment.start for segment in segments]
-        masks = [_mask(sum(lengths[j] for j in s.ancestors), n, like) for s, n in zip(segments, lengths, strict=True)]
-        return cls(lengths, tuple(segment.ancestors for segment in segments), tuple(masks))
-
-
-def _mask(past: int, length: int, like: Tensor) -> Tensor | None:
-    if past == 0:
-        return None
-    shape = (length, past + length)
-    return torch.full(shape, float("-inf"), dtype=attention_dtype(like), device=like.device).triu(past + 1)
-
-
-AttentionInterface.register(ATTENTION, attend_segments)
 
 
 class _ActionLogProbs(torch.autograd.Function):
@@ -207,7 +132,9 @@ class ActionHead(nn.Module):
 class PolicyWithCritic(nn.Module):
     """A causal LM, its action head, a linear value head, and where the critic is separate the layers that it reads."""
 
-    def __init__(self, model: PreTrainedModel, backbone: Backbone = "detached") -> None:
+    def __init__(
+        self, model: PreTrainedModel, backbone: Backbone = "detached", make_plan: MakePlan = SegmentPlan.of
+    ) -> None:
         super().__init__()
         head = _plain_head(model)
         _expect_full_attention(model)
@@ -219,13 +146,14 @@ class PolicyWithCritic(nn.Module):
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
         self._backbone: Backbone = backbone
+        self._make_plan = make_plan
 
     def forward(self, row: PackedRow, wanted: Wanted = Wanted.ALL) -> RowOutputs:
         """Run one row. Log-probabilities are those of the plain softmax, at temperature 1.
 
         What is not wanted is left empty where that saves the pass through a body.
         """
-        plan = SegmentPlan.of(row.segments, self.action_head.weight)
+        plan = self._make_plan(row.segments, self.action_head.weight)
         if self.critic_body is None:
             hidden = _run(self.model.base_model, row, plan)
             read = hidden.detach() if self._backbone == "detached" else hidden
@@ -258,9 +186,9 @@ class PolicyWithCritic(nn.Module):
         return self.value_head(states).squeeze(-1).float(), states.detach()
 
 
-def _run(body: nn.Module, row: PackedRow, plan: SegmentPlan) -> Tensor:
+def _run(body: nn.Module, row: PackedRow, plan: TreePlan) -> Tensor:
     """[L, hidden] last hidden states."""
-    outputs = body(input_ids=row.token_ids, position_ids=row.position_ids, use_cache=False, segments=plan)
+    outputs = body(input_ids=row.token_ids, position_ids=row.position_ids, use_cache=False, plan=plan)
     return outputs.last_hidden_state[0]
 
 

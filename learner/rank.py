@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from actors.trajectory import Trajectory
+from learner.attention_check import checked_plan
 from learner.config import LearnerConfig, RecomputeActivations, ValueHeadConfig
 from learner.credit import CreditedTrajectory, StateAt
 from learner.engine import Rates, StepTaken, build_engine, join, own_device, take_step
@@ -237,7 +238,8 @@ class LearnerRank:
     def _build(self, model: PreTrainedModel) -> Any:
         if isinstance(self._config.activations, RecomputeActivations):
             recompute_activations(model)
-        policy = PolicyWithCritic(model, self._critic.backbone if self._critic else "detached").train()
+        backbone = self._critic.backbone if self._critic else "detached"
+        policy = PolicyWithCritic(model, backbone, checked_plan(self._config, model, own_device())).train()
         return build_engine(policy, self._config)
 
     def _go_through(self, minibatches: Sequence[Part], learn: Callable[[Part], list[LossStats]]) -> StepsTaken:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from learner.config import LearnerConfig
 from learner.engine import own_device
@@ -20,6 +21,7 @@ from learner.errors import BadCheckpoint
 from learner.packing import PackedRow
 from learner.policy import TORCH_DTYPES, PolicyWithCritic, RowOutputs, load_model
 from learner.trained import WholeModel
+from learner.tree_attention import choose_plan
 
 if TYPE_CHECKING:
     from learner.lora import Adapters
@@ -78,6 +80,7 @@ class ModelCopy:
 
     def __init__(self, config: LearnerConfig, trained: WholeModel) -> None:
         self._dtype = TORCH_DTYPES[config.dtype]
+        self._make_plan = choose_plan(config.attention, own_device())
         self._path = config.model_path
         self._trained = trained
         self._policy: PolicyWithCritic | None = None
@@ -87,7 +90,7 @@ class ModelCopy:
         own = dict(model.named_parameters())
         for name, tensor in self._trained.whole():
             own[name].data.copy_(tensor)
-        self._policy = _frozen(model)
+        self._policy = self._frozen(model)
 
     def logprobs(self, row: PackedRow) -> Tensor:
         if self._policy is None:
@@ -100,7 +103,11 @@ class ModelCopy:
 
     def load(self, directory: Path) -> None:
         _expect(directory / "config.json", "a whole model")
-        self._policy = _frozen(load_model(str(directory), self._dtype))
+        self._policy = self._frozen(load_model(str(directory), self._dtype))
+
+    def _frozen(self, model: PreTrainedModel) -> PolicyWithCritic:
+        policy = PolicyWithCritic(model, make_plan=self._make_plan)
+        return policy.eval().requires_grad_(False).to(own_device())
 
 
 class OtherAdapters:
@@ -143,10 +150,6 @@ def choose_reference(
 
 
 _NOT_FROZEN = "reference policy: not frozen yet; call begin_reinforcement() before the first update"
-
-
-def _frozen(model: Any) -> PolicyWithCritic:
-    return PolicyWithCritic(model).eval().requires_grad_(False).to(own_device())
 
 
 def _write_adapters(tensors: dict[str, Tensor], directory: Path) -> None:

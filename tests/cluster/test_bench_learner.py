@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from rich.console import Console
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from cluster.bench_learner import (
     BareRow,
@@ -19,12 +22,15 @@ from cluster.bench_learner import (
 )
 from cluster.launch import check_inputs
 from cluster.presets import load_config
+from learner.config import OptimiserConfig
 from learner.forest import Layout
+from learner.objective.config import LossConfig
 from learner.packing import Keep, items_to_train, pack
 from learner.random_batches import EpisodeShape, forked_batch
 from learner.rank import LearnerRank
+from learner.training_rows import batch_scale
+from tests.learner.batches import actions_of, save_tiny_model, settings, with_behaviour
 from tests.learner.batches import batch as two_groups
-from tests.learner.batches import save_tiny_model, settings
 from tests.learner.builders import credited, step
 
 PROMPT = tuple(range(10, 20))
@@ -68,22 +74,34 @@ def test_forks_that_are_no_power_of_two_are_refused() -> None:
 
 
 def test_the_reference_has_the_gradient_of_the_learner(path: str) -> None:
-    config = settings(path)
-    # Sampled by a policy that knew as little: ratios are about one, and none is clipped.
-    batch = two_groups()
-    [rows] = pack(items_to_train(batch, Keep.CREDITED), config.pack_tokens, 1)
+    """To float32 precision, where the policy itself sampled: every ratio is one, and its slope the advantage."""
+    objective = LossConfig(aggregation="token_mean")
+    config = settings(path, loss=objective, optimiser=OptimiserConfig(lr=1e-3, max_grad_norm=1e6))
     rank, bare = LearnerRank(config, None, 0, 1), BareUpdate(config)
-    before = {name: tensor.clone() for name, tensor in rank.state_dict_iter()}
-    rank.update(batch)
-    bare.update([BareRow.of(row) for row in rows])
-    after = dict(bare.named_parameters())
-    # The first step of AdamW is the gradient's sign, lr 1e-3 long, however long the gradient: all must agree on it.
-    moved = [
-        ((tensor - before[name]).sign() == (after[name] - before[name]).sign()).float().mean()
-        for name, tensor in rank.state_dict_iter()
-        if not name.endswith("norm.weight")
-    ]
-    assert torch.stack(moved).min() > 0.95
+    said = rank.log_probs(actions_of(two_groups()))
+    batch = with_behaviour(two_groups(), [said[index] for index in range(len(said))])
+    [rows] = pack(items_to_train(batch, Keep.CREDITED), config.pack_tokens, 1)
+    mine = gradient_of_step(lambda: rank.update(batch))
+    theirs = gradient_of_step(lambda: bare.update([BareRow.of(row) for row in rows]))
+    # The reference sums over tokens where the learner takes their mean.
+    wanted = theirs / batch_scale(batch).action_tokens
+    torch.testing.assert_close(mine, wanted, atol=2e-6 * float(wanted.abs().max()), rtol=1e-4)
+
+
+def gradient_of_step(work: Callable[[], object]) -> torch.Tensor:
+    """The gradient, as long as all parameters together, at the last optimiser step that `work` takes."""
+    seen: list[torch.Tensor] = []
+
+    def keep(optimiser: torch.optim.Optimizer, *_: object) -> None:
+        gradients = [one.grad for one in optimiser.param_groups[0]["params"] if one.grad is not None]
+        seen.append(torch.cat([one.flatten() for one in gradients]).clone())
+
+    hook = register_optimizer_step_pre_hook(keep)
+    try:
+        work()
+    finally:
+        hook.remove()
+    return seen[-1]
 
 
 @pytest.mark.parametrize("changes", [(), ("learner.dtype=bfloat16", "learner.zero_stage=1")])

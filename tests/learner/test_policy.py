@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -19,10 +22,13 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from learner.errors import UnsupportedModel
-from learner.forest import Layout
+from learner.attention_check import expect_the_same
+from learner.config import FlexAttention, SegmentAttention
+from learner.errors import UnsupportedDevice, UnsupportedModel
+from learner.forest import Layout, Segment
 from learner.packing import Demonstration, items_to_imitate, items_to_read, pack
 from learner.policy import PolicyWithCritic, Wanted, load_model, recompute_activations
+from learner.tree_attention import BlockPlan, MakePlan, SegmentPlan, TreePlan, choose_plan
 from tests.learner.builders import scored, step
 
 SIZES: dict[str, Any] = {
@@ -41,6 +47,15 @@ FAMILIES = [
 ]
 
 
+@pytest.fixture
+def flex_with_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FlexAttention uncompiled, where PyTorch can differentiate it on a CPU too, though it says that it cannot."""
+    inside = importlib.import_module("torch.nn.attention.flex_attention")
+    monkeypatch.setattr(inside, "_validate_device", lambda *_: None)
+    monkeypatch.setattr(inside, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True)
+    monkeypatch.setattr("learner.tree_attention._flex", lambda: inside.flex_attention)
+
+
 def forest_of_demonstrations() -> list[Demonstration]:
     """Shared prompts, a shared first call, a prefix of another sequence, an exact duplicate and a stranger."""
     rng = random.Random(0)
@@ -50,17 +65,21 @@ def forest_of_demonstrations() -> list[Demonstration]:
     return [Demonstration(ids, tuple(i >= 20 and i % 4 != 0 for i in range(len(ids)))) for ids in sequences]
 
 
+@pytest.mark.parametrize("make_plan", [SegmentPlan.of, BlockPlan.of], ids=["segments", "flex"])
 @pytest.mark.parametrize("layout", Layout)
 @pytest.mark.parametrize("pack_tokens", [60, 1000])
 @pytest.mark.parametrize(("config", "family"), FAMILIES)
-def test_packed_rows_equal_each_trajectory_alone(config: Any, family: Any, pack_tokens: int, layout: Layout) -> None:
+@pytest.mark.usefixtures("flex_with_gradients")
+def test_packed_rows_equal_each_trajectory_alone(
+    config: Any, family: Any, pack_tokens: int, layout: Layout, make_plan: MakePlan
+) -> None:
     torch.manual_seed(0)
     packed, plain = family(config), family(config)
     plain.load_state_dict(packed.state_dict())
     items = items_to_imitate(forest_of_demonstrations())
     weights = {item.index: torch.randn(len(item.action_at)) for item in items}
     (rows,) = pack(items, pack_tokens, 1, layout)
-    policy = PolicyWithCritic(packed)
+    policy = PolicyWithCritic(packed, make_plan=make_plan)
     found: dict[int, torch.Tensor] = {}
     for row in rows:
         outputs = policy(row)
@@ -74,6 +93,39 @@ def test_packed_rows_equal_each_trajectory_alone(config: Any, family: Any, pack_
         torch.testing.assert_close(found[item.index], expected.detach(), atol=1e-5, rtol=0.0)
     for (name, mine), theirs in zip(packed.named_parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, theirs.grad, atol=1e-5, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.usefixtures("flex_with_gradients")
+def test_a_plan_that_gives_what_the_segments_give_passes_the_check_before_a_run() -> None:
+    expect_the_same(BlockPlan.of, tiny(), torch.device("cpu"))
+
+
+def test_a_kernel_that_lets_one_answer_see_another_is_found_before_a_run() -> None:
+    def leaking(segments: Sequence[Segment], like: torch.Tensor) -> TreePlan:
+        """The last sequence of the row, a stranger, sees the prompt."""
+        return SegmentPlan.of([*segments[:-1], replace(segments[-1], ancestors=(0,))], like)
+
+    with pytest.raises(UnsupportedDevice, match=r"at a row of 39 tokens the output is .* set learner\.attention\.kind"):
+        expect_the_same(leaking, tiny(), torch.device("cpu"))
+
+
+def test_a_kernel_that_is_wrong_backwards_alone_is_found_before_a_run() -> None:
+    @dataclass
+    class Deaf:
+        plan: TreePlan
+
+        def attend(self, query: Any, key: Any, value: Any, scaling: Any) -> Any:
+            return self.plan.attend(query, key, value.detach() + 0.0 * value, scaling)
+
+    with pytest.raises(UnsupportedDevice, match="gradient of the value"):
+        expect_the_same(lambda *row: Deaf(SegmentPlan.of(*row)), tiny(), torch.device("cpu"))
+
+
+def test_one_kernel_for_a_row_is_refused_on_a_cpu() -> None:
+    with pytest.raises(UnsupportedDevice, match=r"set learner\.attention\.kind to segments"):
+        choose_plan(FlexAttention(), torch.device("cpu"))
+    assert choose_plan(FlexAttention(), torch.device("meta")) == BlockPlan.of
+    assert choose_plan(SegmentAttention(), torch.device("cpu")) == SegmentPlan.of
 
 
 def tiny(**changes: Any) -> LlamaForCausalLM:
