@@ -40,6 +40,7 @@ BLOCK_SECONDS = 3.0
 CONNECTIONS = 8
 STEADY_SECONDS = 20.0
 STEADY_SHARE = 0.8
+KILL_SECONDS = 15.0
 OVERLOAD_CALLERS = 320
 """Five times what both replicas work on at once. They ask again at once, whatever `Retry-After` says."""
 LOOKS = 6
@@ -84,7 +85,7 @@ async def _measured(rewards: RewardEndpoint, secret: str, overload_seconds: floa
     console.print("the same for the echo")
     _, echo_grown = await _overloaded(echo, _ECHO, overload_seconds)
     console.print("a replica is killed under load")
-    killed = await _killed(score, rate)
+    killed = await _killed(score)
     return {
         "cpus": len(os.sched_getaffinity(0)),
         **ratios,
@@ -162,10 +163,10 @@ async def _overloaded(target: Target, application: str, seconds: float) -> tuple
     return await flood, grown
 
 
-async def _killed(score: Target, rate: float) -> Answers:
-    """Half of what the service can do, while one of its two replicas is killed."""
-    load = asyncio.create_task(open_loop(score, 0.4 * rate, 15.0, CONNECTIONS * 8))
-    await asyncio.sleep(3.0)
+async def _killed(score: Target) -> Answers:
+    """Callers who leave both replicas no pause, while one of them is killed with what it was working on."""
+    load = asyncio.create_task(closed_loop(score, CONNECTIONS, KILL_SECONDS))
+    await asyncio.sleep(KILL_SECONDS / 5)
     await asyncio.to_thread(kill_replica, _REWARDS, RewardReplica.name)
     return await load
 

@@ -48,8 +48,8 @@ def choose_plan(config: AttentionConfig, device: torch.device) -> MakePlan:
         return SegmentPlan.of
     if device.type == "cpu":
         raise UnsupportedDevice(
-            "learner.attention.kind is flex and this rank computes on a CPU, expected a GPU: PyTorch has no backward pass "
-            "of FlexAttention on a CPU; set learner.attention.kind to segments"
+            "learner.attention.kind is flex and this rank computes on a CPU, expected a GPU: there PyTorch has no "
+            "backward pass of FlexAttention; set learner.attention.kind to segments"
         )
     return BlockPlan.of
 

@@ -1,7 +1,8 @@
 """What Serve's own proxy answers, as problem documents: it refuses in plain text where no replica was asked.
 
 Produces `problem_documents`, which Serve calls in each of its proxies where `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`
-names it in the environment that Ray was started with. Passes on everything but those refusals.
+names it in the environment that Ray was started with. Passes on everything but those refusals, and asks another replica
+once where one was lost with a request that may be repeated: what it had accepted is answered.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from reward_service.repeatable import Repeatable
 from tool_sandbox.http.envelope import REQUEST_ID
 from tool_sandbox.http.problems import problem
 
@@ -43,10 +45,14 @@ class ProblemDocuments:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        answer = _Answer(send)
-        await self._app(scope, receive, answer.send)
+        answer, question = _Answer(send), Repeatable(scope, receive)
+        # Serve's proxy changes the scope that it is given.
+        asked = dict(scope)
+        await self._app(asked, question.receive, answer.send)
+        if answer.is_missing and question.is_kept:
+            await self._app(dict(scope), question.again(), answer.send)
         if not answer.begun:
-            refusal = answer.refused or _Refusal(_LOST, {REQUEST_ID: _request_id(scope)})
+            refusal = answer.refused or _Refusal(_LOST, {REQUEST_ID: _request_id(asked)})
             await problem(refusal.status, _REASONS[refusal.status], headers=refusal.headers)(scope, receive, send)
 
 
@@ -66,6 +72,11 @@ class _Answer:
         self._send = send
         self.begun = False
         self.refused: _Refusal | None = None
+
+    @property
+    def is_missing(self) -> bool:
+        """Neither an answer nor a refusal: the replica was lost."""
+        return not self.begun and self.refused is None
 
     async def send(self, message: Message) -> None:
         if not self.begun and message["type"] == "http.response.start":

@@ -64,6 +64,73 @@ def test_a_request_that_was_lost_with_its_replica_is_told_to_come_again():
     assert response.headers["retry-after"] == "1"
 
 
+class _Losing:
+    """An application whose first replicas are lost once they have the whole body; the next one says what it read."""
+
+    def __init__(self, lost: int) -> None:
+        self._lost = lost
+        self.bodies: list[bytes] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        scope["path"] = "changed on the way, as Serve does"
+        body = b""
+        while True:
+            message = await receive()
+            body += message.get("body", b"")
+            if not message.get("more_body"):
+                break
+        self.bodies.append(body)
+        if len(self.bodies) > self._lost:
+            await send(start(200, ("content-type", "text/plain")))
+            await send({"type": "http.response.body", "body": body})
+
+
+def _asked(application: Any, method: str, path: str, body: bytes = b"") -> httpx.Response:
+    async def asked() -> httpx.Response:
+        transport = httpx.ASGITransport(ProblemDocuments(application))
+        async with httpx.AsyncClient(transport=transport, base_url="http://proxy") as http:
+            return await http.request(method, path, content=body)
+
+    return asyncio.run(asked())
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v1/score"),
+        ("POST", "/rewards/v1/score"),
+        ("POST", "/compat/openrlhf/get_reward"),
+        ("POST", "/compat/vllm/classify"),
+        ("POST", "/verify"),
+        ("GET", "/v1/score/batches/b-1"),
+    ],
+)
+def test_another_replica_answers_what_one_was_lost_with(method, path):
+    application = _Losing(1)
+    response = _asked(application, method, path, b"body")
+    assert (response.status_code, response.text) == (200, "body")
+    assert application.bodies == [b"body", b"body"]
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/v1/score/batches"), ("PUT", "/v1/score")])
+def test_what_would_do_something_twice_is_asked_once(method, path):
+    application = _Losing(1)
+    assert_problem(_asked(application, method, path, b"body"), 503)
+    assert application.bodies == [b"body"]
+
+
+def test_a_request_that_two_replicas_were_lost_with_meets_no_third():
+    application = _Losing(2)
+    assert_problem(_asked(application, "POST", "/v1/score", b"body"), 503)
+    assert application.bodies == [b"body", b"body"]
+
+
+def test_a_body_too_long_to_be_kept_is_asked_once():
+    application = _Losing(1)
+    assert_problem(_asked(application, "POST", "/v1/score", b"x" * (4 * 2**20 + 1)), 503)
+    assert len(application.bodies) == 1
+
+
 @pytest.mark.parametrize(
     "begin",
     [
