@@ -20,7 +20,7 @@ train: setup ## Train SmolLM2-135M to use tools on this machine (ARGS="--set see
 
 test: ## Set up, PostgreSQL and Chromium too, and run the test suite (ARGS="tests/learner -k credit" narrows it)
 	@scripts/setup tests
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: setup ## Lint, formatting, types and the import contract of the five floors
 	$(BIN)/ruff check .
