@@ -208,7 +208,7 @@ class LearnerGroup:
 
     def _spawn(self, rank: int, options: Mapping[str, Any]) -> Any:
         # Threads are read once, when torch loads; passive waiting leaves the cores to the other parts between updates.
-        threads = {"OMP_NUM_THREADS": str(self._config.threads), "OMP_WAIT_POLICY": "PASSIVE", "LOCAL_SIZE": "1"}
+        threads = {"OMP_NUM_THREADS": str(self._config.threads), "OMP_WAIT_POLICY": "PASSIVE"}
         runtime_env = {**options.get("runtime_env", {})}
         runtime_env["env_vars"] = {**threads, **runtime_env.get("env_vars", {})}
         chosen = {**options, "name": f"learner-{rank}", "max_restarts": 0, "runtime_env": runtime_env}

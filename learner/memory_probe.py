@@ -49,7 +49,7 @@ def measure_update(config: LearnerConfig, episodes: EpisodeShape, seconds: float
     Raises `subprocess.CalledProcessError` where the process fails and `TimeoutExpired` after `seconds`.
     """
     asked = json.dumps({"config": config.model_dump(mode="json"), "episodes": asdict(episodes)})
-    environment = {**os.environ, "OMP_NUM_THREADS": str(config.threads), "LOCAL_SIZE": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(config.threads)}
     done = subprocess.run(
         [sys.executable, "-m", "learner.memory_probe"],
         input=asked,

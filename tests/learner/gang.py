@@ -42,8 +42,7 @@ def _is_done(answer: Any) -> bool:
 
 
 def _prepare(port: int) -> None:
-    # DeepSpeed takes its collectives through shared memory where all ranks are on one machine; 1 keeps it on gloo.
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), LOCAL_SIZE="1")
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
 
 
 def _free_port() -> int:

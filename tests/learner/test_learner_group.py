@@ -66,7 +66,7 @@ class Updates:
     def run(
         self, config: LearnerConfig, host: str, port: int, updates: int = 2
     ) -> tuple[list[UpdateReport], dict[str, torch.Tensor]]:
-        os.environ.update(MASTER_ADDR=host, MASTER_PORT=str(port), LOCAL_SIZE="1")
+        os.environ.update(MASTER_ADDR=host, MASTER_PORT=str(port))
         learner = LearnerRank(config, SHARED, self._rank, config.ranks)
         learner.begin_reinforcement()
         return [learner.update(batch()) for _ in range(updates)], learner.full_parameters()
@@ -75,7 +75,7 @@ class Updates:
         self, config: LearnerConfig, host: str, port: int, source: str | None, target: str
     ) -> dict[str, torch.Tensor]:
         """Continue from `source`, make one update, save it as `target`."""
-        os.environ.update(MASTER_ADDR=host, MASTER_PORT=str(port), LOCAL_SIZE="1")
+        os.environ.update(MASTER_ADDR=host, MASTER_PORT=str(port))
         learner = LearnerRank(config, SHARED, self._rank, config.ranks)
         if source is not None:
             learner.load(source)

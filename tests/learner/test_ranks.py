@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,20 @@ def train_cases(rank: int, path: str, ranks: int, cases: list[Case]) -> list[Tra
         weights = {name: tensor.float().numpy() for name, tensor in learner.full_parameters().items()}
         found.append(Trained(norms, weights, learner.values([one.scored.trajectory for one in batch()])))
     return found
+
+
+def made_and_gone(rank: int, path: str, ranks: int) -> set[str]:
+    """What shared memory there is of DeepSpeed's, while a rank is there."""
+    LearnerRank(settings(path, ranks=ranks), None, rank, ranks).update(batch())
+    return {one.name for one in Path("/dev/shm").glob("deepspeed_*")}
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_ranks_leave_no_shared_memory_behind(path: str, ranks: int) -> None:
+    """DeepSpeed makes 69 MB for each rank where LOCAL_SIZE is their number, and never removes them."""
+    before = {one.name for one in Path("/dev/shm").glob("deepspeed_*")}
+    for found in run_gang(made_and_gone, ranks, path, ranks):
+        assert found <= before
 
 
 @pytest.fixture(scope="module")
