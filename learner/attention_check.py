@@ -37,7 +37,7 @@ def checked_plan(config: LearnerConfig, model: PreTrainedModel, device: torch.de
 def expect_the_same(make_plan: MakePlan, model: PreTrainedModel, device: torch.device) -> None:
     """Compare a plan with the segments, forward and backward, on rows with prompts, forks and a stranger."""
     for unit in _UNITS:
-        segments = probe_forest(unit)
+        segments = _probe_forest(unit)
         inputs = _random_inputs(model, segments[-1].end, device)
         found, wanted = (_attended(plan, segments, inputs) for plan in (make_plan, SegmentPlan.of))
         for what, mine, theirs in zip(("output", "query", "key", "value"), found, wanted, strict=True):
@@ -51,7 +51,7 @@ def expect_the_same(make_plan: MakePlan, model: PreTrainedModel, device: torch.d
                 )
 
 
-def probe_forest(unit: int) -> list[Segment]:
+def _probe_forest(unit: int) -> list[Segment]:
     """A prompt, a call with an answer of its own, another call, and a sequence that shares nothing."""
     ends = [unit * end for end in (5, 8, 9, 12, 13)]
     ancestors: list[tuple[int, ...]] = [(), (0,), (0, 1), (0,), ()]
