@@ -57,7 +57,8 @@ def bench_rewards(
 
     Speed is told as a ratio to a bare echo of the same body ([bold]throughput_ratio[/]), and as [bold]p99_ms[/] at
     80 % load. Overload and a killed replica must lose no accepted request: [bold]overload_5xx[/],
-    [bold]overload_lost[/] and [bold]kill_lost[/] are 0 in a good run; what was refused got 429.
+    [bold]overload_lost[/] and [bold]kill_lost[/] are 0 in a good run; what was refused got 429. One replica that may
+    become two does so after [bold]second_replica_seconds[/], without losing a request ([bold]autoscaling_lost[/]).
 
     [bold]duplicate_judge_calls[/] are those beyond one for each vote of each different trajectory.
     [bold]judge_calls_cut_off[/] tells how many calls had no asker any more when they were answered. The killed replicas

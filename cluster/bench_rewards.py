@@ -1,7 +1,8 @@
 """`steptool bench rewards`: the reward service on Ray Serve beside a bare echo of the same body, and overloaded.
 
-Owns the measurement of rules; that of a judge is in `bench_votes`. The echo is a deployment with the same limits on the
-same Serve, and the two are measured in alternating blocks. Nothing here is used by training.
+Owns the measurement of rules; that of a judge is in `bench_votes`, that of scaling in `bench_autoscaling`. The echo is
+a deployment with the same limits on the same Serve, and the two are measured in alternating blocks. Nothing here is
+used by training.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from fastapi import FastAPI, Request
 from ray import serve
 from rich.console import Console
 
+from cluster.bench_autoscaling import bench_autoscaling
 from cluster.bench_votes import bench_votes
 from cluster.http_load import LOST, Answers, Target, closed_loop, open_loop
 from cluster.launch import ray_session
@@ -58,7 +60,11 @@ def bench_rewards(overload_seconds: float, vote_items: int) -> Mapping[str, Any]
     """
     console = Console(stderr=True)
     with ray_session():
-        return {**_by_rules(overload_seconds, console), **bench_votes(vote_items, console)}
+        return {
+            **_by_rules(overload_seconds, console),
+            **bench_autoscaling(example(), console),
+            **bench_votes(vote_items, console),
+        }
 
 
 def _by_rules(overload_seconds: float, console: Console) -> Mapping[str, Any]:
