@@ -34,7 +34,7 @@ class Rollout:
         self._engine = engine
         self._episodes = episodes
         self._rewards = rewards
-        self._batcher = ScoreBatcher(functools.partial(score, rewards))
+        self._batcher = ScoreBatcher(functools.partial(score, rewards, specs=tool_specs))
 
     @classmethod
     async def start(cls, config: RolloutConfig, sandbox: SandboxClient, rewards: RewardRecipe) -> Rollout:

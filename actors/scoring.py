@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -18,6 +18,7 @@ from reward_service.client import RewardSource
 from reward_service.errors import UnscorableTrajectory
 from reward_service.rewards import StepReward, TrajectoryReward
 from reward_service.texts import cut
+from reward_service.tool_items import ToolItem
 from reward_service.wire import (
     MAX_TRAJECTORIES,
     CallItem,
@@ -32,10 +33,12 @@ from reward_service.wire import (
 )
 from tool_sandbox.registry import JSONL_PREFIX
 from tool_sandbox.tasks import Task
-from tool_sandbox.tools import ToolCall
+from tool_sandbox.tools import ToolCall, ToolSpec
 
 logger = logging.getLogger(__name__)
 
+Specs = Callable[[str], Mapping[str, ToolSpec]]
+"""Tool specs by name, of a toolset by name."""
 _MAX_DEPTH = 32
 """Of nested arguments; what a model nests deeper carries no meaning, and validators refuse it."""
 
@@ -61,8 +64,10 @@ class ScoredTrajectory:
         return sum(step.abstained for step in self.reward.steps)
 
 
-async def score(client: RewardSource, trajectories: Sequence[Trajectory]) -> list[ScoredTrajectory]:
+async def score(client: RewardSource, trajectories: Sequence[Trajectory], specs: Specs) -> list[ScoredTrajectory]:
     """Every trajectory with its rewards, in order. One that infrastructure could not score abstains at every step.
+
+    `specs` tells what the tools of a task are, which the service's judges are told.
 
     Raises:
         UnscorableTrajectory: the service cannot score what we sent; a bug of ours, or of the configuration.
@@ -71,18 +76,20 @@ async def score(client: RewardSource, trajectories: Sequence[Trajectory]) -> lis
     scored: list[ScoredTrajectory] = []
     for start in range(0, len(trajectories), MAX_TRAJECTORIES):
         part = trajectories[start : start + MAX_TRAJECTORIES]
-        response = await client.score(ScoreRequest(trajectories=tuple(to_wire(item) for item in part)))
+        response = await client.score(ScoreRequest(trajectories=tuple(to_wire(item, specs) for item in part)))
         pairs = zip(part, response.results, strict=True)
         scored += [ScoredTrajectory(item, _reward(item, result, response.reward_version)) for item, result in pairs]
     return scored
 
 
-def to_wire(trajectory: Trajectory) -> TrajectoryItem:
-    """The trajectory as the contract spells it: everything that may count, and no token."""
+def to_wire(trajectory: Trajectory, specs: Specs) -> TrajectoryItem:
+    """The trajectory as the contract spells it: everything that may count, what a judge has to know, and no token."""
+    known = specs(trajectory.task.toolset)
     return TrajectoryItem(
         id=trajectory.id,
         steps=tuple(_step(index, step) for index, step in enumerate(trajectory.steps)),
         task=_task(trajectory.task),
+        tools=tuple(ToolItem.model_validate(known[name].openai_function()) for name in trajectory.task.tools),
         stop=trajectory.stop,
         final_state_hash=trajectory.final_state_hash,
         checked=trajectory.checked,
@@ -94,7 +101,7 @@ def _task(task: Task) -> TaskItem:
     target = GroundTruthItem(answer=truth.answer, state_hash=truth.state_hash, minimum_calls=truth.minimum_calls)
     # A file of tasks is no installed toolset: whoever scores may not have it, and its path is nobody's business.
     toolset = None if task.toolset.startswith(JSONL_PREFIX) else task.toolset
-    return TaskItem(id=task.id, level=task.level, ground_truth=target, toolset=toolset)
+    return TaskItem(id=task.id, level=task.level, ground_truth=target, prompt=_text(task.prompt), toolset=toolset)
 
 
 def _step(index: int, step: Step) -> StepItem:

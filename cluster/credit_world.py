@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 
 from actors.prefix import prefix_before
+from actors.recipes import tool_specs
 from actors.scoring import ScoredTrajectory, score
 from actors.trajectory import Answer, Step, Trajectory, VersionSpan
 from learner.credit.monte_carlo import ReadContinuations, return_from
@@ -47,7 +48,7 @@ def played_batch(number: int) -> list[Trajectory]:
 
 def scored_batch(batch: Sequence[Trajectory], rewards: RewardConfig) -> list[ScoredTrajectory]:
     """With step rewards."""
-    return asyncio.run(score(RewardService(Recipe(rewards)), batch))
+    return asyncio.run(score(RewardService(Recipe(rewards)), batch, tool_specs))
 
 
 def worths(replayed: Sequence[ScoredTrajectory]) -> Worths:

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from actors.recipes import tool_specs
 from actors.scoring import ScoredTrajectory, score
 from actors.storage import read_trajectories
 from actors.trajectory import Trajectory
@@ -107,7 +108,7 @@ class _Scoring:
 
     def credit(self, trajectories: Sequence[Trajectory]) -> list[CreditedTrajectory]:
         try:
-            scored = self._loop.run(score(self._service, trajectories))
+            scored = self._loop.run(score(self._service, trajectories, tool_specs))
         except UnscorableTrajectory as error:
             raise BadConfiguration(f"rewards {self.version[:12]}: {error}") from error
         return self._assigner.assign(scored)

@@ -40,7 +40,7 @@ async def play(texts: list[str]):
 async def test_the_ground_truth_is_solved_and_every_step_is_rewarded_for_what_it_is() -> None:
     played = await play(script())
     assert (played.stop, played.checked) == (StopReason.ANSWERED, True)
-    (scored,) = await score(RewardService(Recipe(RewardConfig())), [played])
+    (scored,) = await score(RewardService(Recipe(RewardConfig())), [played], tool_specs)
     assert scored.reward.solved == 1.0
     *values, last = [step.value for step in scored.reward.steps]
     # 0.6 · 1 − 0.1 for each call of the ground truth, nothing for an answer in the middle, 1 for the end.
@@ -62,5 +62,5 @@ async def test_a_model_that_only_talks_gets_through_the_dialogue_and_solves_noth
     played = await play(["Done."] * 40)
     assert (played.stop, played.checked) == (StopReason.ANSWERED, False)
     assert len(played.steps) == len(PLAYED.turns) + 1
-    (scored,) = await score(RewardService(Recipe(RewardConfig())), [played])
+    (scored,) = await score(RewardService(Recipe(RewardConfig())), [played], tool_specs)
     assert [step.value for step in scored.reward.steps] == [0.0] * len(played.steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import replace
 from typing import Any
@@ -16,8 +17,9 @@ from reward_service.scoring import Recipe
 from reward_service.service import RewardService
 from reward_service.texts import MAX_CHARACTERS
 from reward_service.wire import MAX_TRAJECTORIES
+from tests.reward_service.judges import FakeJudge, grades, in_memory
 from tool_sandbox.tasks import GroundTruth, Split, StopReason, Task
-from tool_sandbox.tools import CallStatus, Progress, ToolCall, ToolResult
+from tool_sandbox.tools import CallStatus, Progress, ToolCall, ToolResult, ToolSpec
 
 
 def step(action, result=None, progress=None):
@@ -39,6 +41,13 @@ def played(*steps, id="t-1", stop=StopReason.ANSWERED, truth=GroundTruth(answer=
     return Trajectory(id, "g", task, steps, stop)
 
 
+PRICE = ToolSpec("price", "What an item costs, in EUR.", {"type": "object", "properties": {"item": {"type": "string"}}})
+
+
+def specs(toolset: str):
+    return {"price": PRICE}
+
+
 USEFUL = played(called(), step(Answer("42")))
 
 
@@ -56,7 +65,7 @@ def source(shaping: Shaping = LinearShaping(), scorer: type[Recipe] = Recipe) ->
 
 
 async def test_every_step_comes_back_with_its_reward():
-    (scored,) = await score(source(), [USEFUL])
+    (scored,) = await score(source(), [USEFUL], specs)
     assert scored.trajectory is USEFUL
     assert [step.value for step in scored.reward.steps] == pytest.approx([0.5, 1.0])
     assert scored.abstained_steps == 0
@@ -71,7 +80,7 @@ async def test_every_kind_of_step_keeps_its_meaning():
         step(ParseFailure("la la", "turn ran out of tokens")),
         stop=StopReason.TURN_TOO_LONG,
     )
-    (scored,) = await score(source(), [trajectory])
+    (scored,) = await score(source(), [trajectory], specs)
     values = [step.value for step in scored.reward.steps]
     assert values == [pytest.approx(-0.1), pytest.approx(-0.1), None, pytest.approx(0.5), pytest.approx(-0.1)]
     assert scored.abstained_steps == 1
@@ -81,7 +90,7 @@ async def test_every_kind_of_step_keeps_its_meaning():
 async def test_a_trajectory_whose_scorer_was_lost_abstains_and_its_neighbours_do_not(caplog):
     lost = played(called(), step(Answer("42")), id="lost")
     with caplog.at_level(logging.WARNING):
-        first, second = await score(source(scorer=LosesItsScorer), [USEFUL, lost])
+        first, second = await score(source(scorer=LosesItsScorer), [USEFUL, lost], specs)
     assert first.abstained_steps == 0
     assert second.abstained_steps == 2
     assert second.reward.solved is None
@@ -91,27 +100,27 @@ async def test_a_trajectory_whose_scorer_was_lost_abstains_and_its_neighbours_do
 
 async def test_a_trajectory_that_cannot_be_scored_is_our_bug_and_raises():
     with pytest.raises(UnscorableTrajectory, match=r"trajectory 't-1'.*step 0: no progress record"):
-        await score(source(PaperShaping()), [played(called(progress=None), step(Answer("42")))])
+        await score(source(PaperShaping()), [played(called(progress=None), step(Answer("42")))], specs)
 
 
 async def test_an_episode_that_never_began_is_scored_without_steps():
-    (scored,) = await score(source(), [played(stop=StopReason.INFRASTRUCTURE)])
+    (scored,) = await score(source(), [played(stop=StopReason.INFRASTRUCTURE)], specs)
     assert (scored.reward.steps, scored.reward.solved) == ((), None)
 
 
 async def test_an_answer_whose_final_state_was_lost_abstains():
-    (scored,) = await score(source(), [played(called(), step(Answer("42")), stop=StopReason.INFRASTRUCTURE)])
+    (scored,) = await score(source(), [played(called(), step(Answer("42")), stop=StopReason.INFRASTRUCTURE)], specs)
     assert [step.value for step in scored.reward.steps] == [pytest.approx(0.5), None]
 
 
 async def test_more_trajectories_than_one_request_carries_are_all_scored():
     many = [played(step(Answer("42")), id=f"t-{n}") for n in range(MAX_TRAJECTORIES + 3)]
-    scored = await score(source(), many)
+    scored = await score(source(), many, specs)
     assert [item.trajectory.id for item in scored] == [item.id for item in many]
 
 
 async def test_nothing_to_score_asks_nobody():
-    assert await score(source(), []) == []
+    assert await score(source(), [], specs) == []
 
 
 def test_whatever_a_model_writes_can_be_sent():
@@ -119,7 +128,8 @@ def test_whatever_a_model_writes_can_be_sent():
     for _ in range(1000):
         brackets = [brackets]
     item = to_wire(
-        played(called(a=float("nan"), b="\ud800", c=brackets, d={"\udfff": -float("inf")}), step(Answer("\ud800")))
+        played(called(a=float("nan"), b="\ud800", c=brackets, d={"\udfff": -float("inf")}), step(Answer("\ud800"))),
+        specs,
     )
     call = item.steps[0].call
     assert call is not None
@@ -127,27 +137,37 @@ def test_whatever_a_model_writes_can_be_sent():
     assert item.model_validate_json(item.model_dump_json()) == item
 
 
+async def test_a_judge_of_our_own_trajectories_is_told_the_task_and_what_its_tools_are():
+    fake = FakeJudge(grades(1, 5, "Solved"))
+    judge = in_memory().judge(fake)
+    await judge.judge(to_wire(USEFUL, specs))
+    await judge.aclose()
+    record = fake.asked[0].record
+    assert record["task"] == "How much?"
+    assert "What an item costs, in EUR." in json.dumps(record["tools"])
+
+
 def test_the_toolset_goes_along_so_that_the_task_can_be_opened_again_but_never_the_path_of_a_file():
     plain = played(step(Answer("42")))
-    assert to_wire(plain).task.toolset == "ledger"
+    assert to_wire(plain, specs).task.toolset == "ledger"
     filed = replace(plain, task=replace(plain.task, toolset="jsonl:/home/anna/tasks.jsonl"))
-    assert to_wire(filed).task.toolset is None
+    assert to_wire(filed, specs).task.toolset is None
 
 
 def test_an_observation_over_the_limit_is_cut_with_a_mark():
-    sent = to_wire(played(called(content="x" * (MAX_CHARACTERS + 5)), step(Answer("42")))).steps[0].observation
+    sent = to_wire(played(called(content="x" * (MAX_CHARACTERS + 5)), step(Answer("42"))), specs).steps[0].observation
     assert sent is not None
     assert len(sent) == MAX_CHARACTERS
     assert sent.endswith("… [5 characters and more cut]")
 
 
 def test_tokens_do_not_leave_the_house():
-    assert not {"prompt_ids", "action_ids", "logprobs"} & set(to_wire(USEFUL).model_dump()["steps"][0])
+    assert not {"prompt_ids", "action_ids", "logprobs"} & set(to_wire(USEFUL, specs).model_dump()["steps"][0])
 
 
 async def test_a_dialogue_is_scored_by_the_toolsets_own_verdict():
     steps = (called(progress=Progress(2, 1)), step(Answer("and then?")), called(), step(Answer("nonsense")))
     dialogue = replace(played(*steps, truth=GroundTruth(minimum_calls=2)), checked=True)
-    (scored,) = await score(source(), [dialogue])
+    (scored,) = await score(source(), [dialogue], specs)
     assert [one.value for one in scored.reward.steps] == pytest.approx([0.5, 0.0, 0.5, 1.0])
     assert scored.reward.solved == 1.0
