@@ -14,7 +14,7 @@ from reward_service.errors import ScorerUnavailable
 from reward_service.judge.agreement import Agreement, is_lost
 from reward_service.judge.config import JudgeConfig
 from reward_service.judge.judge import Case, Judge
-from reward_service.judge.judgement import Judgement, Spent, Spread, Vote
+from reward_service.judge.judgement import Judgement, Spent, Spread, Usage, Vote
 from reward_service.judge.votes import vote_bytes, vote_of
 from reward_service.measuring import Told
 from reward_service.rewards import Votes
@@ -91,15 +91,15 @@ class JudgeSignals:
 
     async def _vote(self, key: Key, case: Case) -> Vote:
         async def cast(_: Sequence[int]) -> Sequence[Outcome]:
+            paid, lost = list[Usage](), True
             try:
-                vote = await self._judge.vote(case)
+                vote = await self._judge.vote(case, paid.append)
+                lost = is_lost(vote, case.questions)
+                return [vote_bytes(vote)]
             except ScorerUnavailable as error:
-                self._spent(Spent(votes=1, lost_votes=1))
                 return [Failure(error)]
-            prices = self._judge.config.prices
-            cost = 0.0 if prices is None else vote.usage.cost(prices)
-            self._spent(Spent(1, int(is_lost(vote, case.questions)), vote.usage, cost))
-            return [vote_bytes(vote)]
+            finally:
+                self._account(lost, sum(paid, Usage()))
 
         try:
             (outcome,) = await self._once.results([key], cast, telling_seconds(self._judge.config))
@@ -108,6 +108,11 @@ class JudgeSignals:
         if isinstance(outcome, Failure):
             raise outcome.error
         return vote_of(outcome)
+
+    def _account(self, lost: bool, usage: Usage) -> None:
+        """Tell of one vote, with what was answered to it before it was lost."""
+        prices = self._judge.config.prices
+        self._spent(Spent(1, int(lost), usage, 0.0 if prices is None else usage.cost(prices)))
 
     async def _kept(self, item: TrajectoryItem) -> list[Vote] | None:
         """All votes on `item`; None where one was never cast, or is being cast."""

@@ -31,7 +31,7 @@ from reward_service.judge.template import template_text
 from reward_service.signals import Episode
 from reward_service.wire import TrajectoryItem
 
-JUDGE_VERSION = 2
+JUDGE_VERSION = 3
 """Part of every fingerprint. Raise it with any change of this package's code that may change a grade."""
 _DECIDING = (
     *("model", "scope", "votes", "temperature", "max_tokens", "structured", "text_characters", "record_characters"),
@@ -118,8 +118,10 @@ class Judge:
         episode = item.episode()
         return Case(episode, record, flags, questions(episode, self.config.scope, flags))
 
-    async def vote(self, case: Case) -> Vote:
+    async def vote(self, case: Case, paid: Callable[[Usage], None] = lambda _: None) -> Vote:
         """One vote. An answer that does not fit is asked for again, then lost.
+
+        `paid` hears of every answer as it comes, also of those to a vote that comes to nothing.
 
         Raises:
             JudgeUnavailable: as `judge`.
@@ -128,7 +130,9 @@ class Judge:
         deadline = asyncio.get_running_loop().time() + seconds
         try:
             async with asyncio.timeout_at(deadline):
-                answered = await _all(self._answered(case.record, question, deadline) for question in case.questions)
+                answered = await _all(
+                    self._answered(case.record, question, deadline, paid) for question in case.questions
+                )
         except TimeoutError:
             raise JudgeUnavailable(self.config.url, f"no vote within {seconds:g} s") from None
         return _merged(len(case.record.steps), case.questions, answered)
@@ -137,13 +141,16 @@ class Judge:
         """What `votes` on `case` come to; asks nobody."""
         return tallied(case.episode, votes, case.flags, self.config)
 
-    async def _answered(self, record: Record, question: Question, deadline: float) -> _Answered:
+    async def _answered(
+        self, record: Record, question: Question, deadline: float, paid: Callable[[Usage], None]
+    ) -> _Answered:
         usage, misfits = Usage(), []
         for _ in range(self.config.answer_retries + 1):
             request = prompt(record, question, self.config.defences, self._chance)
             schema = answer_schema(len(request.marks.ids), question.final)
             reply = await self.endpoint.ask(request.messages, schema, deadline)
             usage += reply.usage
+            paid(reply.usage)
             try:
                 if not reply.finished:
                     raise Misfit(f"the answer was cut at {self.config.max_tokens} tokens")

@@ -29,17 +29,18 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A turn that ran nothing, or a call whose own words were withheld: it failed, and contributed nothing."""
+    """A turn that ran nothing, or a call of which something was withheld: it failed, and contributed nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Nothing:
-    """An answer, which the outcome stands for, a call that infrastructure lost, or one whose result was withheld."""
+    """An answer, which the outcome stands for, or a call that infrastructure lost."""
 
 
 Standing = Asked | Fact | Nothing
 _OK = Asked(1.0, 1.0)
 _FAILED = Asked(0.0, FAILED_CONTRIBUTION / HIGHEST_CONTRIBUTION)
+_OF_A_CALL = frozenset({Place.CALL, Place.OBSERVATION})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +56,16 @@ class Question:
 def standings(episode: Episode, flags: Iterable[Flag]) -> tuple[Standing, ...]:
     """How each turn is graded.
 
-    A judge that may not read a result has no opinion of its call: a withheld failure would pass for a success. A call
-    that is itself suspicious is the model's own doing.
+    What a judge may not read counts as a failure: to a judge that does not see it, a withheld failure passes for a
+    success, and a step that abstained would take its price out of the trajectory's sum. Either would be worth a hostile
+    text.
     """
-    withheld = {(flag.index, flag.place) for flag in flags}
+    withheld = {flag.index for flag in flags if flag.place in _OF_A_CALL}
     return tuple(_read(standing(turn), i, withheld) for i, turn in enumerate(episode.turns))
 
 
-def _read(kind: Standing, position: int, withheld: Collection[tuple[int, Place]]) -> Standing:
-    if isinstance(kind, Asked) and (position, Place.CALL) in withheld:
-        return Fact()
-    if isinstance(kind, Asked) and (position, Place.OBSERVATION) in withheld:
-        return Nothing()
-    return kind
+def _read(kind: Standing, position: int, withheld: Collection[int]) -> Standing:
+    return Fact() if isinstance(kind, Asked) and position in withheld else kind
 
 
 def standing(turn: Turn) -> Standing:

@@ -40,7 +40,7 @@ def tallied(episode: Episode, votes: Sequence[Vote], flags: Sequence[Flag], conf
 
 def _step(kind: Standing, verdicts: Sequence[StepVerdict | None], majority: int, capped: bool) -> StepJudgement:
     if isinstance(kind, Fact):
-        return StepJudgement(Spread.fact(0.0), Spread.fact(0.0), "nothing ran, or its own words were withheld")
+        return StepJudgement(Spread.fact(0.0), Spread.fact(0.0), "nothing ran, or a text of it was withheld")
     there = [verdict for verdict in verdicts if verdict is not None]
     if not isinstance(kind, Asked) or len(there) < majority:
         return _ABSTAINED
