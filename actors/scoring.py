@@ -20,6 +20,7 @@ from reward_service.rewards import StepReward, TrajectoryReward
 from reward_service.texts import cut
 from reward_service.tool_items import ToolItem
 from reward_service.wire import (
+    MAX_TOOLS,
     MAX_TRAJECTORIES,
     CallItem,
     GroundTruthItem,
@@ -84,12 +85,13 @@ async def score(client: RewardSource, trajectories: Sequence[Trajectory], specs:
 
 def to_wire(trajectory: Trajectory, specs: Specs) -> TrajectoryItem:
     """The trajectory as the contract spells it: everything that may count, what a judge has to know, and no token."""
-    known = specs(trajectory.task.toolset)
+    known, task = specs(trajectory.task.toolset), trajectory.task
     return TrajectoryItem(
         id=trajectory.id,
         steps=tuple(_step(index, step) for index, step in enumerate(trajectory.steps)),
-        task=_task(trajectory.task),
-        tools=tuple(ToolItem.model_validate(known[name].openai_function()) for name in trajectory.task.tools),
+        task=_task(task),
+        # Nobody's context holds more, and a task that offers more can be scored all the same.
+        tools=tuple(ToolItem.model_validate(known[name].openai_function()) for name in task.tools[:MAX_TOOLS]),
         stop=trajectory.stop,
         final_state_hash=trajectory.final_state_hash,
         checked=trajectory.checked,

@@ -16,7 +16,7 @@ from reward_service.errors import ScorerUnavailable, UnscorableTrajectory
 from reward_service.scoring import Recipe
 from reward_service.service import RewardService
 from reward_service.texts import MAX_CHARACTERS
-from reward_service.wire import MAX_TRAJECTORIES
+from reward_service.wire import MAX_TOOLS, MAX_TRAJECTORIES
 from tests.reward_service.judges import FakeJudge, grades, in_memory
 from tool_sandbox.tasks import GroundTruth, Split, StopReason, Task
 from tool_sandbox.tools import CallStatus, Progress, ToolCall, ToolResult, ToolSpec
@@ -145,6 +145,11 @@ async def test_a_judge_of_our_own_trajectories_is_told_the_task_and_what_its_too
     record = fake.asked[0].record
     assert record["task"] == "How much?"
     assert "What an item costs, in EUR." in json.dumps(record["tools"])
+
+
+def test_a_task_that_offers_more_tools_than_the_contract_carries_can_be_sent():
+    crowded = replace(USEFUL, task=replace(USEFUL.task, tools=("price",) * (MAX_TOOLS + 1)))
+    assert len(to_wire(crowded, specs).tools) == MAX_TOOLS
 
 
 def test_the_toolset_goes_along_so_that_the_task_can_be_opened_again_but_never_the_path_of_a_file():
