@@ -15,7 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from tool_sandbox.tasks import GroundTruth
 from tool_sandbox.verdict import solved as normalised_solved
 
-_NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][+-]?\d{1,3})?|[+-]?\.\d+", re.ASCII)
+_NUMBER = re.compile(
+    r"(?:(?<![\w.%)\]])[+-])?(?:(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?|\.[0-9]+)"
+)
+"""A hyphen behind a word, a number or what closes one joins them, as in `10-17` and `2023-05-17`: it is no sign."""
 _READ_CHARACTERS = 4096
 """Of an answer, from its end, where the number is looked for."""
 

@@ -15,8 +15,8 @@ from reward_service.answers import solved as is_solved
 from tool_sandbox.tasks import GroundTruth, StopReason
 from tool_sandbox.tools import CallStatus, Progress
 
-SIGNALS_VERSION = 2
-"""Part of every reward version. Raise it with any change of this file that changes a number."""
+SIGNALS_VERSION = 3
+"""Part of every reward version. Raise it with any change of this file, or of `answers`, that changes a number."""
 
 
 @dataclass(frozen=True, slots=True)

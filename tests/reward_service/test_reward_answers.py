@@ -31,6 +31,29 @@ def test_three_ways_to_compare_an_answer(expected, answer, exact, normal, numeri
     assert found == [exact, normal, numeric]
 
 
+@pytest.mark.parametrize(
+    ("answer", "number"),
+    [
+        ("The range is 10-17", "17"),
+        ("between 10%-17%", "17"),
+        ("between f(1)-17", "17"),
+        ("on 2023-05-17", "17"),
+        ("model Zoë-17", "17"),
+        ("on page 3.-17", "17"),
+        ("-17", "-17"),
+        ("x=-17", "-17"),
+        ("It fell (-17)", "-17"),
+        ("It rose by +17.", "17"),
+        ("from 10 to -.5", "-0.5"),
+        ("from 1e3 to -1.7e-1", "-0.17"),
+    ],
+)
+def test_a_hyphen_is_a_sign_only_where_nothing_stands_before_it_that_it_could_join(answer, number):
+    other = number.removeprefix("-") if number.startswith("-") else f"-{number}"
+    found = [solved(GroundTruth(answer=one), answer, None, None, NUMERIC) for one in (number, other)]
+    assert found == [True, False]
+
+
 @pytest.mark.parametrize("match", [EXACT, NORMAL, NUMERIC])
 def test_states_verdicts_and_unknown_truths_do_not_depend_on_the_comparison(match):
     assert solved(GroundTruth(state_hash="s"), "42", "s", None, match) is True
