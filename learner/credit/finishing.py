@@ -26,8 +26,9 @@ def finished(batch: Sequence[KeptSteps], raw: Sequence[Units], config: Credit) -
     if config.relative:
         raw = _without_rounding(raw)
     idle = uniform(groups, raw) if config.relative else set[str]()
-    counted = [() if group in idle else units for group, units in zip(groups, raw, strict=True)]
-    white = whitened(groups, counted, config.whiten)
+    counted = [(None,) * len(units) if group in idle else units for group, units in zip(groups, raw, strict=True)]
+    places = [(0,) if config.level == "trajectory" else one.indices for one in batch]
+    white = whitened(groups, places, counted, config.whiten)
     white = [units if group in idle else new for group, units, new in zip(groups, raw, white, strict=True)]
     return [_clipped(units, config.clip) for units in _with_outcome(batch, white, config)]
 
@@ -38,13 +39,18 @@ def uniform(groups: Sequence[str], batch: Sequence[Units]) -> set[str]:
     return set(groups) - teaching
 
 
-def whitened(groups: Sequence[str], batch: Sequence[Units], whitening: Whitening) -> list[Units]:
-    """Numbers less their mean and over their deviation, among those that `whitening` says; None stays None."""
+def whitened(
+    groups: Sequence[str], places: Sequence[Sequence[int]], batch: Sequence[Units], whitening: Whitening
+) -> list[Units]:
+    """Numbers less their mean and over their deviation, among those that `whitening` says; None stays None.
+
+    `places` holds the index of the step that each unit is, in its trajectory.
+    """
     match whitening:
         case NoWhitening():
             return list(batch)
         case WhitenSteps(min_std=floor):
-            return _within_cells(groups, batch, floor)
+            return _within_cells(groups, places, batch, floor)
         case WhitenGroup(min_std=floor):
             return _within(groups, batch, floor)
         case WhitenBatch(min_std=floor):
@@ -59,9 +65,11 @@ def _within(keys: Sequence[str], batch: Sequence[Units], min_std: float) -> list
     return [_refilled(units, [queues[key]] * len(units)) for key, units in zip(keys, batch, strict=True)]
 
 
-def _within_cells(groups: Sequence[str], batch: Sequence[Units], min_std: float) -> list[Units]:
+def _within_cells(
+    groups: Sequence[str], places: Sequence[Sequence[int]], batch: Sequence[Units], min_std: float
+) -> list[Units]:
     cells: dict[tuple[str, int], list[float]] = defaultdict(list)
-    keys = [[(group, index) for index in range(len(units))] for group, units in zip(groups, batch, strict=True)]
+    keys = [[(group, index) for index in own] for group, own in zip(groups, places, strict=True)]
     for own, units in zip(keys, batch, strict=True):
         for cell, numbers in zip(own, units, strict=True):
             cells[cell].extend(numbers or ())

@@ -3,7 +3,8 @@
 Owns `KeptSteps`. Consumes scored trajectories and, where there is a critic, its readings. Pure.
 
 The house's rules on what counts are kept here and nowhere else. An abstained step is taken out before any recursion or
-statistic: no delta, no decay, no place in a mean. Infrastructure that cut an episode short leaves its return unknown:
+statistic: no delta, no decay, no place in a mean. The others keep the index that they have in their trajectory, and are
+compared with steps of that index. Infrastructure that cut an episode short leaves its return unknown:
 estimators with a critic go on from the value of the state at which it was cut, the others give it no credit. Every
 other end is the model's doing, and nothing follows it.
 """
@@ -52,6 +53,11 @@ class KeptSteps:
         return self.scored.trajectory.stop is StopReason.INFRASTRUCTURE
 
     @property
+    def last(self) -> int:
+        """Index of the trajectory's last step, whether it abstained or not; −1 where there is none."""
+        return len(self.scored.trajectory.steps) - 1
+
+    @property
     def value_at_end(self) -> float:
         """V of the state after the last step.
 
@@ -75,6 +81,10 @@ class KeptSteps:
     def signal(self, name: str) -> list[float | None]:
         """[n] what a signal said of each step; None where it said nothing."""
         return [self.scored.reward.steps[t].signals.get(name) for t in self.indices]
+
+    def by_index(self, numbers: Sequence[float]) -> dict[int, float]:
+        """n numbers by where their steps stand in the trajectory."""
+        return dict(zip(self.indices, numbers, strict=True))
 
     def spread(self, numbers: Sequence[float | None]) -> Credits:
         """Put n numbers back in their places, None elsewhere."""

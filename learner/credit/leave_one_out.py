@@ -27,7 +27,7 @@ def estimate(batch: Sequence[KeptSteps], config: LeaveOneOutConfig) -> list[Esti
 
 def _of_one(one: KeptSteps) -> Estimate:
     worth = one.signal(SIGNAL)
-    if one.steps and isinstance(one.steps[-1].action, Answer) and not one.was_cut:
+    if one.last in one.indices and isinstance(one.steps[-1].action, Answer) and not one.was_cut:
         worth[-1] = one.outcome
     known = [number for number in worth if number is not None]
     return by_step(worth, [None] * len(worth), known)

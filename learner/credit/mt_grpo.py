@@ -4,7 +4,8 @@
     Â_{i,T} = Â_outcome,i                                      Â_outcome,i = (o_i − mean) / std over the group
 
 (Zeng et al. 2025, arXiv 2505.11821, whose trajectories have one call and one answer; here any number of steps.) The
-outcome o is IsSolved; the reward of the last step is where the outcome is paid, and is not counted twice.
+outcome o is IsSolved; the reward of the last step T is where the outcome is paid, and is not counted twice. Where it
+abstained, no other step takes its place.
 """
 
 from __future__ import annotations
@@ -22,14 +23,19 @@ def estimate(batch: Sequence[KeptSteps], config: MtGrpoConfig) -> list[Estimate]
     """One advantage a step."""
     outcomes = outcomes_of(batch)
     of_outcome = normalise_by([one.group for one in batch], outcomes, config.min_std)
-    turns = [one.rewards[:-1] for one in batch]
-    cells = [(one.group, t) for one, own in zip(batch, turns, strict=True) for t in range(len(own))]
-    of_turns = iter(normalise_by(cells, [reward for own in turns for reward in own], config.min_std))
+    turns = [_turns(one) for one in batch]
+    cells = [(one.group, t) for one, own in zip(batch, turns, strict=True) for t in own]
+    of_turns = iter(normalise_by(cells, [reward for own in turns for reward in own.values()], config.min_std))
     return [
-        by_step(_mixed(base, own, of_turns, config), [None] * len(one.rewards), [outcome])
-        for one, base, own, outcome in zip(batch, of_outcome, turns, outcomes, strict=True)
+        by_step(_mixed(base, one, of_turns, config), [None] * len(one.rewards), [outcome])
+        for one, base, outcome in zip(batch, of_outcome, outcomes, strict=True)
     ]
 
 
-def _mixed(base: float, own: Sequence[float], of_turns: Iterator[float], config: MtGrpoConfig) -> list[float]:
-    return [*(base + config.turn_weight * next(of_turns) for _ in own), base]
+def _turns(one: KeptSteps) -> dict[int, float]:
+    """Rewards of the steps before the trajectory's last one, by index."""
+    return {t: reward for t, reward in one.by_index(one.rewards).items() if t < one.last}
+
+
+def _mixed(base: float, one: KeptSteps, of_turns: Iterator[float], config: MtGrpoConfig) -> list[float]:
+    return [base + config.turn_weight * next(of_turns) if t < one.last else base for t in one.indices]

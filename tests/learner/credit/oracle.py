@@ -56,7 +56,7 @@ class Table:
         self.seen = [i for i in range(len(scored)) if self._is_seen(i)]
         self.rows = [(i, t) for i in self.seen for t in self.kept[i]]
         self.group = [scored[i].trajectory.group for i, _ in self.rows]
-        self.place = [self.kept[i].index(t) for i, t in self.rows]
+        self.place = [t for _, t in self.rows]
 
     def _is_seen(self, i: int) -> bool:
         kind, one = self.config.kind, self.scored[i]
@@ -70,6 +70,10 @@ class Table:
             return bool(self.kept[i])
         # Cut: a value of the state after the last step has to be there.
         return self.values is not None and self.kept[i][-1] + 1 < len(one.trajectory.steps)
+
+    def length(self, i: int) -> int:
+        """Steps of the trajectory, abstained ones included."""
+        return len(self.scored[i].trajectory.steps)
 
     def rewards(self, i: int) -> Array:
         return np.array([self.scored[i].reward.steps[t].value for t in self.kept[i]], dtype=float)
@@ -187,7 +191,7 @@ def _mt_grpo(table: Table) -> Array:
     config = table.config
     base = table.at(normalised(table.outcomes(), equal(table.groups()), config.min_std))
     own = np.concatenate([np.zeros(0), *(table.rewards(i) for i in table.seen)])
-    last = np.array([t == table.kept[i][-1] for i, t in table.rows], dtype=bool)
+    last = np.array([t == table.length(i) - 1 for i, t in table.rows], dtype=bool)
     cells = equal(list(zip(table.group, table.place, strict=True))) & ~last[None, :] & ~last[:, None]
     turns = normalised(own, cells | np.eye(len(own), dtype=bool), config.min_std)
     return base + config.turn_weight * np.where(last, 0.0, turns)
@@ -211,7 +215,7 @@ def _tree(table: Table) -> Array:
 def _worth(table: Table, i: int, t: int) -> float:
     one = table.scored[i]
     answers = isinstance(one.trajectory.steps[t].action, Answer)
-    if t == table.kept[i][-1] and answers and not table.cut[i]:
+    if t == table.length(i) - 1 and answers and not table.cut[i]:
         return np.nan if one.reward.solved is None else one.reward.solved
     told = one.reward.steps[t].signals["contribution"]
     return np.nan if told is None else told

@@ -117,11 +117,16 @@ def test_groups_do_not_touch_each_other(config: Any) -> None:
     assert [one.advantages for one in alone] == [one.advantages for one in together]
 
 
-@pytest.mark.parametrize("config", ALL, ids=kind)
+BY_INDEX = ("step_returns", "step_rloo", "mt_grpo")
+"""Those that compare steps of one index: a step more moves all that come after it."""
+
+
+@pytest.mark.parametrize("config", [c for c in ALL if c.kind not in BY_INDEX], ids=kind)
 @pytest.mark.parametrize("at", [0, 1, 2])
-def test_an_abstained_step_changes_no_other_steps_advantage(config: Any, at: int) -> None:
+def test_an_abstained_step_more_changes_no_other_steps_advantage(config: Any, at: int) -> None:
     other = scored([0.1, 0.0], id="b", solved=0.0, contributions=[0.0, 0.0])
-    rewards, told, steps = [0.3, 1.0], [1.0, 0.5], [step((1, 2, 3), (4, 9)), step((7, 1), (4, 9))]
+    rewards, told = [0.3, 1.0], [1.0, 0.5]
+    steps = [step((1, 2, 3), (4, 9), does=CALL), step((7, 1), (4, 9), does=CALL)]
     plain = [scored(rewards, id="a", contributions=told, steps=steps), other]
     lost = [*rewards[:at], None, *rewards[at:]], [*told[:at], None, *told[at:]], [*steps[:at], LOST, *steps[at:]]
     more = [scored(lost[0], id="a", contributions=lost[1], steps=lost[2]), other]
@@ -131,6 +136,42 @@ def test_an_abstained_step_changes_no_other_steps_advantage(config: Any, at: int
     assert (after[0].advantages[at], after[0].returns[at]) == (None, None)
     assert numbers(after[0]) == numbers(before[0])
     assert after[1].advantages == before[1].advantages
+
+
+ADDING_UP = [
+    type(config)(
+        **{name: 1.0 for name in ("gamma", "lam", "token_lam") if name in type(config).model_fields},
+        whiten={"kind": "steps"} if config.kind == "step_returns" else {"kind": "none"},
+    )
+    for config in ALL
+    if config.kind not in ("eto", "monte_carlo")
+]
+"""With returns that are plain sums, and nothing compared over the whole batch. Of the others one takes no such setting,
+and the other takes the value of the very next state."""
+
+
+@pytest.mark.parametrize("config", ADDING_UP, ids=kind)
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_an_abstention_in_the_place_of_a_reward_of_zero_changes_nothing_at_any_other_step(config: Any, at: int) -> None:
+    """The return is the same, and a step keeps its index, whatever became of those before it."""
+
+    def batch(*fourth: float | None) -> list[Any]:
+        rewards = {"a": (0.5, 0.5, 1.0), "b": (0.5, 0.1, 0.0), "c": (0.2, 0.4, 0.0), "d": fourth}
+        return [
+            scored(given, id=name, solved=float(name == "a"), steps=_calls(name), contributions=[0.5] * 3)
+            for name, given in rewards.items()
+        ]
+
+    abstained = [None if t == at else 0.0 for t in range(3)]
+    before, after = (credit(some, config) for some in (batch(0.0, 0.0, 0.0), batch(*abstained)))
+    assert after[3].advantages[at] is None
+    for one, other in zip(before, after, strict=True):
+        for t in {0, 1, 2} - {at}:
+            assert other.advantages[t] == pytest.approx(one.advantages[t])
+
+
+def _calls(name: str) -> list[Any]:
+    return [step((1, 2, 3) if not t else (7, t), (4, ord(name)), does=CALL) for t in range(3)]
 
 
 def _around(at: int) -> dict[int, float]:

@@ -108,6 +108,43 @@ def test_step_rloo_compares_a_step_without_peers_with_all_steps_of_the_others() 
     assert a.advantages == pytest.approx((0.0, 2.0))
 
 
+def one_abstains() -> list[Any]:
+    """Four that call and then answer, the third one wrongly; the reward of the fourth one's call abstained."""
+    rewards = {"a": (0.5, 1.0), "b": (0.5, 1.0), "c": (0.5, 0.0), "d": (None, 1.0)}
+    return [scored(given, id=name, solved=given[1]) for name, given in rewards.items()]
+
+
+def test_an_answer_after_an_abstained_call_is_compared_with_the_answers() -> None:
+    a, b, c, d = assign_credit(one_abstains(), None, StepReturnsConfig(gamma=1.0))
+    # Answers 1, 1, 0, 1: mean ¾, deviation √3/4. Calls 1½, 1½, ½: mean 7/6, deviation √2/3.
+    assert d.advantages == (None, pytest.approx(3**-0.5))
+    assert a.advantages == b.advantages == pytest.approx((0.5**0.5, 3**-0.5))
+    assert c.advantages == pytest.approx((-(2**0.5), -(3**0.5)))
+
+
+def test_step_rloo_leaves_an_answer_after_an_abstained_call_among_the_answers() -> None:
+    a, _, c, d = assign_credit(one_abstains(), None, StepRlooConfig(gamma=1.0))
+    # The other answers are 1, 1, 0 for d and a; the other calls 1½, ½ for a.
+    assert d.advantages == (None, pytest.approx(1 / 3))
+    assert a.advantages == pytest.approx((0.5, 1 / 3))
+    assert c.advantages == pytest.approx((-1.0, -1.0))
+
+
+def test_mt_grpo_compares_turns_of_one_index_and_leaves_out_the_last_one_alone() -> None:
+    """An abstention moves no turn, and makes no turn the last."""
+    batch = [
+        scored([0.1, 0.5, 1.0], id="a"),
+        scored([None, 0.1, 0.0], id="b", solved=0.0),
+        scored([0.3, 0.3, None], id="c", solved=0.5),
+    ]
+    a, b, c = assign_credit(batch, None, MtGrpoConfig())
+    # Outcomes 1, 0, ½: ±√1.5 and 0. First turns .1 and .3: ∓1. Second turns .5, .1, .3: ±√1.5 and 0.
+    most = 1.5**0.5
+    assert a.advantages == pytest.approx((most - 1.0, 2 * most, most))
+    assert b.advantages == (None, pytest.approx(-2 * most), pytest.approx(-most))
+    assert c.advantages == (pytest.approx(1.0), pytest.approx(0.0), None)
+
+
 def test_step_reinforce_pp_whitens_over_all_steps_of_the_batch() -> None:
     batch = [scored([1.0, 2.0], id="a", group="g"), scored([3.0], id="b", group="h")]
     a, b = assign_credit(batch, None, StepReinforcePpConfig(gamma=0.0))
@@ -251,6 +288,15 @@ def test_leave_one_out_reads_the_replays_and_not_the_rewards() -> None:
     a, b = assign_credit([good, bad], None, LeaveOneOutConfig(whiten=PLAIN))
     # An answer is worth the outcome: without it there is none.
     assert (a.advantages, b.advantages) == ((1.0, 0.0, 1.0), (0.0, -1.0, 0.0))
+
+
+def test_leave_one_out_pays_the_outcome_for_the_final_answer_and_for_no_other() -> None:
+    """In a dialogue a turn before it is an answer too; that the last one abstained does not make it the last."""
+    talk = [step((1,), (2,)), step((3,), (4,))]
+    batch = [scored([0.0, None], id="a", steps=talk, contributions=[0.25, None])]
+    batch.append(scored([0.0, 0.0], id="b", steps=talk, solved=0.0, contributions=[0.5, None]))
+    a, b = assign_credit(batch, None, LeaveOneOutConfig(whiten=PLAIN))
+    assert (a.advantages, b.advantages) == ((0.25, None), (0.5, 0.0))
 
 
 def test_ppo_on_outcomes_sees_no_step_reward() -> None:
