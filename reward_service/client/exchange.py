@@ -19,7 +19,14 @@ import httpx
 from reward_service.breaker import CircuitBreaker, CircuitOpen
 from reward_service.client import answers
 from reward_service.client.outgoing import MODELS, READY, Call, parts, score_call, within
-from reward_service.client.retries import TOO_MANY_REQUESTS, Reply, passes_by_itself, pause_seconds, told
+from reward_service.client.retries import (
+    Reply,
+    asks_for_patience,
+    is_in_flight,
+    passes_by_itself,
+    pause_seconds,
+    told,
+)
 from reward_service.errors import (
     RewardCircuitOpen,
     RewardRequestError,
@@ -99,14 +106,17 @@ class Exchange:
         return answers.ready_version(reply)
 
     def _answer(self, call: Call, tries: _Tries) -> Flow[httpx.Response]:
-        """The first answer that stands, after as many tries as it takes."""
+        """The first answer that stands. Tries that fail are counted; one that is still at work is waited for."""
         with self._through_breaker(tries):
-            for attempt in range(self._retries + 1):
+            failed = 0
+            while failed <= self._retries:
                 reply = yield from self._attempt(call, tries)
                 if isinstance(reply, httpx.Response) and not passes_by_itself(reply):
                     return reply
-                if attempt < self._retries:
-                    yield self._pause(reply, attempt, tries)
+                waits = is_in_flight(reply)
+                if waits or failed < self._retries:
+                    yield self._pause(reply, failed, tries)
+                failed += not waits
             raise RewardUnavailable(self.url, tries.count, tries.last)
 
     def _pause(self, reply: Reply, attempt: int, tries: _Tries) -> Pause:
@@ -124,7 +134,7 @@ class Exchange:
             raise TypeError(f"{call.path}: sent, and no reply; a shell answers each Send with a Reply")
         if not isinstance(reply, httpx.Response) and not passes_by_itself(reply):
             raise RewardRequestError(f"{self.url}: cannot be asked ({reply}); check the URL and the key") from reply
-        tries.last, tries.was_refused_for_load = told(reply), _is_for_load(reply)
+        tries.last, tries.were_put_off = told(reply), asks_for_patience(reply)
         return reply
 
     @contextmanager
@@ -139,7 +149,7 @@ class Exchange:
             yield
             end = self._breaker.succeeded
         except RewardUnavailable:
-            end = self._breaker.abandoned if tries.was_refused_for_load else self._breaker.failed
+            end = self._breaker.abandoned if tries.were_put_off else self._breaker.failed
             raise
         finally:
             end(era)
@@ -164,11 +174,8 @@ class _Tries:
     deadline: float
     count: int = 0
     last: str = "no reply yet"
-    was_refused_for_load: bool = False
+    were_put_off: bool = False
+    """Whether the last reply came from a service that is well."""
 
     def seconds_left(self) -> float:
         return max(0.0, self.deadline - self.clock())
-
-
-def _is_for_load(reply: Reply) -> bool:
-    return isinstance(reply, httpx.Response) and reply.status_code == TOO_MANY_REQUESTS

@@ -12,8 +12,8 @@ from email.utils import parsedate_to_datetime
 
 import httpx
 
-TOO_MANY_REQUESTS = 429
-_RETRIED_STATUSES = frozenset({408, TOO_MANY_REQUESTS, 502, 503, 504})
+_TOO_MANY_REQUESTS = 429
+_RETRIED_STATUSES = frozenset({408, _TOO_MANY_REQUESTS, 502, 503, 504})
 _RETRIED_ERRORS = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError)
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
@@ -23,15 +23,26 @@ Reply = httpx.Response | httpx.RequestError | httpx.InvalidURL
 
 
 def passes_by_itself(reply: Reply) -> bool:
-    """Whether the same request may fare better later.
-
-    A conflict does where it names a time: the first try of a request is still being worked on, and only its answer got
-    lost (draft-ietf-httpapi-idempotency-key-header-07).
-    """
+    """Whether the same request may fare better later."""
     if isinstance(reply, httpx.Response):
-        in_flight = reply.status_code == httpx.codes.CONFLICT and "retry-after" in reply.headers
-        return in_flight or reply.status_code in _RETRIED_STATUSES
+        return is_in_flight(reply) or reply.status_code in _RETRIED_STATUSES
     return isinstance(reply, _RETRIED_ERRORS)
+
+
+def is_in_flight(reply: Reply) -> bool:
+    """Whether an earlier try of the same request is still being worked on, and only its answer got lost.
+
+    Of all conflicts this one names a time (draft-ietf-httpapi-idempotency-key-header-07).
+    """
+    if not isinstance(reply, httpx.Response):
+        return False
+    return reply.status_code == httpx.codes.CONFLICT and "retry-after" in reply.headers
+
+
+def asks_for_patience(reply: Reply) -> bool:
+    """Whether a service that is well has no answer yet: it is busy, with this request or with others."""
+    is_busy = isinstance(reply, httpx.Response) and reply.status_code == _TOO_MANY_REQUESTS
+    return is_busy or is_in_flight(reply)
 
 
 def told(reply: Reply) -> str:

@@ -76,10 +76,11 @@ class Idempotency:
         """Keep the request in flight while the body runs, which may be long; forget it where the body raises."""
 
         async def renew() -> None:
-            lease = self._timing.lease_seconds
+            lease = self._timing.request_lease_seconds
             await self._database.write(lambda connection: _renew(connection, entry, lease))
 
-        async with given_back_on_failure(lambda: self.abandon(entry)), renewed(renew, self._timing.renewal_seconds):
+        every = self._timing.request_renewal_seconds
+        async with given_back_on_failure(lambda: self.abandon(entry)), renewed(renew, every):
             yield
 
     async def finish(self, entry: Fresh, status: int, body: bytes) -> Replay:
@@ -111,7 +112,7 @@ def _begin(connection: Connection, entry: Fresh, timing: Timing) -> Beginning:
         idempotency_key=entry.key,
         fingerprint=entry.fingerprint,
         owner=entry.owner,
-        lease_ends=SecondsNow() + timing.lease_seconds,
+        lease_ends=SecondsNow() + timing.request_lease_seconds,
         expires_at=SecondsNow() + timing.keep_seconds,
     )
     renewed = {name: insert.excluded[name] for name in ("fingerprint", "owner", "lease_ends", "expires_at")}

@@ -77,6 +77,28 @@ def test_a_flow_sends_pauses_and_sends_the_same_within_what_is_left_of_the_deadl
     assert (second.call, second.seconds) == (first.call, 3.5)
 
 
+def test_a_try_that_is_still_at_work_is_asked_for_as_often_as_the_service_says_until_the_deadline():
+    clock = Clock()
+    flow = exchange(clock, retries=0).score(ScoreRequest(trajectories=(item(),)))
+    pauses: list[float] = []
+
+    def play() -> None:
+        effect = flow.send(None)
+        for _ in range(20):
+            assert isinstance(effect, Send)
+            pause = flow.send(httpx.Response(409, headers={"Retry-After": "2"}))
+            assert isinstance(pause, Pause)
+            pauses.append(pause.seconds)
+            clock.now += 2.0
+            effect = flow.send(None)
+
+    # Of 10 s; the pause that would begin at 8 s takes 2 s and a little.
+    with pytest.raises(RewardUnavailable, match=r"after 5 attempts \(deadline of 10 s; last: status 409\)"):
+        play()
+    assert len(pauses) == 4
+    assert 2.05 <= min(pauses) < max(pauses) <= 2.1
+
+
 def test_one_deadline_holds_for_all_tries():
     clock = Clock()
     flow = exchange(clock, retries=100).score(ScoreRequest(trajectories=(item(),)))

@@ -144,6 +144,15 @@ async def test_a_hiccup_is_tried_again(script, hiccup):
     assert len(played.asked) == 3
 
 
+async def test_a_first_try_that_is_still_at_work_is_waited_for_beyond_all_retries(script):
+    in_flight = httpx.Response(409, headers={"Retry-After": "0"})
+    played = script(*[in_flight] * 5, httpx.Response(503), in_flight, scored)
+    response = await played.client(retries=1).score(REQUEST)
+    assert [result.id for result in response.results] == ["a", "b"]
+    assert len({sent.headers["idempotency-key"] for sent in played.sent}) == 1
+    assert len(played.sent) == 8
+
+
 async def test_the_client_waits_as_long_as_it_is_asked_to(script):
     played = script(httpx.Response(429, headers={"Retry-After": "1"}), scored)
     start = time.monotonic()
@@ -375,6 +384,15 @@ async def test_a_service_that_says_that_it_is_busy_does_not_open_the_circuit(scr
     client = played.client(retries=0, breaker=CircuitBreaker(failures=1))
     for _ in range(3):
         with pytest.raises(RewardUnavailable, match="status 429"):
+            await client.score(REQUEST)
+    assert len(played.sent) == 3
+
+
+async def test_a_request_that_is_still_at_work_at_the_deadline_does_not_open_the_circuit(script):
+    played = script(httpx.Response(409, headers={"Retry-After": "1"}))
+    client = played.client(timeout_seconds=1.0, breaker=CircuitBreaker(failures=1))
+    for _ in range(3):
+        with pytest.raises(RewardUnavailable, match=r"after 1 attempts \(deadline of 1 s; last: status 409\)"):
             await client.score(REQUEST)
     assert len(played.sent) == 3
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 
 import pytest
 
 from reward_service.store.idempotency import Conflict, Fresh, InFlight, Replay
 from reward_service.store.timing import Timing
-from tests.reward_service.store.computing import until
+from tests.reward_service.store.computing import SOON, until
 
-LAPSED = Timing(lease_seconds=0.0)
+LAPSED = Timing(request_lease_seconds=0.0)
 """A request in flight may be taken over at once."""
 EXPIRED = Timing(keep_seconds=0.0)
 """An entry is forgotten at once."""
@@ -35,8 +37,8 @@ async def test_a_request_that_is_being_answered_is_in_flight_on_every_replica(re
     await fresh(one)
     beginning = await other.idempotency.begin("alice", "k1", "f1")
     assert isinstance(beginning, InFlight)
-    # The default lease is 30 s, and some of it is over.
-    assert 0 < beginning.seconds_left <= 30
+    # The default lease is 10 s, and some of it is over.
+    assert 0 < beginning.seconds_left <= 10
 
 
 async def test_of_many_at_once_one_is_fresh(replica):
@@ -77,6 +79,30 @@ async def test_a_request_whose_replica_was_lost_is_fresh_when_its_lease_ends(rep
     await fresh(other)
 
 
+async def test_a_killed_replica_holds_its_request_for_one_lease_and_then_another_takes_it_over(place, replica):
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.reward_service.store.lost_request"),
+        *(place.config.model_dump_json(), "1.5"),
+        env=os.environ | dict(place.environment),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert await asyncio.wait_for(process.stdout.readline(), SOON) == b"answering\n"
+    other = await replica()
+    process.kill()
+    await process.communicate()
+    beginnings = [await other.idempotency.begin("alice", "k1", "f1")]
+    async with asyncio.timeout(SOON):
+        while isinstance(beginnings[-1], InFlight):
+            await asyncio.sleep(beginnings[-1].seconds_left)
+            beginnings.append(await other.idempotency.begin("alice", "k1", "f1"))
+    first, entry = beginnings[0], beginnings[-1]
+    assert isinstance(first, InFlight)
+    assert 0 < first.seconds_left <= 1.5
+    assert isinstance(entry, Fresh)
+    assert await other.idempotency.finish(entry, 200, b"of the other") == Replay(200, b"of the other")
+
+
 async def test_of_two_answers_the_first_is_kept_and_both_send_it(replica):
     late, other = await replica(LAPSED), await replica()
     first, second = await fresh(late), await fresh(other)
@@ -111,11 +137,16 @@ async def test_an_answer_that_comes_after_everything_expired_is_still_the_answer
 
 
 async def test_a_request_that_is_held_stays_in_flight_beyond_its_lease(replica):
-    one, other = await replica(Timing(lease_seconds=0.6)), await replica()
+    one, other = await replica(Timing(request_lease_seconds=0.6)), await replica()
     entry = await fresh(one)
     async with one.idempotency.held(entry):
         await asyncio.sleep(1.2)
         assert isinstance(await other.idempotency.begin("alice", "k1", "f1"), InFlight)
+
+
+def test_a_replica_that_waits_for_the_databases_lock_as_long_as_it_may_renews_in_time():
+    timing = Timing()
+    assert timing.request_renewal_seconds + timing.lock_seconds < timing.request_lease_seconds
 
 
 async def test_a_request_whose_answering_fails_may_be_tried_again(store):
