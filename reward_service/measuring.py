@@ -6,7 +6,6 @@ entry-point group `steptool.signals`, whose value is a function that takes the p
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +24,7 @@ from reward_service.learned.files import fingerprint as step_model_fingerprint
 from reward_service.overlapping import Overlap
 from reward_service.replay.signal import REPLAY_VERSION, replays_of
 from reward_service.rewards import Votes
+from reward_service.siblings import ending_together
 from reward_service.signals import Answered, Episode, Signals, Turn, contribution, solved, success
 from reward_service.wire import TrajectoryItem
 from tool_sandbox.http.envelope import outline
@@ -187,10 +187,13 @@ class Measurer:
             ScorerUnavailable: a signal lost what it depends on.
             SignalBroken: a signal failed, or gave what is none.
         """
-        told, replayed, learned, plugged, compared = await asyncio.gather(
-            *(self._told(item), self._replayed(item), self._learned(item), self._plugged(item)),
-            self._compared(item, episode),
-        )
+        async with ending_together() as group:
+            telling = group.create_task(self._told(item))
+            replaying = group.create_task(self._replayed(item))
+            others = [self._learned(item), self._plugged(item), self._compared(item, episode)]
+            measuring = [group.create_task(other) for other in others]
+        told, replayed = telling.result(), replaying.result()
+        learned, plugged, compared = (task.result() for task in measuring)
         judged = {name: told.columns[name] for name in self._config.judged}
         signals = self._measured(episode, {**compared, **judged, **replayed.columns, **learned, **plugged})
         why = [_both(*reasons) for reasons in zip(told.why, replayed.why, strict=True)]
@@ -205,8 +208,9 @@ class Measurer:
         return {} if self._overlap is None else {"contribution": await self._overlap.column(item, episode)}
 
     async def _plugged(self, item: TrajectoryItem) -> Mapping[str, Column]:
-        columns = await asyncio.gather(*(_ask(name, signal, item) for name, signal in self._asked.items()))
-        return dict(zip(self._asked, columns, strict=True))
+        async with ending_together() as group:
+            asked = {name: group.create_task(_ask(name, signal, item)) for name, signal in self._asked.items()}
+        return {name: task.result() for name, task in asked.items()}
 
     async def _learned(self, item: TrajectoryItem) -> Mapping[str, Column]:
         if self._step_model_config is None:

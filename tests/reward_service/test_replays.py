@@ -15,10 +15,12 @@ from pydantic import ValidationError
 from reward_service.config import RewardConfig
 from reward_service.errors import ScorerUnavailable, UnscorableTrajectory
 from reward_service.finding import KeptRewards, content_digest
+from reward_service.scoring import Recipe
 from reward_service.service import RewardService
 from reward_service.store.once import ComputeAlways
 from reward_service.wire import ItemResult, ScoreRequest, TrajectoryItem
 from tests.reward_service.builders import trajectory as foreign
+from tests.reward_service.judges import config as judge_config
 from tests.reward_service.replays import contributions, of_demonstration, oracle, recipe, scored, task
 from tool_sandbox.errors import SandboxUnavailable
 from tool_sandbox.ledger import LedgerToolset
@@ -162,6 +164,30 @@ async def test_a_deadline_ends_the_replay_and_the_event_loop_never_waits_for_it(
     stuck.set()
     await eventually(lambda: len(watched.closed) == 1)
     # The call that was under way was the last one: no fork was made after it.
+    assert len(watched.opened) == 1
+
+
+async def test_a_judge_that_is_lost_ends_the_replay_beside_it(watched):
+    begun, stuck = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        begun.set()
+        stuck.wait(60)
+
+    class LostJudge:
+        async def told(self, item: TrajectoryItem) -> Any:
+            await asyncio.to_thread(begun.wait, 60)
+            raise ScorerUnavailable("judge: away")
+
+    watched.before_call = wait
+    signals = {"contribution": {"kind": "monte_carlo"}, "solved": {"kind": "judge"}}
+    settings = {"signals": signals, "judge": judge_config().model_dump(mode="json")}
+    scorer = Recipe(RewardConfig.model_validate(settings), LostJudge())
+    with pytest.raises(ScorerUnavailable, match="judge: away"):
+        await scorer.score(TrajectoryItem.model_validate(in_world("watched-ledger")))
+    stuck.set()
+    await eventually(lambda: len(watched.closed) == 1)
+    # The call that was under way was the last one: nothing was played on from it.
     assert len(watched.opened) == 1
 
 

@@ -16,6 +16,8 @@ from reward_service.scoring import Recipe
 from reward_service.service import RewardService
 from reward_service.wire import ScoreRequest
 from tests.reward_service.builders import call_step, item, trajectory
+from tests.reward_service.held import HeldSignal
+from tests.reward_service.judges import config
 from tests.reward_service.kept import KEYS, client_of
 
 PLUGIN = '''
@@ -150,6 +152,55 @@ async def test_no_deadline_is_longer_than_what_stands_before_the_service_waits(b
         late, good = (await http.post("/v1/score", json=body)).json()["results"]
     assert late["error"]["message"] == "trajectory 'slow': not scored within 0.05 s"
     assert good["status"] == "ok"
+
+
+class Endless:
+    """A step model that never answers, and takes a while to see that nobody asks any more."""
+
+    fingerprint = "endless 1"
+
+    def __init__(self) -> None:
+        self.began, self.ended = asyncio.Event(), asyncio.Event()
+
+    def check(self, signals: Any) -> None:
+        pass
+
+    async def columns(self, item: Any, signals: Any) -> Any:
+        self.began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.01)
+            self.ended.set()
+
+
+async def test_a_lost_judge_ends_what_was_measured_beside_it_before_its_error_arrives():
+    model = Endless()
+
+    class Lost:
+        async def told(self, item: Any) -> Any:
+            await model.began.wait()
+            raise ScorerUnavailable("judge: away")
+
+    signals = {"contribution": {"kind": "learned"}, "solved": {"kind": "judge"}}
+    others = {"step_model": {"model": "/models/step"}, "judge": config().model_dump(mode="json")}
+    scorer = Recipe(RewardConfig.model_validate({"signals": signals, **others}), Lost(), model)
+    with pytest.raises(ScorerUnavailable, match="judge: away"):
+        async with asyncio.timeout(20):
+            await scorer.score(item())
+    assert model.ended.is_set()
+
+
+async def test_a_lost_plug_in_ends_the_others(brevity, tmp_path, monkeypatch):
+    (place := tmp_path / "held").mkdir()
+    held = HeldSignal(place)
+    monkeypatch.syspath_prepend(str(place))
+    scorer = recipe(signals={"success": held.settings, "contribution": brevity})
+    with pytest.raises(ScorerUnavailable, match="brevity: its model is gone"):
+        async with asyncio.timeout(20):
+            await scorer.score(item("lost"))
+    assert held.arrived() == 1
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 def test_a_plug_in_that_gives_no_measurement_is_its_authors_bug_and_is_named(brevity):
