@@ -23,6 +23,7 @@ from reward_service.compat.routes import Score, compat_router
 from reward_service.idempotent import Answer, Answers, KeyHeader
 from reward_service.model_card import ModelList
 from reward_service.page.routes import page_router
+from reward_service.readiness import Readiness
 from reward_service.service import RewardService, may_fare_better
 from reward_service.stats import Stats
 from reward_service.store.opening import Store
@@ -62,6 +63,7 @@ def build_app(
     openapi.describe(app)
     door = Door(keys)
     stats = stats or Stats()
+    readiness = Readiness(service, store)
     answers = Answers(store.idempotency if store else None)
     scoring = _scoring(door, stats, _gate(max_requests))
     score = _charged(service, stats, longest_seconds)
@@ -77,10 +79,7 @@ def build_app(
 
     @app.get("/readyz")
     async def readyz() -> dict[str, str]:
-        await service.check()
-        if store is not None:
-            await store.check()
-        return {"status": "ready", "reward_version": service.reward_version}
+        return {"status": "ready", "reward_version": await readiness.version()}
 
     return app
 

@@ -48,8 +48,8 @@ class Scorer(Protocol):
         """What a caller may want to know."""
         ...
 
-    async def score(self, item: TrajectoryItem) -> TrajectoryReward:
-        """One reward for each step.
+    async def score(self, item: TrajectoryItem, plug_in_seconds: float | None = None) -> TrajectoryReward:
+        """One reward for each step. Whoever asks bounds the whole; `plug_in_seconds` bounds each plug-in by itself.
 
         Raises:
             UnscorableTrajectory: the trajectory lacks what the shaping needs.

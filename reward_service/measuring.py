@@ -6,6 +6,7 @@ entry-point group `steptool.signals`, whose value is a function that takes the p
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -179,18 +180,18 @@ class Measurer:
         learned = {name: signal.output.range for name, signal in self._config.learned.items()}
         return {**RULE_RANGES, **{name: signal.range for name, signal in self._asked.items()}, **learned}
 
-    async def measure(self, item: TrajectoryItem, episode: Episode) -> Measured:
+    async def measure(self, item: TrajectoryItem, episode: Episode, plug_in_seconds: float | None = None) -> Measured:
         """The signals of every step, with reasons and votes; IsSolved stands at the last one.
 
         Raises:
             UnscorableTrajectory: its calls cannot be replayed, and contribution is measured so.
-            ScorerUnavailable: a signal lost what it depends on.
+            ScorerUnavailable: a signal lost what it depends on, or took longer than `plug_in_seconds`.
             SignalBroken: a signal failed, or gave what is none.
         """
         async with ending_together() as group:
             telling = group.create_task(self._told(item))
             replaying = group.create_task(self._replayed(item))
-            others = [self._learned(item), self._plugged(item), self._compared(item, episode)]
+            others = [self._learned(item), self._plugged(item, plug_in_seconds), self._compared(item, episode)]
             measuring = [group.create_task(other) for other in others]
         told, replayed = telling.result(), replaying.result()
         learned, plugged, compared = (task.result() for task in measuring)
@@ -207,9 +208,9 @@ class Measurer:
     async def _compared(self, item: TrajectoryItem, episode: Episode) -> Mapping[str, Column]:
         return {} if self._overlap is None else {"contribution": await self._overlap.column(item, episode)}
 
-    async def _plugged(self, item: TrajectoryItem) -> Mapping[str, Column]:
+    async def _plugged(self, item: TrajectoryItem, seconds: float | None) -> Mapping[str, Column]:
         async with ending_together() as group:
-            asked = {name: group.create_task(_ask(name, signal, item)) for name, signal in self._asked.items()}
+            asked = {name: group.create_task(_ask(name, signal, item, seconds)) for name, signal in self._asked.items()}
         return {name: task.result() for name, task in asked.items()}
 
     async def _learned(self, item: TrajectoryItem) -> Mapping[str, Column]:
@@ -290,12 +291,16 @@ def load_signal(plugin: PluginSignal) -> StepSignal:
         raise SignalNotFound(f"signal {plugin.name!r}: {known[plugin.name].value} does not load: {error}") from error
 
 
-async def _ask(name: str, signal: StepSignal, item: TrajectoryItem) -> Column:
+async def _ask(name: str, signal: StepSignal, item: TrajectoryItem, seconds: float | None) -> Column:
+    limit = asyncio.timeout(seconds)
     try:
-        return _checked(name, await signal.measure(item), signal.range, len(item.steps))
+        async with limit:
+            return _checked(name, await signal.measure(item), signal.range, len(item.steps))
     except ScorerUnavailable:
         raise
     except Exception as error:  # noqa: BLE001 - somebody else's code may raise anything
+        if limit.expired():
+            raise ScorerUnavailable(f"signal {name!r}: its code gave no answer within {seconds:g} s") from None
         # Not its message: it may quote the trajectory.
         logger.error("signal %r failed on a trajectory: %s", name, outline(error))
         raise SignalBroken(

@@ -66,8 +66,8 @@ class Recipe:
         shaping = self._shaping.model_dump(mode="json")
         return Description(shaping, self._measurer.fingerprint, self._measurer.ranges)
 
-    async def score(self, item: TrajectoryItem) -> TrajectoryReward:
-        """One reward for each step of `item`, in order.
+    async def score(self, item: TrajectoryItem, plug_in_seconds: float | None = None) -> TrajectoryReward:
+        """One reward for each step of `item`, in order; a plug-in that takes longer than it may is lost.
 
         Raises:
             UnscorableTrajectory: the shaping needs a signal that the trajectory cannot give.
@@ -76,7 +76,7 @@ class Recipe:
         episode = _episode(item)
         if self._measurer.by_rules:
             return self._shaped(item, episode, await self._measurer.ruled(item, episode))
-        return self._shaped(item, episode, await self._measurer.measure(item, episode))
+        return self._shaped(item, episode, await self._measurer.measure(item, episode, plug_in_seconds))
 
     def _shaped(self, item: TrajectoryItem, episode: Episode, found: Measured) -> TrajectoryReward:
         signals = found.signals

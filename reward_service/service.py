@@ -91,13 +91,13 @@ class RewardService:
         found = dict(zip((item.id for item in plain), await self._rewards.find(scorer, plain, seconds), strict=True))
         return [item if isinstance(item, FailedItem) else _told(item, found[item.id], options) for item in read]
 
-    async def check(self) -> None:
-        """Score a known trajectory.
+    async def check(self, plug_in_seconds: float | None = None) -> None:
+        """Score a known trajectory, for which each plug-in has `plug_in_seconds`; None sets no limit.
 
         Raises:
             ScorerUnavailable: the scorer cannot score now.
         """
-        await self._scorer.score(PROBE)
+        await self._scorer.score(PROBE, plug_in_seconds)
 
     def card(self) -> ModelCard:
         """What a caller may want to know of the scorer."""

@@ -291,7 +291,7 @@ class FailingScorer(Recipe):
 
     error: Exception
 
-    async def score(self, item):
+    async def score(self, item, plug_in_seconds=None):
         raise self.error
 
 

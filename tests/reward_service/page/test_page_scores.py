@@ -230,7 +230,7 @@ def test_a_trajectory_that_lacks_a_signal_is_told_so_in_the_place_of_its_steps(b
 class Lost(Recipe):
     """A scorer whose judge is down."""
 
-    async def score(self, item):
+    async def score(self, item, plug_in_seconds=None):
         raise ScorerUnavailable("judge: no reply within 30 s")
 
 
