@@ -24,8 +24,9 @@ from reward_service.config import JudgeSignal, RewardConfig, SignalsConfig
 from reward_service.errors import RewardRequestError, RewardUnavailable, ScorerUnavailable
 from reward_service.judge.config import JudgeConfig
 from reward_service.judged import JudgeSignals
-from reward_service.offline import Annotation, InvalidFile, annotate, conversations_read, read_trajectories
+from reward_service.offline import Annotation, annotate, conversations_read, read_trajectories
 from reward_service.parquet_results import SUFFIX, lines_beside
+from reward_service.result_file import InvalidFile
 from reward_service.wire import ConversationItem, TrajectoryItem
 
 KEY_VARIABLE = "STEPTOOL_REWARD_KEY"

@@ -1,7 +1,7 @@
-"""Scores files of trajectories: reads, asks a source of rewards in chunks, writes a line for each, resumes.
+"""Scores files of trajectories: reads, asks a source of rewards in chunks, keeps a result of each, resumes.
 
-Consumes JSON lines or Parquet, one trajectory each, in either form of the contract. Produces JSON lines, one result
-each in the order of the input; what is already there is not asked for again.
+Consumes JSON lines or Parquet, one trajectory each, in either form of the contract. Produces a file of results
+(`result_file`) in the order of the input; what is already there is not asked for again.
 """
 
 from __future__ import annotations
@@ -16,19 +16,14 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from reward_service.client import RewardSource
-from reward_service.errors import RewardError, UnscorableTrajectory
+from reward_service.errors import UnscorableTrajectory
+from reward_service.result_file import InvalidFile, ResultFile
 from reward_service.wire import AnyTrajectory, ConversationItem, ItemResult, ScoredItem, ScoreRequest, TrajectoryItem
 
 CHUNK_TRAJECTORIES = 32
-_LINE_BEGINS = b'{"reward_version": "'
 _TRAJECTORY: TypeAdapter[TrajectoryItem | ConversationItem] = TypeAdapter(AnyTrajectory)
-_RESULT: TypeAdapter[ItemResult] = TypeAdapter(ItemResult)
 _JSON_COLUMNS = ("messages", "steps", "task", "tools")
 """Columns that a Parquet file may hold as JSON text."""
-
-
-class InvalidFile(RewardError):
-    """A file of trajectories or of results cannot be read; names the line."""
 
 
 @dataclass(slots=True)
@@ -56,6 +51,11 @@ class Annotation:
         self.reward_sum += result.total
         if result.solved is not None:
             self.solved[result.solved] += 1
+
+    def add_all(self, results: Iterable[ItemResult]) -> None:
+        """Count some."""
+        for result in results:
+            self.add(result)
 
     def as_dict(self) -> dict[str, Any]:
         """Counts and means by name."""
@@ -87,30 +87,33 @@ def read_trajectories(path: Path) -> list[TrajectoryItem | ConversationItem]:
 async def annotate(
     items: Sequence[TrajectoryItem | ConversationItem], out: Path, source: RewardSource
 ) -> AsyncIterator[Annotation]:
-    """Score what `out` does not hold yet and append it, a chunk at a time; yields the count after each.
+    """Add to `out` the results that it lacks, a chunk at a time; yields the count after each.
 
-    Trajectories that infrastructure lost in an earlier run are scored again; their lines keep their places.
+    Trajectories that infrastructure lost in an earlier run are scored again, before all others; their lines keep their
+    places, and no result of an earlier run leaves the disk meanwhile.
 
     Raises:
         InvalidFile: `out` holds something else than the first results of these trajectories.
     """
-    earlier = _earlier(items, out)
+    file = ResultFile(out)
+    lines = file.read([item.id for item in items])
+    pinned = lines[-1].version if lines else None
     found = Annotation()
-    for result in earlier.first:
-        found.add(result)
-    found.resumed = found.trajectories + len(earlier.later)
+    found.add_all(line.result for line in lines if not line.lost)
+    found.resumed = found.trajectories
     yield found
-    version = earlier.version
-    with out.open("a", encoding="utf-8") as file:
-        for start in range(len(earlier.first), len(items), CHUNK_TRAJECTORIES):
-            chunk = items[start : start + CHUNK_TRAJECTORIES]
-            version, results = await _scored(chunk, earlier.later, source, version)
-            for result in results:
-                line = {"reward_version": version, **result.model_dump(mode="json")}
-                file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
-                found.add(result)
-            file.flush()
+    lost = [item for item, line in zip(items, lines, strict=False) if line.lost]
+    try:
+        async for version, results in _scored(lost, source, pinned):
+            file.replace(version, results)
+            found.add_all(results)
             yield found
+    finally:
+        file.take_in()
+    async for version, results in _scored(items[len(lines) :], source, pinned):
+        file.append(version, results)
+        found.add_all(results)
+        yield found
 
 
 def conversations_read(items: Iterable[TrajectoryItem | ConversationItem]) -> Iterator[TrajectoryItem]:
@@ -123,80 +126,16 @@ def conversations_read(items: Iterable[TrajectoryItem | ConversationItem]) -> It
             continue
 
 
-@dataclass(frozen=True, slots=True)
-class _Earlier:
-    """What an earlier run left."""
-
-    first: Sequence[ItemResult]
-    """Results that stay where they are."""
-    later: Mapping[str, ItemResult]
-    """Results behind the first lost one, by trajectory; they are written again, not asked for again."""
-    version: str | None
-
-
-def _earlier(items: Sequence[TrajectoryItem | ConversationItem], out: Path) -> _Earlier:
-    """What `out` holds; cuts it off at the first trajectory that infrastructure lost, or in the middle of a line."""
-    written = list(_written(out))
-    if len(written) > len(items):
-        raise InvalidFile(f"{out}: holds {len(written)} results for {len(items)} trajectories; choose another file")
-    for item, line in zip(items, written, strict=False):
-        if line.result.id != item.id:
-            raise InvalidFile(
-                f"{out}: holds the result of {line.result.id!r} where {item.id!r} comes; choose another file"
-            )
-    lost = [_was_lost(line.result) for line in written]
-    stay = lost.index(True) if True in lost else len(written)
-    if out.exists():
-        with out.open("r+b") as file:
-            file.truncate(written[stay - 1].end if stay else 0)
-    later = {line.result.id: line.result for line in written[stay:] if not _was_lost(line.result)}
-    return _Earlier([line.result for line in written[:stay]], later, written[-1].version if written else None)
-
-
 async def _scored(
-    chunk: Sequence[TrajectoryItem | ConversationItem],
-    known: Mapping[str, ItemResult],
-    source: RewardSource,
-    version: str | None,
-) -> tuple[str | None, list[ItemResult]]:
-    """One result for each trajectory of `chunk`, in order, and the reward version; asks for those not `known`."""
-    wanted = tuple(item for item in chunk if item.id not in known)
-    if not wanted:
-        return version, [known[item.id] for item in chunk]
-    response = await source.score(ScoreRequest(reward_version=version, trajectories=wanted))
-    results = {**known, **{result.id: result for result in response.results}}
-    return response.reward_version, [results[item.id] for item in chunk]
-
-
-def _was_lost(result: ItemResult) -> bool:
-    return not isinstance(result, ScoredItem) and result.error.kind == "infrastructure"
-
-
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """One result in a file."""
-
-    result: ItemResult
-    version: str
-    end: int
-    """Bytes of the file up to its end."""
-
-
-def _written(out: Path) -> Iterator[_Line]:
-    """Whole lines of an earlier run; one that was cut short is none."""
-    if not out.exists():
-        return
-    end = 0
-    for number, line in enumerate(out.read_bytes().splitlines(keepends=True), start=1):
-        if not line.endswith(b"\n") and (line.startswith(_LINE_BEGINS) or _LINE_BEGINS.startswith(line)):
-            return
-        end += len(line)
-        try:
-            record = json.loads(line)
-            version = str(record.pop("reward_version"))
-            yield _Line(_RESULT.validate_python(record), version, end)
-        except (ValueError, KeyError, AttributeError) as error:
-            raise InvalidFile(f"{out}, line {number}: no result of ours ({error}); choose another file") from error
+    items: Sequence[TrajectoryItem | ConversationItem], source: RewardSource, version: str | None
+) -> AsyncIterator[tuple[str, list[ItemResult]]]:
+    """The reward version and the results of each chunk of `items`, in their order; `version` is asked for if given."""
+    for start in range(0, len(items), CHUNK_TRAJECTORIES):
+        chunk = tuple(items[start : start + CHUNK_TRAJECTORIES])
+        response = await source.score(ScoreRequest(reward_version=version, trajectories=chunk))
+        version = response.reward_version
+        results = {result.id: result for result in response.results}
+        yield version, [results[item.id] for item in chunk]
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Any]]:

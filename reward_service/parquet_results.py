@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reward_service.offline import InvalidFile
+from reward_service.result_file import InvalidFile
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -76,6 +76,9 @@ def _pack(lines: Path, out: Path) -> None:
     with lines.open(encoding="utf-8") as rows, pq.ParquetWriter(half, schema) as table:
         while some := list(islice(rows, _ROWS_AT_ONCE)):
             table.write_table(pa.Table.from_pylist([_row(json.loads(line)) for line in some], schema))
+    with half.open("rb") as file:
+        # The lines are deleted next: a crash of the machine must not leave neither.
+        os.fsync(file.fileno())
     os.replace(half, out)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from cluster.cli import app
-from reward_service.offline import InvalidFile
+from reward_service.client import RewardClient
 from reward_service.parquet_results import lines_beside
+from reward_service.result_file import InvalidFile
 from tests.reward_service.builders import call_step, trajectory
 
 NOWHERE = [call_step(0) | {"progress": None}, {"index": 1, "answer": "42"}]
@@ -37,6 +39,15 @@ def cut_off_after_two(out: Path) -> None:
     with lines_beside(out) as lines:
         lines.write_text("".join(lines.read_text().splitlines(keepends=True)[:2]))
         raise KeyboardInterrupt
+
+
+def lose_the_first(out: Path) -> None:
+    """As a run leaves its table whose scorer was down for one trajectory."""
+    with lines_beside(out) as lines:
+        rows = [json.loads(line) for line in lines.read_text().splitlines()]
+        error = {"kind": "infrastructure", "message": "judge: gone"}
+        rows[0] = rows[1] | {"id": rows[0]["id"], "error": rows[1]["error"] | error}
+        lines.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def test_results_are_rows_whose_steps_hold_what_a_line_of_json_holds(tmp_path):
@@ -64,6 +75,20 @@ def test_a_table_goes_on_where_it_stopped_and_from_the_lines_of_a_run_that_was_c
     assert pq.read_table(out).num_rows == 5
     assert score(source(tmp_path, 5), out)["resumed"] == 2
     assert pq.read_table(out)["id"].to_pylist() == ["t-0", "nowhere", "t-2", "t-3", "t-4"]
+
+
+def test_a_table_keeps_its_rows_while_what_it_lost_cannot_be_scored(tmp_path, monkeypatch):
+    given, out = source(tmp_path, 5), tmp_path / "out.parquet"
+    score(given, out)
+    lose_the_first(out)
+    before = out.read_bytes()
+    monkeypatch.setattr("cluster.score_files.RewardClient", functools.partial(RewardClient, retries=0))
+    refused = CliRunner().invoke(app, ["score", str(given), str(out), "--url", "http://127.0.0.1:1"])
+    assert (refused.exit_code, out.read_bytes() == before) == (75, True)
+    assert score(given, out)["resumed"] == 4
+    assert pq.read_table(out)["id"].to_pylist() == ["t-0", "nowhere", "t-2", "t-3", "t-4"]
+    assert pq.read_table(out)["total"].to_pylist() == [1.5, None, 1.5, 1.5, 1.5]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["in.jsonl", "out.parquet"]
 
 
 @pytest.mark.parametrize("kind", ["text", "table"])

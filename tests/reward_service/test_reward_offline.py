@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from reward_service.config import RewardConfig
-from reward_service.errors import RewardUnavailable, ScorerUnavailable
-from reward_service.offline import CHUNK_TRAJECTORIES, Annotation, InvalidFile, annotate, read_trajectories
+from reward_service.errors import RewardUnavailable, RewardVersionMismatch, ScorerUnavailable
+from reward_service.offline import CHUNK_TRAJECTORIES, Annotation, annotate, read_trajectories
+from reward_service.result_file import InvalidFile
 from reward_service.rewards import TrajectoryReward
 from reward_service.scoring import Recipe
 from reward_service.service import RewardService
@@ -20,6 +22,9 @@ from reward_service.wire import ScoreRequest, ScoreResponse, TrajectoryItem
 from tests.reward_service.builders import call_step, trajectory
 
 COUNT = CHUNK_TRAJECTORIES + 8
+MANY = 2 * CHUNK_TRAJECTORIES + 16
+LOST = COUNT
+"""The first of `MANY`: a chunk of them and 8."""
 
 
 class Losing(Recipe):
@@ -51,7 +56,29 @@ class Counting:
         return await self._service.score(request)
 
 
+class Renamed(Counting):
+    """The real service after somebody gave it another recipe."""
+
+    async def score(self, request: ScoreRequest) -> ScoreResponse:
+        raise RewardVersionMismatch(expected=str(request.reward_version), found="another")
+
+
+class Watched(Counting):
+    """The real service; at each request it copies a directory as a kill at that moment would leave it."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__()
+        self.left: list[Path] = []
+        self._directory = directory
+
+    async def score(self, request: ScoreRequest) -> ScoreResponse:
+        copy = self._directory.with_name(f"killed-{len(self.left)}")
+        self.left.append(shutil.copytree(self._directory, copy))
+        return await super().score(request)
+
+
 def written(path: Path, *rows: dict) -> Path:
+    path.parent.mkdir(exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
@@ -110,6 +137,71 @@ async def test_what_infrastructure_lost_is_scored_by_the_next_run_and_keeps_its_
     assert [(line["id"], line["status"]) for line in results(out)] == [(f"t-{n}", "ok") for n in range(5)]
     await run(source, out, third)
     assert third.asked == []
+
+
+async def stopped_with_losses(directory: Path) -> tuple[Path, Path]:
+    """The input, and what is there when a run has lost the first 40 of 80 trajectories, scored 24, and was stopped."""
+    source, out = directory / "in.jsonl", directory / "out.jsonl"
+    written(source, *(trajectory(f"t-{n}") for n in range(MANY)))
+    with pytest.raises(RewardUnavailable):
+        await run(source, out, Counting(answers=2, lost=[f"t-{n}" for n in range(LOST)]))
+    return source, out
+
+
+@pytest.mark.parametrize("service", [Counting(answers=0), Renamed()], ids=["down", "another recipe"])
+async def test_a_run_that_is_refused_at_once_leaves_every_earlier_result_where_it_is(tmp_path, service):
+    source, out = await stopped_with_losses(tmp_path / "work")
+    before = out.read_bytes()
+    with pytest.raises((RewardUnavailable, RewardVersionMismatch)):
+        await run(source, out, service)
+    assert out.read_bytes() == before
+    assert [line["status"] for line in results(out)] == ["error"] * 40 + ["ok"] * 24
+    third = Counting()
+    assert (await run(source, out, third)).resumed == 24
+    assert [(line["id"], line["status"]) for line in results(out)] == [(f"t-{n}", "ok") for n in range(MANY)]
+    assert len(third.asked) == len(set(third.asked)) == 40 + 16
+
+
+async def test_a_run_that_is_refused_midway_keeps_what_it_got_in_its_place(tmp_path):
+    source, out = await stopped_with_losses(tmp_path / "work")
+    with pytest.raises(RewardUnavailable):
+        await run(source, out, Counting(answers=1))
+    assert [line["status"] for line in results(out)] == ["ok"] * 32 + ["error"] * 8 + ["ok"] * 24
+    assert [line["id"] for line in results(out)] == [f"t-{n}" for n in range(64)]
+    assert sorted(file.name for file in out.parent.iterdir()) == ["in.jsonl", "out.jsonl"]
+
+
+async def test_a_kill_at_any_moment_loses_no_result_and_the_next_run_asks_for_the_rest_alone(tmp_path):
+    source, out = await stopped_with_losses(tmp_path / "work")
+    second = Watched(out.parent)
+    await run(source, out, second)
+    resumed = []
+    for left in second.left:
+        for file in (path for path in left.iterdir() if path.name != "in.jsonl"):
+            # The kill came in the middle of a line.
+            file.write_bytes(file.read_bytes() + b'{"reward_version": "')
+        third = Counting()
+        found = await run(source, left / "out.jsonl", third)
+        assert (left / "out.jsonl").read_bytes() == out.read_bytes()
+        assert len(third.asked) == MANY - found.resumed
+        resumed.append(found.resumed)
+    # 24 from the first run; then the second one got 32, and 8.
+    assert resumed == [24, 56, 64]
+    assert [(line["id"], line["status"]) for line in results(out)] == [(f"t-{n}", "ok") for n in range(MANY)]
+
+
+async def test_what_a_killed_run_got_is_not_mixed_with_results_of_another_recipe(tmp_path):
+    source, out = await stopped_with_losses(tmp_path / "work")
+    second = Watched(out.parent)
+    await run(source, out, second)
+    killed = second.left[1] / "out.jsonl"
+    killed.write_text(killed.read_text().replace(results(out)[0]["reward_version"], "another"))
+    with pytest.raises(RewardVersionMismatch):
+        await run(source, killed, Counting())
+    assert [(line["reward_version"], line["status"]) for line in results(killed)] == [
+        *[("another", "error")] * 40,
+        *[("another", "ok")] * 24,
+    ]
 
 
 async def test_what_cannot_be_scored_at_all_is_not_tried_again(tmp_path):
