@@ -28,6 +28,7 @@ from learner.engine import Rates, StepTaken, build_engine, join, own_device, tak
 from learner.engine_state import copy_weights
 from learner.errors import NonFinite
 from learner.forest import Layout
+from learner.loss_watch import LossWatch
 from learner.minibatches import split_groups
 from learner.objective.aggregation import BatchScale
 from learner.objective.config import FixedControl, NoCorrection, NoKl, ReferenceKl
@@ -82,6 +83,7 @@ class LearnerRank:
         self._ranks = ranks
         self._updates = 0
         self._clock = PhaseClock()
+        self._losses = LossWatch(rank, ranks)
         self._layout = Layout.SHARED
         self._writer = BackgroundWriter()
         self._kl_coef = _first_coefficient(config)
@@ -102,7 +104,7 @@ class LearnerRank:
         """Reinforce: up to `passes` times over the batch, an optimiser step for each minibatch that has credit.
 
         Raises:
-            NonFinite: before a bad step is applied; steps on earlier minibatches stand.
+            NonFinite: on every rank, before a bad step is applied; steps on earlier minibatches stand.
         """
         self._clock = PhaseClock()
         minibatches, scale = self._minibatches(credited), batch_scale(credited)
@@ -357,14 +359,11 @@ class LearnerRank:
         return float(loss.detach())
 
     def _backward(self, loss: Tensor, trajectories: Sequence[str]) -> None:
-        if not math.isfinite(float(loss.detach())):
-            raise NonFinite(
-                f"rank {self._rank}: loss {float(loss.detach())} of the row with trajectories {list(trajectories)}; "
-                "expected a finite number; the weights are as they were"
-            )
+        self._losses.see(loss, trajectories)
         self._engine.backward(loss * self._ranks)
 
     def _step(self, rates: Rates, bound: float | None) -> StepTaken:
+        self._losses.expect_finite(self._engine.device)
         taken = take_step(self._engine, rates, bound)
         if not math.isfinite(taken.norm):
             raise NonFinite(

@@ -64,6 +64,13 @@ def batch() -> list[CreditedTrajectory]:
     return out
 
 
+def batch_with_a_loss_that_is_no_number() -> list[CreditedTrajectory]:
+    """Four trajectories of three tokens, one a row where rows have three. The token of the second is e^1e9 times as
+    probable as when it was sampled, and should not have been: the clip of PPO does not bound that loss."""
+    behaviour = {"a": -4.16, "odd": -1e9, "b": -4.16, "c": -4.16}
+    return [credited([-1.0], [step((k, k), (7,), behaviour[id])], id=id) for k, id in enumerate(behaviour)]
+
+
 def spread(credited_batch: Sequence[CreditedTrajectory]) -> list[CreditedTrajectory]:
     """The same credit, told token by token."""
     found: list[CreditedTrajectory] = []

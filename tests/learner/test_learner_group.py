@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -13,14 +14,20 @@ from ray.exceptions import OutOfMemoryError
 
 from learner.config import LearnerConfig, StepGaeConfig, ValueHeadConfig
 from learner.credit.config import BilevelGaeConfig, StepReturnsConfig, value_head_of
-from learner.errors import LearnerLost
+from learner.errors import LearnerLost, NonFinite
 from learner.group import LearnerActor, LearnerGroup
-from learner.objective.config import LossConfig
+from learner.objective.config import LossConfig, PpoClipConfig
 from learner.objective.stats import LossStats
 from learner.rank import LearnerRank
 from learner.reports import UpdateReport
 from learner.saving import PendingSave
-from tests.learner.batches import batch, demonstrations, save_tiny_model, settings
+from tests.learner.batches import (
+    batch,
+    batch_with_a_loss_that_is_no_number,
+    demonstrations,
+    save_tiny_model,
+    settings,
+)
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -176,6 +183,22 @@ def test_a_group_of_two_trains_reads_saves_resumes_and_notices_a_lost_rank(
         ray.kill(group.actors[1])
         with pytest.raises(LearnerLost, match="a rank died"):
             group.update(batch())
+    finally:
+        group.shutdown()
+
+
+def test_a_loss_that_is_no_number_on_one_of_two_ends_the_update_at_once_and_not_the_checkpoint_in_flight(
+    path: str, ray_local: str, tmp_path: Path
+) -> None:
+    unbounded = LossConfig(surrogate=PpoClipConfig())
+    group = LearnerGroup(settings(path, ranks=2, zero_stage=2, pack_tokens=3, loss=unbounded), StepGaeConfig())
+    try:
+        saving, began = group.save(str(tmp_path)), monotonic()
+        with pytest.raises(NonFinite, match=r"^rank 1: loss inf of the row with trajectories \['odd'\]"):
+            group.update(batch_with_a_loss_that_is_no_number())
+        assert "state-00001-of-00002.safetensors" in saving.wait()
+        # A rank that hung in a collective would have kept `saved` waiting for the deadline, which is 120 seconds.
+        assert monotonic() - began < 60.0
     finally:
         group.shutdown()
 

@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from learner.config import OptimiserConfig, ValueHeadConfig
+from learner.errors import NonFinite
+from learner.objective.config import LossConfig, PpoClipConfig
 from learner.rank import LearnerRank
-from tests.learner.batches import batch, save_tiny_model, settings
+from tests.learner.batches import batch, batch_with_a_loss_that_is_no_number, save_tiny_model, settings
 from tests.learner.gang import run_gang
 from tests.learner.plain_loop import Trained, train
 
@@ -24,6 +27,8 @@ WARMED = SEPARATE.model_copy(update={"warmup_steps": 1})
 RECOMPUTE: dict[str, Any] = {"activations": {"kind": "recompute"}}
 OFFLOAD: dict[str, Any] = {"offload": {"kind": "optimiser"}}
 OFFLOAD_ALL: dict[str, Any] = {"offload": {"kind": "optimiser_and_parameters"}}
+
+UNBOUNDED = LossConfig(surrogate=PpoClipConfig())
 
 Case = tuple[ValueHeadConfig, dict[str, Any]]
 
@@ -81,11 +86,34 @@ def test_ranks_leave_no_shared_memory_behind(path: str, ranks: int) -> None:
         assert found <= before
 
 
+def refusals(rank: int, path: str, ranks: int) -> list[tuple[str, bool]]:
+    """What a rank says of such a batch at every stage, and whether the weights are the same afterwards."""
+    found: list[tuple[str, bool]] = []
+    for stage in range(4):
+        config = settings(path, ranks=ranks, zero_stage=stage, pack_tokens=3, loss=UNBOUNDED)
+        learner = LearnerRank(config, None, rank, ranks)
+        before = learner.full_parameters()
+        with pytest.raises(NonFinite) as raised:
+            learner.update(batch_with_a_loss_that_is_no_number())
+        after = learner.full_parameters()
+        found.append((str(raised.value), all(torch.equal(after[name], before[name]) for name in before)))
+    return found
+
+
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> str:
     directory = str(tmp_path_factory.mktemp("model"))
     save_tiny_model(directory)
     return directory
+
+
+def test_a_loss_that_is_no_number_on_one_rank_stops_all_of_them_with_its_name(path: str) -> None:
+    """Of four rows each rank has two: the other one is at its second when the odd row is met."""
+    told = (
+        "rank 1: loss inf of the row with trajectories ['odd']; expected finite numbers; the weights are as they were"
+    )
+    for found in run_gang(refusals, 2, path, 2, seconds=100.0):
+        assert found == [(told, True)] * 4
 
 
 def change(weights: dict[str, np.ndarray], start: dict[str, np.ndarray]) -> np.ndarray:
