@@ -17,7 +17,7 @@ class LearnerError(RuntimeError):
 
 
 class NoCredit(LearnerError):
-    """Rewards differ within a group, yet every advantage is exactly zero: a defect, never a valid batch."""
+    """What an estimator compares differs within a group, yet every advantage is exactly zero: never a valid batch."""
 
 
 class UnsupportedModel(LearnerError):

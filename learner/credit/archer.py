@@ -11,10 +11,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from learner.credit.config import ArcherConfig
-from learner.credit.estimate import Estimate, by_step
+from learner.credit.estimate import Estimate, by_step, from_the_prompt
 from learner.credit.kept import KeptSteps
+from learner.credit.step_returns import step_returns
 
 
 def estimate(batch: Sequence[KeptSteps], config: ArcherConfig) -> list[Estimate]:
     """One advantage a step; the critic has its own targets."""
-    return [by_step([q - v for v, q in one.values], [None] * len(one.indices), one.rewards) for one in batch]
+    return [_of_one(one, config.gamma) for one in batch]
+
+
+def _of_one(one: KeptSteps, gamma: float) -> Estimate:
+    returns = step_returns(one.rewards, gamma, one.value_at_end)
+    return by_step([q - v for v, q in one.values], [None] * len(one.indices), from_the_prompt(one, returns))

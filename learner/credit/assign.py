@@ -41,6 +41,7 @@ from learner.credit.credited import CreditedTrajectory, Credits, Numbers, TokenC
 from learner.credit.estimate import Estimate
 from learner.credit.finishing import Units, finished, uniform
 from learner.credit.kept import KeptSteps, Readings, keep, read_by_step
+from learner.credit.normalising import SAME
 from learner.errors import NoCredit
 
 ESTIMATORS: Mapping[type[Any], Callable[[Sequence[KeptSteps], Any], list[Estimate]]] = {
@@ -161,11 +162,12 @@ def _expect_credit(
 ) -> None:
     if any(chain(*(chain(*filter(None, own)) for own in units))):
         return
-    seen: dict[str, set[Numbers]] = defaultdict(set)
+    seen: dict[tuple[str, int], list[float]] = defaultdict(list)
     for one, estimate, own in zip(batch, estimates, units, strict=True):
         if any(numbers is not None for numbers in own):
-            seen[one.group].add(estimate.seen)
-    differing = sorted(group for group, signals in seen.items() if len(signals) > 1 and len(set(chain(*signals))) > 1)
+            for index, number in estimate.seen.items():
+                seen[one.group, index].append(number)
+    differing = sorted({group for (group, _), numbers in seen.items() if max(numbers) - min(numbers) > SAME})
     if differing:
         raise NoCredit(
             f"{config.kind}: rewards differ within {len(differing)} groups (first {differing[0]!r}) and every "

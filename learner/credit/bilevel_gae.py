@@ -14,9 +14,10 @@ from collections.abc import Sequence
 
 from learner.credit.config import BilevelGaeConfig
 from learner.credit.credited import Numbers
-from learner.credit.estimate import Estimate
+from learner.credit.estimate import Estimate, from_the_prompt
 from learner.credit.kept import KeptSteps
 from learner.credit.step_gae import step_gae
+from learner.credit.step_returns import step_returns
 from learner.credit.token_gae_masked import with_targets
 
 
@@ -35,7 +36,11 @@ def bilevel_gae(
 
 def estimate(batch: Sequence[KeptSteps], config: BilevelGaeConfig) -> list[Estimate]:
     """One advantage and one target a token."""
-    return [
-        with_targets(one.values, bilevel_gae(one.rewards, one.values, config, one.value_at_end), one.rewards)
-        for one in batch
-    ]
+    return [_of_one(one, config) for one in batch]
+
+
+def _of_one(one: KeptSteps, config: BilevelGaeConfig) -> Estimate:
+    advantages = bilevel_gae(one.rewards, one.values, config, one.value_at_end)
+    first = step_returns(one.rewards, config.gamma, one.value_at_end)[0]
+    within = [0.0] * (len(one.values[0]) - 1) + [first]
+    return with_targets(one.values, advantages, from_the_prompt(one, step_returns(within, config.token_gamma)))

@@ -6,10 +6,11 @@ a unit of several numbers, one a token.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from learner.credit.credited import Numbers
+from learner.credit.kept import KeptSteps
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,18 +21,28 @@ class Estimate:
     """None where a unit has no credit."""
     returns: tuple[Numbers | None, ...]
     """Of each kept step: targets of the critic, or what the step's return was."""
-    seen: Numbers
-    """What the estimator saw: two trajectories of a group that differ in it cannot both be worth nothing to learn."""
+    seen: Mapping[int, float]
+    """What the estimator saw at step indices at which a group is compared, at 0 where it compares whole trajectories:
+    two that differ at one of them cannot both be worth nothing to learn."""
 
 
-def by_step(advantages: Sequence[float | None], returns: Sequence[float | None], seen: Sequence[float]) -> Estimate:
+def by_step(advantages: Sequence[float | None], returns: Sequence[float | None], seen: Mapping[int, float]) -> Estimate:
     """One number for each kept step."""
-    return Estimate(_units(advantages), _units(returns), tuple(seen))
+    return Estimate(_units(advantages), _units(returns), seen)
 
 
-def by_trajectory(advantage: float | None, steps: int, target: float | None, seen: Sequence[float]) -> Estimate:
+def by_trajectory(advantage: float | None, steps: int, target: float | None, seen: float) -> Estimate:
     """One number for a trajectory of `steps` kept steps."""
-    return Estimate(_units([advantage]), _units([target] * steps), tuple(seen))
+    return Estimate(_units([advantage]), _units([target] * steps), {0: seen})
+
+
+def from_the_prompt(one: KeptSteps, returns: Sequence[float]) -> dict[int, float]:
+    """What a critic has to foretell in the one state that the whole group saw, from the returns of the kept steps.
+
+    Where every advantage is zero, it foretold exactly that; later states, and their values, are each trajectory's own.
+    Nothing where the first step abstained.
+    """
+    return {0: returns[0]} if 0 in one.indices else {}
 
 
 def _units(numbers: Sequence[float | None]) -> tuple[Numbers | None, ...]:

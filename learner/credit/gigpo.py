@@ -69,7 +69,7 @@ def estimate(batch: Sequence[KeptSteps], config: GigpoConfig) -> list[Estimate]:
     flat = [number for one in returns for number in one]
     at_states = iter(_at_states(batch, flat, config))
     return [
-        by_step([episode + config.step_weight * next(at_states) for _ in own], own, [total])
+        by_step([episode + config.step_weight * next(at_states) for _ in own], own, {0: total})
         for episode, own, total in zip(episodes, returns, totals, strict=True)
     ]
 

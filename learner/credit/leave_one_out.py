@@ -29,5 +29,5 @@ def _of_one(one: KeptSteps) -> Estimate:
     worth = one.signal(SIGNAL)
     if one.last in one.indices and isinstance(one.steps[-1].action, Answer) and not one.was_cut:
         worth[-1] = one.outcome
-    known = [number for number in worth if number is not None]
+    known = {t: number for t, number in zip(one.indices, worth, strict=True) if number is not None}
     return by_step(worth, [None] * len(worth), known)

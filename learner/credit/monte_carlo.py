@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from actors.scoring import ScoredTrajectory
 from actors.trajectory import Trajectory
 from learner.credit.config import MonteCarloConfig
-from learner.credit.estimate import Estimate, by_step
+from learner.credit.estimate import Estimate, by_step, from_the_prompt
 from learner.credit.kept import KeptSteps
-from learner.credit.step_returns import monte_carlo_returns
+from learner.credit.step_returns import monte_carlo_returns, step_returns
 
 ReadContinuations = Callable[[Sequence[Trajectory], int], Sequence[Sequence[Sequence[float]]]]
 """Plays k continuations from the state before every step of each trajectory: the discounted return of each, in units of
@@ -48,4 +48,6 @@ def _of_one(one: KeptSteps, gamma: float) -> Estimate:
     after = [*before[1:], one.value_at_end] if before else []
     targets = [None if v is None else r + gamma * v for r, v in zip(one.rewards, after, strict=True)]
     advantages = [None if g is None or v is None else g - v for g, v in zip(targets, before, strict=True)]
-    return by_step(advantages, targets, one.rewards)
+    returns = step_returns(one.rewards, gamma, one.value_at_end)
+    # A return through a step of unknown worth says nothing of the steps whose worth is known.
+    return by_step(advantages, targets, {} if None in advantages else from_the_prompt(one, returns))

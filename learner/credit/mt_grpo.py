@@ -27,7 +27,7 @@ def estimate(batch: Sequence[KeptSteps], config: MtGrpoConfig) -> list[Estimate]
     cells = [(one.group, t) for one, own in zip(batch, turns, strict=True) for t in own]
     of_turns = iter(normalise_by(cells, [reward for own in turns for reward in own.values()], config.min_std))
     return [
-        by_step(_mixed(base, one, of_turns, config), [None] * len(one.rewards), [outcome])
+        by_step(_mixed(base, one, of_turns, config), [None] * len(one.rewards), {0: outcome})
         for one, base, outcome in zip(batch, of_outcome, outcomes, strict=True)
     ]
 

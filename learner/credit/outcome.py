@@ -23,6 +23,6 @@ def outcomes_of(batch: Sequence[KeptSteps]) -> list[float]:
 def by_outcome(batch: Sequence[KeptSteps], advantages: Sequence[float | None]) -> list[Estimate]:
     """One number a trajectory; what it saw is the outcome."""
     return [
-        by_trajectory(advantage, len(one.indices), outcome, (outcome,))
+        by_trajectory(advantage, len(one.indices), outcome, outcome)
         for one, advantage, outcome in zip(batch, advantages, outcomes_of(batch), strict=True)
     ]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from learner.credit.config import PpoOutcomeConfig
 from learner.credit.estimate import Estimate
 from learner.credit.kept import KeptSteps
-from learner.credit.token_gae_masked import token_gae, with_targets
+from learner.credit.token_gae_masked import of_one
 
 
 def estimate(batch: Sequence[KeptSteps], config: PpoOutcomeConfig) -> list[Estimate]:
@@ -24,5 +24,4 @@ def _of_one(one: KeptSteps, config: PpoOutcomeConfig) -> Estimate:
     rewards = [0.0] * len(one.rewards)
     if rewards and one.outcome is not None:
         rewards[-1] = one.outcome
-    advantages = token_gae(rewards, one.values, config.gamma, config.lam, one.value_at_end)
-    return with_targets(one.values, advantages, rewards[-1:])
+    return of_one(one, rewards, config.gamma, config.lam)

@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from learner.credit.config import StepGaeConfig
-from learner.credit.estimate import Estimate, by_step
+from learner.credit.estimate import Estimate, by_step, from_the_prompt
 from learner.credit.kept import KeptSteps
+from learner.credit.step_returns import step_returns
 
 
 def step_gae(
@@ -37,11 +38,12 @@ def step_gae(
 
 def estimate(batch: Sequence[KeptSteps], config: StepGaeConfig) -> list[Estimate]:
     """One advantage and one target a step."""
-    return [of_one(one, config.gamma, config.lam) for one in batch]
+    return [_of_one(one, config.gamma, config.lam) for one in batch]
 
 
-def of_one(one: KeptSteps, gamma: float, lam: float) -> Estimate:
-    """Advantages and targets of one trajectory from the values that it was read with."""
+def _of_one(one: KeptSteps, gamma: float, lam: float) -> Estimate:
     values = one.step_values
     advantages = step_gae(one.rewards, values, gamma, lam, one.value_at_end)
-    return by_step(advantages, [a + v for a, v in zip(advantages, values, strict=True)], one.rewards)
+    returns = step_returns(one.rewards, gamma, one.value_at_end)
+    targets = [a + v for a, v in zip(advantages, values, strict=True)]
+    return by_step(advantages, targets, from_the_prompt(one, returns))

@@ -16,10 +16,10 @@ from learner.credit.estimate import Estimate, by_step
 from learner.credit.kept import KeptSteps, keep
 
 
-def step_returns(rewards: Sequence[float], gamma: float) -> list[float]:
-    """G_t from [n] rewards, with G = 0 after the last step; [n], in units of reward."""
+def step_returns(rewards: Sequence[float], gamma: float, after: float = 0.0) -> list[float]:
+    """G_t from [n] rewards; [n], in units of reward. `after` is G after the last step, 0 where the episode ended."""
     returns: list[float] = []
-    following = 0.0
+    following = after
     for reward in reversed(rewards):
         following = reward + gamma * following
         returns.append(following)
@@ -42,4 +42,4 @@ def estimate(batch: Sequence[KeptSteps], config: StepReturnsConfig) -> list[Esti
 def of_returns(one: KeptSteps, gamma: float) -> Estimate:
     """The return of each step, as it is."""
     returns = step_returns(one.rewards, gamma)
-    return by_step(returns, returns, returns[:1])
+    return by_step(returns, returns, one.by_index(returns))

@@ -47,4 +47,4 @@ def estimate(batch: Sequence[KeptSteps], config: StepRlooConfig) -> list[Estimat
     found: dict[int, list[float]] = {}
     for group in members.values():
         found.update(zip(group, step_rloo([batch[i].by_index(returns[i]) for i in group]), strict=True))
-    return [by_step(found[i], returns[i], returns[i][:1]) for i in range(len(batch))]
+    return [by_step(found[i], returns[i], one.by_index(returns[i])) for i, one in enumerate(batch)]

@@ -9,42 +9,50 @@ multiplies what crosses an observation of n tokens by (γλ)^n: that is what the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 
 from learner.credit.config import TokenGaeConfig
 from learner.credit.credited import Numbers
-from learner.credit.estimate import Estimate
+from learner.credit.estimate import Estimate, from_the_prompt
 from learner.credit.kept import KeptSteps
 from learner.credit.step_gae import step_gae
+from learner.credit.step_returns import step_returns
 
 
 def token_gae(
     rewards: Sequence[float], values: Sequence[Numbers], gamma: float, lam: float, bootstrap: float = 0.0
 ) -> list[Numbers]:
     """Â_i from [n] step rewards and the values before each action token of [n] steps; as ragged as `values`."""
+    flat = iter(step_gae(_at_tokens(rewards, values), list(chain(*values)), gamma, lam, bootstrap))
+    return [tuple(next(flat) for _ in numbers) for numbers in values]
+
+
+def _at_tokens(rewards: Sequence[float], values: Sequence[Numbers]) -> list[float]:
+    """The reward of each step at its last action token, 0 at the others."""
     at_tokens = [0.0] * sum(map(len, values))
     end = 0
     for reward, numbers in zip(rewards, values, strict=True):
         end += len(numbers)
         at_tokens[end - 1] = reward
-    flat = iter(step_gae(at_tokens, list(chain(*values)), gamma, lam, bootstrap))
-    return [tuple(next(flat) for _ in numbers) for numbers in values]
+    return at_tokens
 
 
-def with_targets(values: Sequence[Numbers], advantages: Sequence[Numbers], seen: Sequence[float]) -> Estimate:
+def with_targets(values: Sequence[Numbers], advantages: Sequence[Numbers], seen: Mapping[int, float]) -> Estimate:
     """One advantage and one target a token."""
     targets = tuple(
         tuple(a + v for a, v in zip(one, value, strict=True)) for one, value in zip(advantages, values, strict=True)
     )
-    return Estimate(tuple(advantages), targets, tuple(seen))
+    return Estimate(tuple(advantages), targets, seen)
 
 
 def estimate(batch: Sequence[KeptSteps], config: TokenGaeConfig) -> list[Estimate]:
     """One advantage and one target a token."""
-    return [
-        with_targets(
-            one.values, token_gae(one.rewards, one.values, config.gamma, config.lam, one.value_at_end), one.rewards
-        )
-        for one in batch
-    ]
+    return [of_one(one, one.rewards, config.gamma, config.lam) for one in batch]
+
+
+def of_one(one: KeptSteps, rewards: Sequence[float], gamma: float, lam: float) -> Estimate:
+    """Advantages and targets of one trajectory, with these rewards in the place of its own."""
+    advantages = token_gae(rewards, one.values, gamma, lam, one.value_at_end)
+    returns = step_returns(_at_tokens(rewards, one.values), gamma, one.value_at_end)
+    return with_targets(one.values, advantages, from_the_prompt(one, returns))

@@ -55,7 +55,7 @@ def estimate(batch: Sequence[KeptSteps], config: TreeConfig) -> list[Estimate]:
     means = {node: math.fsum(numbers) / len(numbers) for node, numbers in shared.items()}
     worth = _mean_at_end([own[-1] for own in nodes], totals)
     rows = zip(nodes, returns, worth, strict=True)
-    return [by_step([means[node] for node in own], numbers, [total]) for own, numbers, total in rows]
+    return [by_step([means[node] for node in own], numbers, {0: total}) for own, numbers, total in rows]
 
 
 def _mean_at_end(ends: Sequence[Node], totals: Sequence[float]) -> list[float]:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from actors.scoring import ScoredTrajectory
-from learner.credit import CreditedTrajectory, StateAt
+from learner.credit import CreditedTrajectory, StateAt, assign_credit
 from learner.credit.assign import ESTIMATORS
+from tests.learner.builders import scored
 
 ALL: list[Any] = [config() for config in ESTIMATORS]
 """With their default settings."""
@@ -47,3 +48,16 @@ def states(scored: ScoredTrajectory, config: Any) -> int:
 def numbers(one: CreditedTrajectory) -> list[float]:
     """Advantages of the steps that have one."""
     return [advantage for advantage in one.advantages if advantage is not None]
+
+
+def credit(batch: list[Any], config: Any, value: float = 0.25) -> list[CreditedTrajectory]:
+    """Credit by the same value at every state that the estimator reads."""
+    return assign_credit(batch, constant_values(batch, config, value), config)
+
+
+def solved_and_failed(steps: int = 2, **changes: Any) -> list[Any]:
+    """One trajectory that solved its task and one that did not; only the last reward and what a replay says differ."""
+    nothing = [0.0] * (steps - 1)
+    good = scored([*nothing, 1.0], id="solved", contributions=[1.0] * steps, **changes)
+    bad = scored([*nothing, 0.0], id="failed", solved=0.0, contributions=[-1.0] * steps, **changes)
+    return [good, bad]

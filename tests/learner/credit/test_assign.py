@@ -24,22 +24,9 @@ from learner.credit.config import (
     StepRlooConfig,
     TokenGaeConfig,
 )
-from learner.errors import NoCredit
 from tests.learner.builders import CALL, scored, step
-from tests.learner.credit.estimators import ALL, ON_STEPS, constant_values, kind, numbers, states
+from tests.learner.credit.estimators import ALL, ON_STEPS, credit, kind, numbers, solved_and_failed, states
 from tool_sandbox.tasks import StopReason
-
-
-def credit(batch: list[Any], config: Any, value: float = 0.25) -> list[CreditedTrajectory]:
-    return assign_credit(batch, constant_values(batch, config, value), config)
-
-
-def solved_and_failed(steps: int = 2, **changes: Any) -> list[Any]:
-    """One trajectory that solved its task and one that did not; only the last reward and what a replay says differ."""
-    nothing = [0.0] * (steps - 1)
-    good = scored([*nothing, 1.0], id="solved", contributions=[1.0] * steps, **changes)
-    bad = scored([*nothing, 0.0], id="failed", solved=0.0, contributions=[-1.0] * steps, **changes)
-    return [good, bad]
 
 
 @pytest.mark.parametrize("config", ALL, ids=kind)
@@ -286,12 +273,6 @@ def test_a_partial_group_is_compared_with_what_there_is_of_it() -> None:
     batch = [scored([1.0], id="a"), scored([0.0], id="b", solved=0.0), lost]
     a, b, c = credit(batch, RlooConfig())
     assert (a.advantages, b.advantages, c.advantages) == ((1.0,), (-1.0,), (None,))
-
-
-def test_differing_rewards_that_would_teach_nothing_are_refused() -> None:
-    batch = [scored([1.0], id="a"), scored([0.0], id="b", solved=0.0)]
-    with pytest.raises(NoCredit, match="rewards differ within 1 groups"):
-        assign_credit(batch, [(1.0,), (0.0,)], StepGaeConfig())
 
 
 def test_credit_that_is_not_finite_cannot_be_built() -> None:
