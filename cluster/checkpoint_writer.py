@@ -12,6 +12,9 @@ from pathlib import Path
 
 from cluster.errors import CheckpointError
 
+LAST_SECONDS = 60.0
+"""How long a run that failed waits for its checkpoint."""
+
 
 class CheckpointWriter:
     """At most one checkpoint at a time. Not thread-safe: the loop owns it."""
@@ -39,13 +42,26 @@ class CheckpointWriter:
             NotEnoughResources: the disk is full.
             CheckpointError: it takes longer than the deadline.
         """
+        failure = self._failure_within(self._seconds)
+        if failure is not None:
+            raise failure
+
+    def leave(self, warn: Callable[[str], None]) -> None:
+        """After a failure: a checkpoint that is almost complete may be so. What goes wrong with it is told to `warn`,
+        for the failure before it is the one to raise."""
+        failure = self._failure_within(min(self._seconds, LAST_SECONDS))
+        if failure is not None:
+            warn(f"the newest checkpoint is not complete: {failure}")
+
+    def _failure_within(self, seconds: float) -> BaseException | None:
+        """What went wrong with the checkpoint that is being written, or that it takes longer."""
         writing, self._writing = self._writing, None
         if writing is None:
-            return
-        wait([writing], self._seconds)
-        if not writing.done():
-            raise CheckpointError(
-                f"checkpoint: still being written after {self._seconds:.0f} s; look at the disk, and run the same "
-                "command again: it resumes from the newest complete checkpoint"
-            )
-        writing.result()
+            return None
+        wait([writing], seconds)
+        if writing.done():
+            return writing.exception()
+        return CheckpointError(
+            f"checkpoint: still being written after {seconds:.0f} s; look at the disk, and run the same command again: "
+            "it resumes from the newest complete checkpoint"
+        )

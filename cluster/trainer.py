@@ -112,12 +112,22 @@ class Trainer:
             Stopped: a signal came; the last finished iteration is saved.
         """
         try:
-            state = self._resume() or self._begin()
-            before = self._directory.evaluation("before") or self._evaluate("before")
-            state = self._train(state)
-            return Outcome(before, self._evaluate("after"), state)
-        finally:
+            outcome = self._run()
+        except Stopped:
+            # It promises that everything is saved.
             self._writer.finish()
+            raise
+        except BaseException:
+            self._writer.leave(self._display.warn)
+            raise
+        self._writer.finish()
+        return outcome
+
+    def _run(self) -> Outcome:
+        state = self._resume() or self._begin()
+        before = self._directory.evaluation("before") or self._evaluate("before")
+        state = self._train(state)
+        return Outcome(before, self._evaluate("after"), state)
 
     def iterate(self, state: RunState) -> tuple[RunState, IterationReport]:
         """One turn of the loop. A stop request is heeded while episodes play, never after the update has begun."""

@@ -1,18 +1,24 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
+from threading import Event
+from types import SimpleNamespace
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 from actors.episode import EpisodeRequest
 from cluster.checkpoint import list_checkpoints, load_checkpoint
-from cluster.errors import Stopped
+from cluster.errors import NotEnoughResources, Stopped
 from cluster.evaluation import summarise
 from cluster.interrupt import StopFlag
-from learner.errors import NonFinite
-from tests.cluster.builders import FakeRun, answer_step, episode, small_config
+from learner.errors import LearnerLost, NonFinite
+from tests.cluster.builders import FakeLearner, FakeRun, answer_step, episode, small_config
 
 
 def stop_in_iteration(number: int):
@@ -77,6 +83,56 @@ def test_a_batch_that_overflows_is_kept_in_a_file_that_the_error_names(tmp_path:
     assert kept["trajectory"].to_pylist()[::2] == ["00001/000/00", "00001/000/01", "00001/001/00", "00001/001/01"]
     assert kept["advantage"].to_pylist() == [a for one in run.learner.seen for a in one.advantages]
     assert "publish" not in run.log[run.log.index("update") :]
+
+
+class LosesItsCheckpoint(FakeLearner):
+    """Its first update overflows while a checkpoint is written that will never be complete."""
+
+    def __init__(self, wait: Callable[[], dict[str, str]]) -> None:
+        super().__init__([])
+        self.overflows = True
+        self._wait = wait
+
+    def save(self, path: str) -> Any:
+        super().save(path)
+        return SimpleNamespace(wait=self._wait)
+
+
+def test_a_failure_is_told_and_not_what_it_does_to_the_checkpoint_in_flight(tmp_path: Path) -> None:
+    def lose() -> dict[str, str]:
+        raise LearnerLost("learner: a rank died")
+
+    run = FakeRun(small_config(), tmp_path / "run", learner=LosesItsCheckpoint(lose))
+    with pytest.raises(NonFinite, match="rank 0: loss nan"):
+        run.trainer.run()
+    assert "warning: the newest checkpoint is not complete: learner: a rank died" in run.screen.getvalue()
+
+
+def test_a_failure_does_not_wait_long_for_the_checkpoint_in_flight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.checkpoint_writer.LAST_SECONDS", 0.05)
+    released = Event()
+
+    def hang() -> dict[str, str]:
+        assert released.wait(60.0)
+        return {}
+
+    run = FakeRun(small_config(), tmp_path / "run", learner=LosesItsCheckpoint(hang))
+    with pytest.raises(NonFinite, match="rank 0: loss nan"):
+        run.trainer.run()
+    assert "warning: the newest checkpoint is not complete: checkpoint: still being written" in run.screen.getvalue()
+    released.set()
+
+
+def test_a_stop_whose_checkpoint_cannot_be_written_is_no_clean_stop(tmp_path: Path) -> None:
+    def fill_the_disk() -> dict[str, str]:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    learner = LosesItsCheckpoint(fill_the_disk)
+    run = FakeRun(small_config(), tmp_path / "run", learner=learner, before_each=lambda flag, request: flag.set())
+    with pytest.raises(NotEnoughResources, match="no space left on the disk"):
+        run.trainer.run()
 
 
 KL_IN_REWARD = ("learner.loss.kl.kind=reference", "learner.loss.kl.place=reward")
