@@ -77,10 +77,11 @@ def rescore(run: Path, reward_file: Path) -> Iterator[tuple[int, int, Rescored]]
     files = sorted(directory.trajectories.glob("*.parquet"))
     if not files:
         raise BadConfiguration(f"run {run}: no trajectories in {directory.trajectories}; nothing to score again")
+    rewards, others = (one.votes_kept_in(directory.votes) for one in (config.rewards, read_rewards(reward_file)))
     with (
         asyncio.Runner() as loop,
-        _opened(loop, config.rewards) as before,
-        _opened(loop, read_rewards(reward_file)) as after,
+        _opened(loop, rewards) as before,
+        _opened(loop, others) as after,
     ):
         yield from _gone_through(files, _Scoring(loop, before, config.credit), _Scoring(loop, after, config.credit))
 

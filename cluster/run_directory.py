@@ -85,11 +85,14 @@ class RunDirectory:
     def tensorboard(self) -> Path:
         return self.path / "tensorboard"
 
+    @property
+    def votes(self) -> Path:
+        return self.path / "votes.sqlite"
+
     def keeping_votes(self, config: RunConfig) -> RunConfig:
         """The same run, whose judge, if it has no store of its own, keeps its votes here: a resumed run asks for none
         of them again."""
-        rewards = config.rewards.votes_kept_in(self.path / "votes.sqlite")
-        return config.model_copy(update={"rewards": rewards})
+        return config.model_copy(update={"rewards": config.rewards.votes_kept_in(self.votes)})
 
     def create(self, config: RunConfig) -> None:
         """Make the directory and record the configuration. A run may go on in another layout, see `LAYOUT`.

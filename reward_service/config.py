@@ -6,9 +6,18 @@ Owns the shaping variants; each is a complete, named recipe, chosen by `kind`. T
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveFloat, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PositiveFloat,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from reward_service.answers import NORMALISED, AnswerMatch
 from reward_service.judge.config import JudgeConfig
@@ -278,6 +287,14 @@ class RewardConfig(Scaled):
         if self.judge is None or "store" in self.model_fields_set:
             return self
         return self.model_copy(update={"store": SqliteStore(path=path)})
+
+    @model_serializer(mode="wrap")
+    def _without_a_store_that_nobody_named(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A judge's store stays unnamed when this is written down: whoever reads it keeps the votes where it runs."""
+        written: dict[str, Any] = handler(self)
+        if self.judge is not None and "store" not in self.model_fields_set:
+            written.pop("store", None)
+        return written
 
     @property
     def needs_distance(self) -> bool:

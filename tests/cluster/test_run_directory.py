@@ -97,9 +97,12 @@ def test_metrics_refuse_what_json_does_not_know(directory: RunDirectory) -> None
 def test_votes_are_kept_in_the_run_unless_the_recipe_says_where(
     directory: RunDirectory, config: RunConfig, rewards: dict[str, Any], kept: str | None
 ) -> None:
+    judged = RunDirectory(directory.path.with_name("judged"))
     asked = config.model_copy(update={"rewards": RewardConfig.model_validate(rewards)})
-    store = directory.keeping_votes(asked).rewards.store
-    assert (store.path.name if isinstance(store, SqliteStore) else None) == kept
+    judged.create(asked)
+    for known in (asked, judged.read_config()):
+        store = judged.keeping_votes(known).rewards.store
+        assert (store.path.name if isinstance(store, SqliteStore) else None) == kept
 
 
 def test_the_newest_evaluation_of_a_label_counts(directory: RunDirectory) -> None:
