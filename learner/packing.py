@@ -138,8 +138,11 @@ def items_to_train(credited: Sequence[CreditedTrajectory], keep: Keep) -> list[P
 
 
 def items_to_read(trajectories: Sequence[Trajectory], at: StateAt = StateAt.STEPS) -> list[PackItem]:
-    """Every action token and every state, without credit: for values and for reference log-probabilities."""
-    items = [_trajectory_item(index, one) for index, one in enumerate(trajectories)]
+    """Every action token and every state, without credit: for values and for reference log-probabilities.
+
+    A trajectory without a step has neither, and no item.
+    """
+    items = [_trajectory_item(index, one) for index, one in enumerate(trajectories) if one.steps]
     return items if at is StateAt.STEPS else [_valued_at_tokens(item) for item in items]
 
 
@@ -178,6 +181,9 @@ def pack_share(
 def _balanced(items: Sequence[PackItem], pack_tokens: int, ranks: int, layout: Layout) -> list[list[PackItem]]:
     if not items:
         raise ValueError("pack: 0 sequences; expected at least one; a batch without credit is not packed")
+    empty = sorted(item.index for item in items if not item.token_ids)
+    if empty:
+        raise ValueError(f"pack: sequences {empty} have 0 tokens; expected at least one each; leave them out")
     idle = PackItem(IDLE, items[0].token_ids[:1], (), (), (), (), (), 0, (), ())
     ordered = sorted([*items, *[idle] * (ranks - len(items))], key=lambda item: item.token_ids)
     return _chunk(ordered, pack_tokens, ranks, layout)

@@ -147,7 +147,7 @@ class LearnerRank:
 
         A trajectory without a step has no state and no entry.
         """
-        items = [_without_actions(item) for item in items_to_read(trajectories, at) if item.value_at]
+        items = [_without_actions(item) for item in items_to_read(trajectories, at)]
         if not items:
             return {}
         rows = self._share(items)
@@ -174,11 +174,13 @@ class LearnerRank:
     def step_penalties(self, trajectories: Sequence[Trajectory]) -> dict[int, tuple[float, ...]]:
         """β·KL of every step's action tokens to the reference, in units of reward, by index of the trajectory, for this
         rank's share; for a KL placed in the reward. The next update reports the KL, and an adaptive β follows it.
+        A trajectory without a step has no entry.
         """
         kl = self._config.loss.kl
         if not isinstance(kl, ReferenceKl):
             raise RuntimeError("step penalties: no reference policy; set learner.loss.kl.kind to reference")
-        rows = self._share(items_to_read(trajectories))
+        items = items_to_read(trajectories)
+        rows = self._share(items) if items else []
         read = [(row, self._reference.logprobs(row)) for row in rows]
         self._penalised = KlSums.total([KlSums.of(row.behaviour, reference) for row, reference in read])
         costs = [(row.action_item, self._kl_coef * estimate(row.behaviour, ref, kl.estimator)) for row, ref in read]

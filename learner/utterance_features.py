@@ -43,8 +43,10 @@ class ReadFeatures(Protocol):
 
 def utterance_items(trajectories: Sequence[Trajectory]) -> list[PackItem]:
     """What is read of each trajectory that has a step: the end of every state and of every action, in turn."""
-    items = [item for item in items_to_read(trajectories) if item.value_at]
-    return [_without_actions(item, [len(step.action_ids) for step in trajectories[item.index].steps]) for item in items]
+    return [
+        _without_actions(item, [len(step.action_ids) for step in trajectories[item.index].steps])
+        for item in items_to_read(trajectories)
+    ]
 
 
 def _without_actions(item: PackItem, lengths: Sequence[int]) -> PackItem:

@@ -444,6 +444,18 @@ def test_the_penalty_of_a_step_is_the_kl_of_its_tokens_and_the_update_reports_it
     assert report.stats.kl_loss == 0.0
 
 
+def test_an_episode_that_never_began_has_no_penalty_and_changes_nobody_elses(path: str) -> None:
+    """With rows so short that it would have one to itself."""
+    learner = rank(path, pack_tokens=20, loss=LossConfig(kl=ReferenceKl(coef=0.1, place="reward")))
+    learner.begin_reinforcement()
+    played, lost = [one.scored.trajectory for one in batch()], scored([], steps=[]).trajectory
+    alone = learner.step_penalties(played)
+    found = learner.step_penalties([lost, *played, lost])
+    assert found == {index + 1: costs for index, costs in alone.items()}
+    assert learner.step_penalties([lost, lost]) == {}
+    assert "reference_k3" not in learner.update(batch()).summary()
+
+
 def test_an_update_against_a_reference_that_was_never_frozen_is_refused(path: str) -> None:
     with pytest.raises(RuntimeError, match="call begin_reinforcement"):
         rank(path, loss=LossConfig(kl=ReferenceKl())).update(batch())

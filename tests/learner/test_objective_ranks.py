@@ -19,6 +19,7 @@ from learner.rank import LearnerRank
 from learner.saving import PendingSave
 from learner.shards import Shards
 from tests.learner.batches import batch, save_tiny_model, settings
+from tests.learner.builders import scored
 from tests.learner.gang import run_gang
 
 pytestmark = pytest.mark.timeout(500)
@@ -64,6 +65,21 @@ def learn(rank: int, path: str, ranks: int, stages: list[int], directory: str) -
             PendingSave(lambda saving=learner: [saving.saved()], 60.0).wait()
             sizes = {f"model.{key}": tensor.numel() for key, tensor in learner.state_dict_iter()}
     return sizes
+
+
+def penalise_on(rank: int, path: str, ranks: int) -> dict[int, tuple[float, ...]]:
+    """Penalties of a lost episode and one that was played: there is less to read than there are ranks."""
+    loss = LossConfig.model_validate({"kl": {"kind": "reference", "place": "reward"}})
+    learner = LearnerRank(settings(path, ranks=ranks, loss=loss), None, rank, ranks)
+    learner.begin_reinforcement()
+    return learner.step_penalties([scored([], steps=[]).trajectory, batch()[0].scored.trajectory])
+
+
+def test_a_lost_episode_keeps_no_rank_from_reading_the_others(tmp_path: Path) -> None:
+    path = str(tmp_path / "model")
+    save_tiny_model(path)
+    [alone], both = run_gang(penalise_on, 1, path, 1), run_gang(penalise_on, 2, path, 2)
+    assert sorted(both, key=len) == [{}, {1: pytest.approx(alone[1])}]
 
 
 def gradients(directory: Path, ranks: int, sizes: dict[str, int]) -> dict[str, np.ndarray]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -90,6 +92,13 @@ def test_the_state_before_every_action_token_ends_right_before_it() -> None:
     assert row.token_ids[0, row.value_at].tolist() == [3, 4, 7]
 
 
+def test_a_trajectory_without_a_step_has_nothing_to_read() -> None:
+    lost, one = scored([], steps=[]).trajectory, scored([0.0], steps=[step((1, 2, 3), (4,))]).trajectory
+    for at in (StateAt.STEPS, StateAt.TOKENS):
+        assert [item.index for item in items_to_read([lost, one, lost], at)] == [1]
+        assert items_to_read([lost], at) == []
+
+
 def by_token(advantages: list, returns: list) -> CreditedTrajectory:
     """Three steps of two, one and one action tokens."""
     steps = [step((1, 2), (3, 4)), step((5,), (6,)), step((7, 8), (9,))]
@@ -161,6 +170,13 @@ def test_a_rank_lays_out_its_own_rows_and_no_others(ranks: int) -> None:
 def test_nothing_to_pack_is_an_error() -> None:
     with pytest.raises(ValueError, match="0 sequences"):
         pack([], 100, 1)
+
+
+def test_a_sequence_without_a_token_is_refused_by_its_number() -> None:
+    whole = items_to_imitate([Demonstration((1, 2, 3), (False, True, True))])
+    nothing = [replace(whole[0], index=number, token_ids=(), action_at=(), behaviour=()) for number in (4, 2)]
+    with pytest.raises(ValueError, match=r"pack: sequences \[2, 4\] have 0 tokens"):
+        pack([*nothing, *whole], 100, 2)
 
 
 def test_a_demonstration_without_an_action_is_refused() -> None:
