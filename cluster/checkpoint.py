@@ -1,8 +1,8 @@
 """Checkpoints: all that a run needs to continue with the identical next batch. Owns their layout and their integrity.
 
 A checkpoint is a directory named by its iteration. It is written beside its final place and renamed when whole, with a
-manifest of digests written last: what has a manifest is complete, and what does not match it is not used. The learner
-writes its part while the loop goes on; `checkpoint_writer` waits for it.
+manifest of digests written last: what has a manifest is complete, and what does not match it is not used. All of it is
+on the disk before an earlier one goes. The learner writes its part while the loop goes on; `checkpoint_writer` waits.
 
 ```
 00005/learner/model/     Hugging Face safetensors, config, tokenizer: opens in any tool
@@ -78,9 +78,11 @@ def begin_checkpoint(root: Path, state: RunState, write_files: BeginWriting, kee
             known = wait_for_files()
             (temporary / "state.json").write_text(json.dumps(asdict(state), allow_nan=False))
             write_atomically(temporary / MANIFEST, json.dumps(_digests(temporary, known), indent=2))
+            _settle(temporary, *temporary.rglob("*"))
         if target.exists():
             shutil.rmtree(target)
         temporary.rename(target)
+        _settle(root)
         _drop_others(root, keep)
         return target
 
@@ -107,6 +109,16 @@ def retained(iterations: Sequence[int], keep: KeepConfig) -> set[int]:
             return newest
         case KeepMilestones():
             return newest | {iteration for iteration in iterations if iteration % keep.interval == 0}
+
+
+def _settle(*paths: Path) -> None:
+    """Return when these files, and what these directories list, would survive a loss of power."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _drop_others(root: Path, keep: KeepConfig) -> None:

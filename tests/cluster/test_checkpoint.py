@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event
@@ -204,6 +205,24 @@ def test_a_checkpoint_before_an_iteration_is_the_newest_such_one(tmp_path: Path)
         save(tmp_path, state(iteration))
     found = [newest_sound(tmp_path, pytest.fail, before=iteration) for iteration in (11, 10, 5)]
     assert [one and one[0].name for one in found] == ["00010", "00005", None]
+
+
+def test_all_of_a_checkpoint_is_on_the_disk_before_the_one_before_it_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = save(tmp_path, state(5))
+    settled: list[str] = []
+
+    def settle(descriptor: int) -> None:
+        assert before.exists()
+        settled.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+
+    monkeypatch.setattr(os, "fsync", settle)
+    path = save(tmp_path, state(10), keep=KeepNewest(count=1))
+    assert not before.exists()
+    assert {file.name for file in path.rglob("*")} | {".00010.tmp"} <= set(settled)
+    # The directory that lists it comes last, once it has its name.
+    assert settled[-1] == tmp_path.name
 
 
 def test_milestones_stay_beside_the_newest(tmp_path: Path) -> None:
