@@ -34,10 +34,10 @@ class Losing(Recipe):
         super().__init__(RewardConfig())
         self._lost = lost
 
-    async def score(self, item: TrajectoryItem) -> TrajectoryReward:
+    async def score(self, item: TrajectoryItem, plug_in_seconds: float | None = None) -> TrajectoryReward:
         if item.id in self._lost:
             raise ScorerUnavailable("judge: gone")
-        return await super().score(item)
+        return await super().score(item, plug_in_seconds)
 
 
 class Counting:
