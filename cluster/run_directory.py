@@ -1,7 +1,7 @@
 """What a run leaves on disk, and where. Owns the layout of a run directory and the choice of one.
 
 ```
-runs/quickstart-1f0c9a2b/      one run: preset name and hash of its configuration
+runs/quickstart-1f0c9a2b/      one run: preset name and hash of its configuration without its layout
   config.yaml                  the resolved configuration
   metrics.jsonl                one object an iteration
   evaluations.jsonl            one object a pass over the held-out tasks
@@ -33,10 +33,8 @@ from cluster.config import RunConfig
 from cluster.environment import home
 from cluster.errors import BadConfiguration
 from cluster.evaluation import Evaluation
+from cluster.layout import without_layout
 from cluster.presets import dump_config, load_config
-
-LAYOUT = ("learner.ranks", "learner.zero_stage", "placement")
-"""Settings that may change when a run goes on: checkpoints are read by any number of ranks at any ZeRO stage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +93,13 @@ class RunDirectory:
         return config.model_copy(update={"rewards": config.rewards.votes_kept_in(self.votes)})
 
     def create(self, config: RunConfig) -> None:
-        """Make the directory and record the configuration. A run may go on in another layout, see `LAYOUT`.
+        """Make the directory and record the configuration. A run may go on in another layout, see `layout`.
 
         Raises:
             BadConfiguration: the directory holds a run of another configuration.
         """
         text = dump_config(config)
-        if self.config.exists() and not _same_run(self.config.read_text(), text):
+        if self.config.exists() and _deciding(self.config.read_text()) != _deciding(text):
             raise BadConfiguration(
                 f"run directory {self.path}: it holds a run with other settings (compare {self.config}); "
                 "choose another --run-dir, or repeat the settings of that run"
@@ -176,8 +174,10 @@ class RunDirectory:
 
 
 def choose_run_directory(config: RunConfig, *, resume: bool) -> RunDirectory:
-    """`runs/NAME-HASH`: an unfinished run of the same configuration when resuming, else the first free name."""
-    digest = hashlib.sha256(dump_config(config).encode()).hexdigest()[:8]
+    """`runs/NAME-HASH`: an unfinished run of the same configuration, in whatever layout, when resuming, else the first
+    free name."""
+    deciding = yaml.safe_dump(_deciding(dump_config(config)), sort_keys=False)
+    digest = hashlib.sha256(deciding.encode()).hexdigest()[:8]
     base = home() / "runs" / f"{config.name}-{digest}"
     candidates = (RunDirectory(base if n == 1 else Path(f"{base}-{n}")) for n in range(1, 10_000))
     for directory in candidates:
@@ -197,20 +197,9 @@ def write_atomically(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def _same_run(recorded: str, text: str) -> bool:
-    """Whether two resolved configurations differ in their layout alone."""
-    return recorded == text or _without_layout(recorded) == _without_layout(text)
-
-
-def _without_layout(text: str) -> dict[str, Any]:
-    settings: dict[str, Any] = yaml.safe_load(text)
-    for name in LAYOUT:
-        *parents, leaf = name.split(".")
-        node = settings
-        for parent in parents:
-            node = node.get(parent, {})
-        node.pop(leaf, None)
-    return settings
+def _deciding(text: str) -> dict[str, Any]:
+    """What makes a run this one and no other, of a resolved configuration."""
+    return without_layout(yaml.safe_load(text))
 
 
 def _link_latest(path: Path) -> None:

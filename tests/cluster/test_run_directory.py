@@ -52,6 +52,27 @@ def test_a_run_may_go_on_in_another_layout_which_is_then_the_recorded_one(direct
         directory.create(load_config("quickstart", ["learner.ranks=2", "learner.optimiser.lr=1"]))
 
 
+@pytest.mark.parametrize(
+    "remedy",
+    [
+        "learner.ranks=2",
+        "learner.pack_tokens=512",
+        "learner.activations.kind=recompute",
+        "learner.deadline_seconds=7200",
+    ],
+)
+def test_a_run_that_nobody_named_goes_on_in_another_layout(
+    tmp_path: Path, config: RunConfig, monkeypatch: pytest.MonkeyPatch, remedy: str
+) -> None:
+    monkeypatch.setenv("STEPTOOL_HOME", str(tmp_path))
+    first = choose_run_directory(config, resume=True)
+    first.create(config)
+    other = load_config("quickstart", [remedy])
+    assert choose_run_directory(other, resume=True) == first
+    first.create(other)
+    assert first.read_config() == other
+
+
 def test_latest_points_at_the_newest_run(directory: RunDirectory, config: RunConfig) -> None:
     latest = directory.path.parent / "latest"
     assert latest.resolve() == directory.path
