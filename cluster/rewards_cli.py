@@ -143,7 +143,7 @@ def _serve(config: RewardConfig, host: str, port: int, max_requests: int) -> Non
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[FastAPI]:
-        async with opened_service(config) as assembly:
+        async with opened_service(config) as assembly, assembly.working():
             address, version = f"http://{host}:{listener.getsockname()[1]}", assembly.service.reward_version[:12]
             known = len(keys.resolved().entries)
             typer.echo(f"serving rewards {version} at {address} with {known} keys; stop with Ctrl-C")

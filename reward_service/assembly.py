@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from fastapi import FastAPI
@@ -51,6 +51,10 @@ class Assembly:
         """
         limits = {"max_requests": max_requests, "longest_seconds": longest_seconds}
         return build_app(self.service, keys, store=self.store, stats=self.stats, **limits)
+
+    def working(self) -> AbstractAsyncContextManager[None]:
+        """Score batches while the body runs; for whoever serves the application, since nobody else is sent any."""
+        return working(self.store.batches, self.service, self.stats)
 
     async def check_health(self) -> None:
         """Whether this process can still answer. Judge, step model and plug-ins are not asked: another process of the
@@ -105,7 +109,6 @@ async def assembled(
         learned = await _connected(config, step_model)
         rewards = ComputedRewards() if config.store.kind == "none" else KeptRewards(store.once)
         service = RewardService(Recipe(config, asked, learned), config.score_seconds, rewards)
-        await stack.enter_async_context(working(store.batches, service, stats))
         yield Assembly(service, store, asked, local, learned, stats)
 
 

@@ -85,6 +85,7 @@ class RewardReplica:
         if judge is not None and rewards.judge is not None:
             asked = await RemoteJudge.connected(judge, rewards.judge, seconds, stats.judged)
         self._assembly = await self._stack.enter_async_context(assembled(rewards, model, asked, stats))
+        await self._stack.enter_async_context(self._assembly.working())
         asking = asyncio.to_thread(_request_timeout)
         self._longest_seconds = longest_scoring(await asyncio.wait_for(asking, seconds))
 

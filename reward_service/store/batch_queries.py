@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, insert, or_, select, update
 
-from reward_service.store.schema import SecondsNow, batches, chunks
+from reward_service.store.schema import SecondsNow, batch_versions, batches, chunks, upsert
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,23 +41,25 @@ _FREE = or_(chunks.c.owner.is_(None), chunks.c.lease_ends <= SecondsNow())
 _OF_BATCH = chunks.c.batch_id == batches.c.id
 
 
-def create(connection: Connection, batch_id: str, caller: str, requests: Sequence[bytes], keep_seconds: float) -> None:
-    """Write a batch down, with a chunk for each of `requests`."""
+def create(
+    connection: Connection, batch_id: str, caller: str, version: str, requests: Sequence[bytes], keep_seconds: float
+) -> None:
+    """Write a batch of a reward version down, with a chunk for each of `requests`."""
     times = {"created_at": SecondsNow(), "expires_at": SecondsNow() + keep_seconds}
     connection.execute(insert(batches).values(id=batch_id, caller=caller, **times))
     rows = [
-        {"batch_id": batch_id, "position": position, "request": request, "attempts": 0}
+        {"batch_id": batch_id, "position": position, "request": request, "attempts": 0, "version": version}
         for position, request in enumerate(requests)
     ]
     connection.execute(insert(chunks), rows)
 
 
-def claim(connection: Connection, owner: str, lease_seconds: float) -> Chunk | None:
-    """The next open chunk, the owner's from now on; None where none is open."""
+def claim(connection: Connection, owner: str, version: str, lease_seconds: float) -> Chunk | None:
+    """The next open chunk of a reward version, the owner's from now on; None where none is open."""
     row = connection.execute(
         select(chunks.c.batch_id, chunks.c.position, chunks.c.request, chunks.c.attempts)
         .join(batches, _OF_BATCH)
-        .where(_WORKABLE, _FREE)
+        .where(chunks.c.version == version, _WORKABLE, _FREE)
         .order_by(chunks.c.position, batches.c.created_at, batches.c.id)
         .limit(1)
         # PostgreSQL: two workers at once take two chunks. SQLite has one writer anyway.
@@ -90,6 +92,20 @@ def release(connection: Connection, chunk: Chunk) -> None:
 def rest(connection: Connection, chunk: Chunk, seconds: float) -> None:
     """Let nobody have the chunk for so long, and anybody after that."""
     connection.execute(update(chunks).where(_held(chunk)).values(lease_ends=SecondsNow() + seconds))
+
+
+def attend(connection: Connection, version: str, seconds: float) -> None:
+    """Let others wait so long for a service that has `version`."""
+    until = {"attended_until": SecondsNow() + seconds}
+    new = upsert(connection, batch_versions).values(version=version, **until)
+    connection.execute(new.on_conflict_do_update(index_elements=[batch_versions.c.version], set_=until))
+
+
+def unattended(connection: Connection) -> frozenset[str]:
+    """The versions of open chunks that nobody is waited for to score."""
+    attended = select(batch_versions.c.version).where(batch_versions.c.attended_until > SecondsNow())
+    found = select(chunks.c.version).distinct().where(_OPEN, chunks.c.version.not_in(attended))
+    return frozenset(connection.scalars(found))
 
 
 def progress(connection: Connection, caller: str, batch_id: str) -> Counted | None:
@@ -135,8 +151,9 @@ def count_open(connection: Connection, caller: str) -> int:
 
 
 def forget_expired(connection: Connection) -> None:
-    """Remove batches whose time is over, with their chunks."""
+    """Remove batches whose time is over, with their chunks, and versions that nobody is waited for to score."""
     connection.execute(delete(batches).where(batches.c.expires_at <= SecondsNow()))
+    connection.execute(delete(batch_versions).where(batch_versions.c.attended_until <= SecondsNow()))
 
 
 def _of(caller: str, batch_id: str) -> ColumnElement[bool]:

@@ -1,7 +1,9 @@
 """Jobs that outlive their request and the process that took them. Owns `BatchStore`.
 
-A batch is a list of chunks. Any worker of any replica takes the next open chunk under a lease, so a job goes on by
-itself after a restart, and long jobs take turns. A batch is known to its caller only, and is gone after its time.
+A batch is a list of chunks. Any worker of any replica takes the next open chunk of its reward version under a lease, so
+a job goes on by itself after a restart, and long jobs take turns. A version is attended as long as a service that has
+it says so; what is left of one that is not may be answered by any other. A batch is known to its caller only, and is
+gone after its time.
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from sqlalchemy import Connection
 
 from reward_service.store import batch_queries as queries
 from reward_service.store.batch_queries import Chunk
@@ -51,8 +55,9 @@ class BatchStore:
         self._database = database
         self._timing = timing
 
-    async def create(self, caller: str, chunks: Sequence[bytes]) -> str:
-        """Accept a job; its id, which nobody can guess. Each chunk is one request, scored as a whole.
+    async def create(self, caller: str, version: str, chunks: Sequence[bytes]) -> str:
+        """Accept a job to be scored by one reward version; its id, which nobody can guess. Each chunk is one request,
+        scored as a whole.
 
         Raises:
             ValueError: there are no chunks.
@@ -60,9 +65,27 @@ class BatchStore:
         """
         if not chunks:
             raise ValueError("batch: 0 chunks; expected at least 1")
-        batch_id, keep = uuid.uuid4().hex, self._timing.keep_seconds
-        await self._database.write(lambda connection: queries.create(connection, batch_id, caller, chunks, keep))
+        batch_id, timing = uuid.uuid4().hex, self._timing
+
+        def created(connection: Connection) -> None:
+            queries.create(connection, batch_id, caller, version, chunks, timing.keep_seconds)
+            queries.attend(connection, version, timing.attended_seconds)
+
+        await self._database.write(created)
         return batch_id
+
+    async def attend(self, version: str) -> frozenset[str]:
+        """Say that a service has `version`; the versions of open chunks that none has said so of for long.
+
+        Raises:
+            StoreUnavailable: the database cannot be used now.
+        """
+
+        def attended(connection: Connection) -> frozenset[str]:
+            queries.attend(connection, version, self._timing.attended_seconds)
+            return queries.unattended(connection)
+
+        return await self._database.write(attended)
 
     async def expect_room(self, caller: str, most: int) -> None:
         """Whether the caller may have another open job. Those that begin at the same moment do not see each other.
@@ -75,8 +98,8 @@ class BatchStore:
         if found >= most:
             raise TooManyBatches(found, most)
 
-    async def work(self, score: Score, deadline_seconds: float) -> bool:
-        """Score the next open chunk and keep its result; False where no chunk is open.
+    async def work(self, version: str, score: Score, deadline_seconds: float) -> bool:
+        """Score the next open chunk of `version` and keep its result; False where none is open.
 
         The first chunks of all jobs come before the second ones. The lease is renewed while `score` runs. A chunk that
         failed, or whose worker died, is open again; `Chunk.attempt` tells how often it was tried.
@@ -86,8 +109,8 @@ class BatchStore:
             StoreUnavailable: the database cannot be used now.
             Exception: whatever `score` raised.
         """
-        lease = self._timing.lease_seconds
-        chunk = await self._database.write(lambda connection: queries.claim(connection, uuid.uuid4().hex, lease))
+        owner, lease = uuid.uuid4().hex, self._timing.lease_seconds
+        chunk = await self._database.write(lambda connection: queries.claim(connection, owner, version, lease))
         if chunk is None:
             return False
         async with given_back_on_failure(lambda: self._release(chunk)):

@@ -84,15 +84,27 @@ chunks = Table(
     Column("owner", String),
     Column("lease_ends", Double),
     Column("attempts", Integer, nullable=False),
+    Column("version", String, nullable=False, server_default=""),
     PrimaryKeyConstraint("batch_id", "position", name="batch_chunks_key"),
 )
-"""A part of a batch that one worker scores at a time; open until it has a `result`."""
+"""A part of a batch that one worker scores at a time; open until it has a `result`. Only services of its reward
+`version` take it, which stands here and not in `batches` so that an index leads to the next open one."""
 Index(
     "batch_chunks_open",
+    chunks.c.version,
     chunks.c.position,
     sqlite_where=chunks.c.result.is_(None),
     postgresql_where=chunks.c.result.is_(None),
 )
+
+batch_versions = Table(
+    "batch_versions",
+    metadata,
+    Column("version", String, nullable=False),
+    Column("attended_until", Double, nullable=False),
+    PrimaryKeyConstraint("version", name="batch_versions_key"),
+)
+"""Reward versions of batches, and until when each is waited for: a service that has it moves the time on."""
 
 
 def upsert(connection: Connection, table: Table) -> Any:

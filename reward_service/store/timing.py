@@ -24,6 +24,9 @@ class Timing:
     """Longest wait for one operation, its time in the queue of threads included."""
     keep_seconds: float = _DAY_SECONDS
     """Life of an `Idempotency-Key` and of a batch."""
+    attended_seconds: float = 3600.0
+    """How long batches wait for a service that has their reward version, after the last one was there: longer than a
+    restart, a new release or a broken one takes. Any other service may answer for them after that."""
     sweep_seconds: float = 3600.0
     """Between two removals of what has expired."""
 

@@ -77,6 +77,29 @@ def test_a_full_service_says_when_to_come_back_and_one_that_is_stopped_finishes_
             process.kill()
 
 
+def test_a_batch_is_scored_and_kept_in_the_file_of_the_store(tmp_path: Path) -> None:
+    store = tmp_path / "kept.db"
+    arguments = [sys.executable, "-m", "cluster", "serve-rewards", "--port", "0", "--store", str(store)]
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            match = re.match(r"serving rewards \w+ at (http://127\.0\.0\.1:\d+) with 0 keys", process.stdout.readline())
+            assert match is not None
+            batches = f"{match[1]}/v1/score/batches"
+            with httpx.Client(timeout=DEADLINE, trust_env=False) as http:
+                found = http.post(batches, json={"trajectories": [trajectory("t-1")]}).json()["id"]
+                until(lambda: http.get(f"{batches}/{found}").json()["status"] == "done")
+                (result,) = http.get(f"{batches}/{found}/results").json()["results"]
+            # One useful call: 0.6 - 0.1; the right answer: 1.
+            assert (result["id"], result["total"]) == ("t-1", 1.5)
+            assert store.is_file()
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(DEADLINE) == 0
+        finally:
+            process.kill()
+
+
 def _listens(url: str) -> bool:
     try:
         httpx.get(f"{url}/healthz", timeout=DEADLINE, trust_env=False)

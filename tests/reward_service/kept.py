@@ -30,7 +30,7 @@ def kept_in(path: Path, **changes: Any) -> RewardConfig:
 @asynccontextmanager
 async def replica(config: RewardConfig) -> AsyncIterator[httpx.AsyncClient]:
     """One replica, and a client of it with the key of anna."""
-    async with assembled(config) as assembly, client_of(assembly.app(KEYS)) as http:
+    async with assembled(config) as assembly, assembly.working(), client_of(assembly.app(KEYS)) as http:
         yield http
 
 
@@ -64,7 +64,7 @@ class _Served(threading.Thread):
         asyncio.run(self._serve())
 
     async def _serve(self) -> None:
-        async with assembled(self._config) as assembly:
+        async with assembled(self._config) as assembly, assembly.working():
             app = assembly.app(KEYS)
             self._server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
             self._up.set()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 
 import httpx
 import pytest
 
 from reward_service.api import build_app
+from reward_service.assembly import assembled
 from reward_service.batch_wire import MAX_BATCH_TRAJECTORIES, MAX_OPEN_BATCHES, BatchRequest
 from reward_service.batch_work import MAX_ATTEMPTS, accept, working
 from reward_service.config import OutcomeShaping, RewardConfig
@@ -16,6 +18,7 @@ from reward_service.errors import ScorerUnavailable
 from reward_service.scoring import Recipe
 from reward_service.service import RewardService
 from reward_service.stats import Stats
+from reward_service.store.batch_queries import Chunk
 from reward_service.store.config import SqliteStore
 from reward_service.store.opening import open_store
 from reward_service.store.timing import Timing
@@ -105,18 +108,90 @@ async def test_a_batch_for_another_version_is_refused_at_once(tmp_path):
         assert (response.status_code, response.json()["expected"]) == (409, "another")
 
 
-async def test_a_batch_of_the_version_before_is_answered_with_errors_and_never_by_the_new_one(tmp_path):
+async def test_a_service_of_another_version_on_the_same_store_leaves_a_batch_to_those_that_have_it(tmp_path):
+    config, other = kept_in(tmp_path), kept_in(tmp_path, shaping={"kind": "outcome_only"})
+    service = RewardService(Recipe(config))
+    async with await open_store(config.store) as store, client_of(build_app(service, KEYS, store=store)) as http:
+        found = (await http.post("/v1/score/batches", json=batch(20))).json()
+    async with replica(other) as http:
+        own = (await http.post("/v1/score/batches", json=batch(20))).json()
+        await finished(http, own["id"])
+        left = (await http.get(f"/v1/score/batches/{found['id']}")).json()
+        assert (left["status"], left["finished_chunks"]) == ("running", 0)
+    async with replica(config) as http:
+        await finished(http, found["id"])
+        answer = (await http.get(f"/v1/score/batches/{found['id']}/results")).json()
+    assert answer["reward_version"] == service.reward_version
+    assert [result["status"] for result in answer["results"]] == ["ok"] * 20
+
+
+async def test_a_batch_whose_version_no_service_has_any_more_is_answered_with_errors_and_never_by_another(tmp_path):
     config = kept_in(tmp_path)
-    async with await open_store(config.store) as store:
+    async with await open_store(config.store, timing=Timing(attended_seconds=0.0)) as store:
         assert store.batches is not None
         request = BatchRequest.model_validate(batch(1))
         batch_id = await accept(store.batches, RewardService(Recipe(config)), "anna", request)
-    async with replica(kept_in(tmp_path, shaping={"kind": "outcome_only"})) as http:
+    service, stats = RewardService(Recipe(RewardConfig(shaping=OutcomeShaping()))), Stats()
+    async with (
+        await open_store(config.store) as store,
+        working(store.batches, service, stats, watch_seconds=0.01),
+        client_of(build_app(service, KEYS, store=store)) as http,
+    ):
         await finished(http, batch_id)
         answer = (await http.get(f"/v1/score/batches/{batch_id}/results")).json()
     assert answer["reward_version"] == Recipe(config).version != version_of(OutcomeShaping())
     assert answer["results"][0]["error"]["kind"] == "infrastructure"
     assert "another version since the batch was accepted" in answer["results"][0]["error"]["message"]
+
+
+class Exchanged(RewardService):
+    """Gets another recipe between the claim of its first chunk and its scores, and the first recipe back after that."""
+
+    def __init__(self, config: RewardConfig, between: RewardConfig) -> None:
+        super().__init__(Recipe(config))
+        self._first: Recipe | None = Recipe(config)
+        self._between = Recipe(between)
+
+    async def score(self, request, longest_seconds=math.inf):
+        first, self._first = self._first, None
+        if first is None:
+            return await super().score(request, longest_seconds)
+        self.use(self._between)
+        try:
+            return await super().score(request, longest_seconds)
+        finally:
+            self.use(first)
+
+
+async def test_a_chunk_that_was_claimed_when_another_recipe_came_is_given_back(tmp_path):
+    service = Exchanged(RewardConfig(), RewardConfig(shaping=OutcomeShaping()))
+    async with (
+        await open_store(SqliteStore(path=tmp_path / "rewards.db")) as store,
+        working(store.batches, service, Stats()),
+        client_of(build_app(service, KEYS, store=store)) as http,
+    ):
+        found = (await http.post("/v1/score/batches", json=batch(1))).json()
+        await finished(http, found["id"])
+        answer = (await http.get(f"/v1/score/batches/{found['id']}/results")).json()
+    assert (answer["reward_version"], answer["results"][0]["status"]) == (service.reward_version, "ok")
+
+
+async def test_a_service_that_serves_nobody_works_on_no_batch(tmp_path):
+    config = kept_in(tmp_path)
+    service = RewardService(Recipe(config))
+    async with await open_store(config.store) as store:
+        assert store.batches is not None
+        await accept(store.batches, service, "anna", BatchRequest.model_validate(batch(1)))
+
+    async def score(chunk: Chunk) -> bytes:
+        return b"{}"
+
+    # As `steptool score` and `rescore` have one.
+    async with assembled(config) as assembly:
+        assert assembly.store.batches is not None
+        # Workers would have come first to the one thread that writes.
+        await assembly.store.check()
+        assert await assembly.store.batches.work(service.reward_version, score, 60.0)
 
 
 async def test_a_chunk_that_ends_its_worker_each_time_is_answered_with_errors_in_the_end(tmp_path):
@@ -126,7 +201,7 @@ async def test_a_chunk_that_ends_its_worker_each_time_is_answered_with_errors_in
         assert store.batches is not None
         batch_id = await accept(store.batches, service, "anna", BatchRequest.model_validate(batch(1)))
         for _ in range(MAX_ATTEMPTS):
-            await _die_at_work(config)
+            await _die_at_work(config, service.reward_version)
         async with working(store.batches, service, Stats()), client_of(build_app(service, KEYS, store=store)) as http:
             await finished(http, batch_id)
             answer = (await http.get(f"/v1/score/batches/{batch_id}/results")).json()
@@ -140,7 +215,7 @@ class Recovering(Recipe):
         super().__init__(RewardConfig())
         self.losses = losses
 
-    async def score(self, item):
+    async def score(self, item, plug_in_seconds=None):
         if self.losses > 0 and item.id != "fine":
             self.losses -= 1
             raise ScorerUnavailable("judge: no reply within 30 s")
@@ -197,14 +272,14 @@ async def main():
     store = await open_store(RewardConfig.model_validate_json(sys.argv[1]).store, timing=Timing(lease_seconds=0.01))
     async def die(chunk):
         os._exit(9)
-    await store.batches.work(die, 60.0)
+    await store.batches.work(sys.argv[2], die, 60.0)
 
 asyncio.run(main())
 """
 
 
-async def _die_at_work(config: RewardConfig) -> None:
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", DYING, config.model_dump_json())
+async def _die_at_work(config: RewardConfig, version: str) -> None:
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", DYING, config.model_dump_json(), version)
     assert await asyncio.wait_for(process.wait(), 60) == 9
 
 

@@ -13,9 +13,12 @@ from reward_service import serve_app
 from reward_service.config import KEYS_FILE_VARIABLE, KEYS_VARIABLE, OutcomeShaping, PaperShaping, RewardConfig
 from reward_service.errors import ServiceNotStarted
 from reward_service.serve_app import build, choose_address, start_rewards, stop_rewards
-from tests.reward_service.builders import version_of
+from reward_service.store.config import SqliteStore
+from tests.reward_service.builders import trajectory, version_of
 from tool_sandbox.errors import InvalidKeys
 from tool_sandbox.http.keys import ApiKeys, digest
+
+DEADLINE = 60.0
 
 
 @pytest.mark.usefixtures("ray_local")
@@ -66,6 +69,27 @@ def test_a_second_service_has_its_own_shaping_and_leaves_the_first_alone(served)
     stop_rewards(endpoint)
     assert httpx.get(f"{endpoint.url}/readyz").status_code == 404
     assert httpx.get(f"{served.url}/readyz").status_code == 200
+
+
+@pytest.mark.usefixtures("served")
+def test_a_batch_that_is_sent_to_serve_is_scored_and_read_there(tmp_path):
+    config = RewardConfig(store=SqliteStore(path=tmp_path / "rewards.db"))
+    endpoint = start_rewards(config, ApiKeys.nobody_asked(), application="second")
+    batches = f"{endpoint.url}/v1/score/batches"
+    sent = {"trajectories": [trajectory(f"t-{i}") for i in range(40)]}
+    try:
+        with httpx.Client(timeout=DEADLINE) as http:
+            found = http.post(batches, json=sent).json()["id"]
+            deadline = time.monotonic() + DEADLINE
+            while http.get(f"{batches}/{found}").json()["status"] == "running":
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            answer = http.get(f"{batches}/{found}/results").json()
+    finally:
+        stop_rewards(endpoint)
+    assert (answer["status"], answer["reward_version"]) == ("done", endpoint.reward_version)
+    # One useful call: 0.6 - 0.1; then the right answer: 1.
+    assert [(result["id"], result["total"]) for result in answer["results"]] == [(f"t-{i}", 1.5) for i in range(40)]
 
 
 def test_a_proxy_that_serve_ends_and_replaces_while_it_starts_is_waited_for(served, monkeypatch):

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pickle
 import subprocess
 import sys
 import traceback
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from pydantic import TypeAdapter, ValidationError
-from sqlalchemy import create_engine
+from sqlalchemy import Connection, create_engine, text
 
-from reward_service.store import errors
+from reward_service.store import errors, migrate
 from reward_service.store.config import NoStore, PostgresStore, SqliteStore, StoreConfig
 from reward_service.store.errors import ResultsLate, StoreMisconfigured, StoreTooNew, StoreUnavailable
 from reward_service.store.opening import open_store
 from reward_service.store.schema import metadata
 from reward_service.store.timing import Timing
+from reward_service.wire import ScoreRequest
+from tests.reward_service.builders import trajectory
 from tests.reward_service.store.computing import SOON, Counting, key
 from tests.reward_service.store.places import URL_VARIABLE, SqlitePlace
 
@@ -76,6 +83,21 @@ def sqlalchemy_url(place) -> str:
     return place.environment[URL_VARIABLE].replace("postgresql:", "postgresql+psycopg:")
 
 
+@contextlib.contextmanager
+def first_schema(place) -> Iterator[Connection]:
+    """A connection to a database that the first release made."""
+    if isinstance(place, SqlitePlace):
+        place.path.parent.mkdir()
+    engine = create_engine(sqlalchemy_url(place))
+    with engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(Path(migrate.__file__).parent / "migrations"))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        yield connection
+    engine.dispose()
+
+
 async def test_a_store_that_is_opened_again_has_what_was_stored(replica):
     await (await replica()).once.results([key()], Counting([key()]), SOON)
     unwanted = Counting([key()])
@@ -121,10 +143,32 @@ async def test_a_database_of_a_newer_version_is_refused(place, replica):
     await (await replica()).aclose()
     place.query("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(
-        StoreTooNew, match=r"revision '9999', the newest known here is '0001'; run the version of StepTool"
+        StoreTooNew, match=r"revision '9999', the newest known here is '0002'; run the version of StepTool"
     ):
         await replica()
     assert place.query("SELECT version_num FROM alembic_version") == [("9999",)]
+
+
+async def test_a_batch_of_the_first_schema_has_the_version_of_its_requests_afterwards(place, replica):
+    with first_schema(place) as connection:
+        connection.execute(
+            text("INSERT INTO batches (id, caller, created_at, expires_at) VALUES ('b', 'alice', 0, 9e9)")
+        )
+        request = ScoreRequest.model_validate({"reward_version": "hash-1", "trajectories": [trajectory("t")]})
+        row = {"request": request.model_dump_json().encode()}
+        connection.execute(
+            text("INSERT INTO batch_chunks (batch_id, position, request, attempts) VALUES ('b', 0, :request, 0)"), row
+        )
+    store, taken = await replica(), []
+
+    async def score(chunk):
+        taken.append(chunk.request)
+        return b"done"
+
+    assert await store.batches.attend("hash-2") == frozenset()
+    assert not await store.batches.work("hash-2", score, SOON)
+    assert await store.batches.work("hash-1", score, SOON)
+    assert taken == [row["request"]]
 
 
 async def test_a_locked_database_is_unavailable_and_then_available_again(place, replica):
