@@ -20,7 +20,7 @@ from reward_service.stats import Stats
 from reward_service.store.batch_queries import Chunk
 from reward_service.store.batches import BatchStore, Later
 from reward_service.store.errors import ResultsLate, StoreUnavailable
-from reward_service.wire import FailedItem, ItemError, ScoreOptions, ScoreRequest, ScoreResponse
+from reward_service.wire import MAX_DEADLINE_MS, FailedItem, ItemError, ScoreOptions, ScoreRequest, ScoreResponse
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +153,8 @@ def _refused(request: ScoreRequest, reason: str) -> ScoreResponse:
 
 
 def _chunks(request: BatchRequest, version: str) -> Iterator[ScoreRequest]:
-    options = ScoreOptions(explain=request.options.explain)
+    # Nobody waits for a chunk: a judge that is slow and well gets the longest time that there is.
+    options = ScoreOptions(explain=request.options.explain, deadline_ms=MAX_DEADLINE_MS)
     for start in range(0, len(request.trajectories), CHUNK_TRAJECTORIES):
         part = request.trajectories[start : start + CHUNK_TRAJECTORIES]
         yield ScoreRequest(reward_version=version, options=options, trajectories=part)

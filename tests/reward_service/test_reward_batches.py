@@ -194,6 +194,30 @@ async def test_a_service_that_serves_nobody_works_on_no_batch(tmp_path):
         assert await assembly.store.batches.work(service.reward_version, score, 60.0)
 
 
+class Slow(Recipe):
+    """Takes its time for every trajectory."""
+
+    async def score(self, item, plug_in_seconds=None):
+        await asyncio.sleep(0.2)
+        return await super().score(item)
+
+
+async def test_a_batch_waits_for_a_scorer_that_is_slow_and_well(tmp_path):
+    service = RewardService(Slow(RewardConfig()), score_seconds=0.1)
+    async with (
+        await open_store(SqliteStore(path=tmp_path / "rewards.db")) as store,
+        working(store.batches, service, Stats(), rests=(0.0, 0.0)),
+        client_of(build_app(service, KEYS, store=store)) as http,
+    ):
+        found = (await http.post("/v1/score/batches", json=batch(2))).json()
+        await finished(http, found["id"])
+        answer = (await http.get(f"/v1/score/batches/{found['id']}/results")).json()
+        # A request to score has the service's own deadline.
+        single = (await http.post("/v1/score", json=batch(2))).json()
+    assert [result["status"] for result in answer["results"]] == ["ok", "ok"]
+    assert [result["error"]["kind"] for result in single["results"]] == ["infrastructure", "infrastructure"]
+
+
 async def test_a_chunk_that_ends_its_worker_each_time_is_answered_with_errors_in_the_end(tmp_path):
     config = kept_in(tmp_path)
     service = RewardService(Recipe(config))
