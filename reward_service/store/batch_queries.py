@@ -84,9 +84,9 @@ def save(connection: Connection, chunk: Chunk, result: bytes) -> None:
     connection.execute(update(chunks).where(_is(chunk), _OPEN).values(**done))
 
 
-def release(connection: Connection, chunk: Chunk) -> None:
-    """Give the claim back."""
-    connection.execute(update(chunks).where(_held(chunk)).values(owner=None, lease_ends=None))
+def release(connection: Connection, chunk: Chunk, tries: int) -> None:
+    """Give the claim back; the chunk was tried so often."""
+    connection.execute(update(chunks).where(_held(chunk)).values(owner=None, lease_ends=None, attempts=tries))
 
 
 def rest(connection: Connection, chunk: Chunk, seconds: float) -> None:

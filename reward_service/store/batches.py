@@ -8,6 +8,7 @@ gone after its time.
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -102,7 +103,8 @@ class BatchStore:
         """Score the next open chunk of `version` and keep its result; False where none is open.
 
         The first chunks of all jobs come before the second ones. The lease is renewed while `score` runs. A chunk that
-        failed, or whose worker died, is open again; `Chunk.attempt` tells how often it was tried.
+        failed, or whose worker died, is open again; `Chunk.attempt` tells how often it was tried. What a worker that is
+        cancelled gives back was not tried.
 
         Raises:
             ResultsLate: `score` took longer than the deadline.
@@ -113,8 +115,14 @@ class BatchStore:
         chunk = await self._database.write(lambda connection: queries.claim(connection, owner, version, lease))
         if chunk is None:
             return False
-        async with given_back_on_failure(lambda: self._release(chunk)):
-            result = await self._scored(chunk, score, deadline_seconds)
+        tries = chunk.attempt
+        async with given_back_on_failure(lambda: self._release(chunk, tries)):
+            try:
+                result = await self._scored(chunk, score, deadline_seconds)
+            except asyncio.CancelledError:
+                # A worker that is told to stop says nothing of the chunk.
+                tries -= 1
+                raise
             await self._end(chunk, result)
         return True
 
@@ -166,8 +174,8 @@ class BatchStore:
         async with within(1, deadline_seconds), renewed(renew, self._timing.renewal_seconds):
             return await score(chunk)
 
-    async def _release(self, chunk: Chunk) -> None:
-        await self._database.write(lambda connection: queries.release(connection, chunk))
+    async def _release(self, chunk: Chunk, tries: int) -> None:
+        await self._database.write(lambda connection: queries.release(connection, chunk, tries))
 
 
 def _progress(batch_id: str, row: queries.Counted) -> BatchProgress:

@@ -207,7 +207,7 @@ async def test_a_chunk_that_takes_longer_than_its_deadline_is_open_again(store):
     assert await work_off(store, Worker()) == 1
 
 
-async def test_a_worker_that_is_cancelled_gives_its_chunk_back(store):
+async def test_a_worker_that_is_cancelled_gives_its_chunk_back_untried(store):
     await store.batches.create("alice", V1, [b"x"])
     held = HeldWorker()
     working = asyncio.create_task(store.batches.work(V1, held, SOON))
@@ -215,7 +215,9 @@ async def test_a_worker_that_is_cancelled_gives_its_chunk_back(store):
     working.cancel()
     with pytest.raises(asyncio.CancelledError):
         await working
-    assert await work_off(store, Worker()) == 1
+    worker = Worker()
+    assert await work_off(store, worker) == 1
+    assert [chunk.attempt for chunk in worker.chunks] == [1]
 
 
 async def test_a_chunk_in_work_is_nobody_elses_for_as_long_as_it_takes(replica):
