@@ -65,7 +65,8 @@ def claim(connection: Connection, owner: str, version: str, lease_seconds: float
         # PostgreSQL: two workers at once take two chunks. SQLite has one writer anyway.
         .with_for_update(of=chunks, skip_locked=True)
     ).one_or_none()
-    if row is None:
+    # The request is gone where the batch was cancelled in the same moment.
+    if row is None or not row.request:
         return None
     chunk = Chunk(row.batch_id, row.position, row.request, row.attempts + 1, owner)
     lease = {"owner": owner, "lease_ends": SecondsNow() + lease_seconds, "attempts": chunk.attempt}
@@ -133,13 +134,15 @@ def results(connection: Connection, caller: str, batch_id: str) -> Sequence[byte
 
 
 def cancel(connection: Connection, caller: str, batch_id: str) -> None:
-    """Close the caller's batch to workers, unless all of it is finished or it is closed already."""
+    """Close the caller's batch to workers, unless all of it is finished or it is closed already; keep no request."""
     has_work = exists().where(_OF_BATCH, _OPEN)
     connection.execute(
         update(batches)
         .where(_of(caller, batch_id), batches.c.cancelled_at.is_(None), has_work)
         .values(cancelled_at=SecondsNow())
     )
+    is_cancelled = exists().where(_of(caller, batch_id), batches.c.cancelled_at.is_not(None))
+    connection.execute(update(chunks).where(chunks.c.batch_id == batch_id, _OPEN, is_cancelled).values(request=b""))
 
 
 def count_open(connection: Connection, caller: str) -> int:

@@ -151,7 +151,8 @@ class BatchStore:
         return found
 
     async def cancel(self, caller: str, batch_id: str) -> BatchProgress:
-        """Give no more of the batch to workers; what is finished stays, and a batch that is done stays done.
+        """Give no more of the batch to workers, and keep no request of it; what is finished stays, and a batch that is
+        done stays done.
 
         Raises:
             BatchNotFound: see `errors`.

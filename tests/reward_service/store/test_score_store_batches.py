@@ -263,6 +263,21 @@ async def test_a_cancelled_batch_keeps_what_is_finished_and_gives_out_no_more(st
     assert (await store.batches.cancel("alice", batch_id)).state == "cancelled"
 
 
+async def test_the_requests_of_a_cancelled_batch_are_gone_and_a_chunk_in_work_is_kept_all_the_same(place, replica):
+    store = await replica()
+    batch_id = await store.batches.create("alice", V1, [b"a", b"b", b"c"])
+    await store.batches.create("alice", V1, [b"another"])
+    held = HeldWorker()
+    working = asyncio.create_task(store.batches.work(V1, held, SOON))
+    await held.begun.wait()
+    await store.batches.cancel("alice", batch_id)
+    kept = [bytes(request) for (request,) in place.query("SELECT request FROM batch_chunks ORDER BY request")]
+    assert kept == [b"", b"", b"", b"another"]
+    held.let_go.set()
+    assert await working
+    assert await results(store, "alice", batch_id) == [b"A"]
+
+
 async def test_a_batch_that_is_done_stays_done(store):
     batch_id = await store.batches.create("alice", V1, [b"a"])
     await work_off(store, Worker())
