@@ -5,9 +5,11 @@ Consumes the store's batches; produces one router. A service that keeps nothing 
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
+from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
 from pydantic import WrapValidator
 from starlette.exceptions import HTTPException
@@ -19,7 +21,6 @@ from reward_service.service import RewardService
 from reward_service.store.batches import BatchProgress, BatchStore
 from reward_service.store.opening import Store
 from reward_service.tolerance import one_by_one
-from reward_service.wire import ScoreResponse
 from tool_sandbox.http.guard import caller, charge
 
 POLL_SECONDS = 1
@@ -53,25 +54,41 @@ def batch_router(service: RewardService, store: Store | None, answers: Answers, 
             response.headers["Retry-After"] = str(POLL_SECONDS)
         return status
 
-    @router.get("/{batch_id}/results")
-    async def results(http: Request, batch_id: BatchId) -> BatchResults:
+    @router.get("/{batch_id}/results", response_model=BatchResults)
+    async def results(http: Request, batch_id: BatchId) -> Response:
         batches = _kept(store)
         # Asked for before the results: whoever reads `done` has them all.
         found = await batches.progress(caller(http), batch_id)
-        kept = await batches.results(caller(http), batch_id)
-        parts = [ScoreResponse.model_validate_json(part) for part in kept if part is not None]
-        return BatchResults(
-            id=batch_id,
-            status=found.state,
-            reward_version=parts[0].reward_version if parts else None,
-            results=tuple(result for part in parts for result in part.results),
-        )
+        parts = batches.results(caller(http), found)
+        # What fails before the first part is still answered as a problem.
+        first = await anext(parts, None)
+        return StreamingResponse(_joined(found, first, parts), media_type="application/json")
 
     @router.post("/{batch_id}/cancel")
     async def cancel(http: Request, batch_id: BatchId) -> BatchStatus:
         return _status(await _kept(store).cancel(caller(http), batch_id))
 
     return router
+
+
+async def _joined(found: BatchProgress, first: bytes | None, others: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """A `BatchResults` out of kept parts, none of which is read: all of a batch may be far larger than its request."""
+    nothing = BatchResults(id=found.batch_id, status=found.state, reward_version=None, results=())
+    if first is None:
+        yield nothing.model_dump_json().encode()
+        return
+    version, results = _taken_apart(first)
+    yield nothing.model_dump_json(include={"id", "status"}).encode().removesuffix(b"}")
+    yield b',"reward_version":%b,"results":[%b' % (version, results)
+    async for part in others:
+        yield b",%b" % _taken_apart(part)[1]
+    yield b"]}"
+
+
+def _taken_apart(part: bytes) -> tuple[bytes, bytes]:
+    """Version and results of a `ScoreResponse`, as the JSON that they are; it is written in the order of its fields."""
+    head, _, results = part.partition(b',"results":[')
+    return head.rpartition(b":")[2], results.removesuffix(b"]}")
 
 
 def _kept(store: Store | None) -> BatchStore:

@@ -126,10 +126,14 @@ def progress(connection: Connection, caller: str, batch_id: str) -> Counted | No
     return None if row is None else Counted(*row)
 
 
-def results(connection: Connection, caller: str, batch_id: str) -> Sequence[bytes | None]:
-    """The result of each chunk, in order, None where it is open; empty where there is no such batch."""
+def results(connection: Connection, caller: str, batch_id: str, start: int, count: int) -> Sequence[bytes | None]:
+    """The results of so many chunks, in order, None where one is open; empty where there is no such chunk."""
+    wanted = and_(chunks.c.position >= start, chunks.c.position < start + count)
     return connection.scalars(
-        select(chunks.c.result).join(batches, _OF_BATCH).where(_of(caller, batch_id)).order_by(chunks.c.position)
+        select(chunks.c.result)
+        .join(batches, _OF_BATCH)
+        .where(_of(caller, batch_id), wanted)
+        .order_by(chunks.c.position)
     ).all()
 
 

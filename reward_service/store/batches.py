@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +23,9 @@ from reward_service.store.errors import BatchNotFound, TooManyBatches
 from reward_service.store.leases import given_back_on_failure, renewed
 from reward_service.store.once import within
 from reward_service.store.timing import Timing
+
+_CHUNKS_READ_AT_ONCE = 4
+"""Results of long trajectories take megabytes each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,17 +141,26 @@ class BatchStore:
             raise BatchNotFound(batch_id)
         return _progress(batch_id, row)
 
-    async def results(self, caller: str, batch_id: str) -> Sequence[bytes | None]:
-        """The result of each chunk, in order; None where it is open.
+    async def results(self, caller: str, batch: BatchProgress) -> AsyncIterator[bytes]:
+        """The results of the finished chunks of a batch, in order, all those at least that `batch` counts; read from
+        the database a few at a time.
 
         Raises:
-            BatchNotFound: see `errors`.
+            BatchNotFound: see `errors`; its time may be over before all are read.
             StoreUnavailable: the database cannot be used now.
         """
-        found = await self._database.read(lambda connection: queries.results(connection, caller, batch_id))
-        if not found:
-            raise BatchNotFound(batch_id)
-        return found
+        for start in range(0, batch.chunks, _CHUNKS_READ_AT_ONCE):
+            found = await self._results(caller, batch.batch_id, start)
+            if not found:
+                raise BatchNotFound(batch.batch_id)
+            for result in found:
+                if result is not None:
+                    yield result
+
+    async def _results(self, caller: str, batch_id: str, start: int) -> Sequence[bytes | None]:
+        return await self._database.read(
+            lambda connection: queries.results(connection, caller, batch_id, start, _CHUNKS_READ_AT_ONCE)
+        )
 
     async def cancel(self, caller: str, batch_id: str) -> BatchProgress:
         """Give no more of the batch to workers, and keep no request of it; what is finished stays, and a batch that is

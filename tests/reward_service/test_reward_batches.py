@@ -11,7 +11,7 @@ import pytest
 
 from reward_service.api import build_app
 from reward_service.assembly import assembled
-from reward_service.batch_wire import MAX_BATCH_TRAJECTORIES, MAX_OPEN_BATCHES, BatchRequest
+from reward_service.batch_wire import MAX_BATCH_TRAJECTORIES, MAX_OPEN_BATCHES, BatchRequest, BatchResults
 from reward_service.batch_work import MAX_ATTEMPTS, accept, working
 from reward_service.config import OutcomeShaping, RewardConfig
 from reward_service.errors import ScorerUnavailable
@@ -216,6 +216,21 @@ async def test_a_batch_waits_for_a_scorer_that_is_slow_and_well(tmp_path):
         single = (await http.post("/v1/score", json=batch(2))).json()
     assert [result["status"] for result in answer["results"]] == ["ok", "ok"]
     assert [result["error"]["kind"] for result in single["results"]] == ["infrastructure", "infrastructure"]
+
+
+async def test_results_are_sent_chunk_by_chunk_in_the_form_of_the_contract(tmp_path):
+    async with replica(kept_in(tmp_path)) as http:
+        body = batch(35, options={"explain": True})
+        body["trajectories"][20] = trajectory("nowhere", steps=NOWHERE)
+        found = (await http.post("/v1/score/batches", json=body)).json()
+        await finished(http, found["id"])
+        answer = await http.get(f"/v1/score/batches/{found['id']}/results")
+    assert answer.headers["content-type"] == "application/json"
+    # Nobody knew how long it would be when it began.
+    assert "content-length" not in answer.headers
+    read = BatchResults.model_validate_json(answer.content)
+    assert len(read.results) == 35
+    assert answer.content == read.model_dump_json().encode()
 
 
 async def test_a_chunk_that_ends_its_worker_each_time_is_answered_with_errors_in_the_end(tmp_path):

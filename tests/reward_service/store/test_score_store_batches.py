@@ -56,7 +56,8 @@ async def counts(store, caller: str, batch_id: str) -> tuple[str, int, int]:
 
 
 async def results(store, caller: str, batch_id: str) -> list[bytes]:
-    return [result for result in await store.batches.results(caller, batch_id) if result is not None]
+    progress = await store.batches.progress(caller, batch_id)
+    return [result async for result in store.batches.results(caller, progress)]
 
 
 async def test_a_batch_from_its_beginning_to_its_end(store):
@@ -87,11 +88,14 @@ async def test_nothing_to_do_is_no_work(store):
 @pytest.mark.parametrize("caller", ["bob", ""])
 async def test_another_caller_cannot_find_a_batch_nor_cancel_it(store, caller):
     batch_id = await store.batches.create("alice", V1, [b"x"])
-    for ask in (store.batches.progress, store.batches.results, store.batches.cancel):
+    for ask in (store.batches.progress, store.batches.cancel):
         with pytest.raises(BatchNotFound, match=batch_id):
             await ask(caller, batch_id)
         with pytest.raises(BatchNotFound, match="'no-such-batch'"):
             await ask("alice", "no-such-batch")
+    known = await store.batches.progress("alice", batch_id)
+    with pytest.raises(BatchNotFound, match=batch_id):
+        await anext(store.batches.results(caller, known))
     assert await counts(store, "alice", batch_id) == ("running", 0, 1)
 
 
@@ -276,6 +280,17 @@ async def test_the_requests_of_a_cancelled_batch_are_gone_and_a_chunk_in_work_is
     held.let_go.set()
     assert await working
     assert await results(store, "alice", batch_id) == [b"A"]
+
+
+async def test_results_that_vanish_while_they_are_read_are_not_taken_for_all(place, replica):
+    store = await replica()
+    batch_id = await store.batches.create("alice", V1, [b"%d" % number for number in range(10)])
+    await work_off(store, Worker())
+    reading = store.batches.results("alice", await store.batches.progress("alice", batch_id))
+    assert await anext(reading) == b"0"
+    place.query("UPDATE batches SET expires_at = 0")
+    with pytest.raises(BatchNotFound, match=batch_id):
+        [result async for result in reading]
 
 
 async def test_a_batch_that_is_done_stays_done(store):
