@@ -1,7 +1,7 @@
-"""Cut a batch into the parts on which the optimiser steps in turn.
+"""Which trajectories an update learns from, and the parts on which the optimiser steps in turn.
 
-Owns `split_groups`. Pure. Groups stay whole: their trajectories share a prompt, which is computed once where they are
-laid out together, and they are what credit was compared over.
+Owns `with_steps` and `split_groups`. Pure. Groups stay whole: their trajectories share a prompt, which is computed once
+where they are laid out together, and they are what credit was compared over.
 """
 
 from __future__ import annotations
@@ -10,6 +10,12 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from learner.credit import CreditedTrajectory
+
+
+def with_steps(credited: Sequence[CreditedTrajectory]) -> list[CreditedTrajectory]:
+    """Those that have a step. The others teach nothing and leave no record: counted, they would make an update one that
+    no replay can repeat."""
+    return [one for one in credited if one.scored.trajectory.steps]
 
 
 def split_groups(credited: Sequence[CreditedTrajectory], count: int) -> list[list[CreditedTrajectory]]:

@@ -21,7 +21,7 @@ from learner.config import LearnerConfig
 from learner.credit import CreditedTrajectory
 from learner.credit.config import EtoConfig
 from learner.credit.pairs import Pair, preference_pairs
-from learner.minibatches import split_groups
+from learner.minibatches import split_groups, with_steps
 from learner.objective.stats import LossStats, Terms, measure
 from learner.packing import PackedRow
 from learner.phases import Phase, PhaseClock
@@ -56,6 +56,7 @@ class PreferenceRank(LearnerRank):
             NonFinite: before a bad step is applied; steps on earlier minibatches stand.
         """
         self._clock = PhaseClock()
+        credited = with_steps(credited)
         parts = split_groups(credited, self._config.minibatches)
         compared = [one for part in parts if (one := self._comparison(part)) is not None]
         pairs = sum(len(one.pairs) for one in compared)

@@ -29,7 +29,7 @@ from learner.engine_state import copy_weights
 from learner.errors import NonFinite
 from learner.forest import Layout
 from learner.loss_watch import LossWatch
-from learner.minibatches import split_groups
+from learner.minibatches import split_groups, with_steps
 from learner.objective.aggregation import BatchScale
 from learner.objective.config import FixedControl, NoCorrection, NoKl, ReferenceKl
 from learner.objective.kl import estimate, next_coefficient
@@ -107,6 +107,7 @@ class LearnerRank:
             NonFinite: on every rank, before a bad step is applied; steps on earlier minibatches stand.
         """
         self._clock = PhaseClock()
+        credited = with_steps(credited)
         minibatches, scale = self._minibatches(credited), batch_scale(credited)
         taken = self._go_through(
             list(filter(None, minibatches)),

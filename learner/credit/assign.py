@@ -89,6 +89,8 @@ def assign_credit(
 
 def is_shown(one: KeptSteps, config: CreditConfig) -> bool:
     """Whether the estimator can make anything of a trajectory; the others have no credit and no part in a statistic."""
+    if not one.scored.trajectory.steps:
+        return False
     if config.level == "trajectory":
         return one.outcome is not None
     if config.needs_outcome and one.outcome is None and not (one.was_cut and config.states is not None):

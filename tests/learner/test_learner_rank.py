@@ -456,6 +456,27 @@ def test_an_episode_that_never_began_has_no_penalty_and_changes_nobody_elses(pat
     assert "reference_k3" not in learner.update(batch()).summary()
 
 
+def test_an_update_with_episodes_that_never_began_is_the_one_without_them(path: str) -> None:
+    """Records have no row of them, so a replay learns without: no minibatch and no coefficient may count them."""
+    kl = ReferenceKl(coef=0.5, control=AdaptiveControl(target=1e-9, horizon=60))
+    lost = [credited([], [], id=f"lost-{group}", group=group) for group in ("lost", "1")]
+    made: list[tuple[Any, ...]] = []
+    for some in (batch(), [lost[0], *batch(), lost[1]]):
+        learner = rank(path, minibatches=2, loss=LossConfig(kl=kl))
+        learner.begin_reinforcement()
+        first, second = learner.update(some), learner.update(some)
+        # Six trajectories of 60 move the coefficient by 2 %.
+        assert second.kl_coef == pytest.approx(0.5 * 1.02)
+        made.append((first.stats, second.stats, second.grad_norm, second.kl_coef, learner.full_parameters()))
+    (*numbers, weights), (*others, moved) = made
+    assert others == numbers
+    assert all(torch.equal(moved[name], tensor) for name, tensor in weights.items())
+
+
+def test_a_batch_of_episodes_that_never_began_takes_no_step(path: str) -> None:
+    assert rank(path).update([credited([], [], id="lost")]).optimiser_steps == 0
+
+
 def test_an_update_against_a_reference_that_was_never_frozen_is_refused(path: str) -> None:
     with pytest.raises(RuntimeError, match="call begin_reinforcement"):
         rank(path, loss=LossConfig(kl=ReferenceKl())).update(batch())

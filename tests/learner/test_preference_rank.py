@@ -12,12 +12,14 @@ import pytest
 import torch
 
 from learner.config import LearnerConfig, OptimiserConfig
+from learner.credit import assign_credit
 from learner.engine import StepTaken
 from learner.group import LearnerGroup
 from learner.objective.stats import LossStats
 from learner.preference_rank import PreferenceRank
 from learner.saving import PendingSave
 from tests.learner.batches import save_tiny_model, settings
+from tests.learner.builders import scored
 from tests.learner.gang import run_gang
 from tests.learner.preferences import ETO, PAIRS, compared, plain_loss
 
@@ -101,6 +103,15 @@ def test_minibatches_of_a_pass_add_up_to_the_gradient_of_the_whole_batch(path: s
     assert (expected.optimiser_steps, found.optimiser_steps) == (1, 2)
     assert found.stats.loss == pytest.approx(expected.stats.loss)
     torch.testing.assert_close(cut.gradients[0] + cut.gradients[1], 2 * whole.gradients[0], atol=1e-6, rtol=1e-4)
+
+
+def test_an_update_with_an_episode_that_never_began_is_the_one_without_it(path: str, alone: None) -> None:
+    """Records have no row of it, so a replay learns without: it must not be a minibatch."""
+    lost = assign_credit([scored([], id="lost", group="lost", solved=None, steps=[])], None, ETO)
+    without, beside = rank(path, minibatches=2), rank(path, minibatches=2)
+    expected, found = without.update(compared()), beside.update([*lost, *compared()])
+    assert (found.optimiser_steps, found.stats) == (2, expected.stats)
+    assert all(torch.equal(a, b) for a, b in zip(beside.gradients, without.gradients, strict=True))
 
 
 def test_a_batch_without_a_pair_makes_no_step(path: str, alone: None) -> None:

@@ -61,7 +61,7 @@ class Table:
     def _is_seen(self, i: int) -> bool:
         kind, one = self.config.kind, self.scored[i]
         if kind in ("grpo", "rloo", "reinforce_pp", "rft", "eto"):
-            return one.reward.solved is not None
+            return one.reward.solved is not None and bool(one.trajectory.steps)
         if kind == "mt_grpo" and one.reward.solved is None:
             return False
         if kind == "ppo_outcome" and one.reward.solved is None and not self.cut[i]:

@@ -307,6 +307,18 @@ def test_an_unknown_setting_is_rejected() -> None:
 
 
 @pytest.mark.parametrize("config", ALL, ids=kind)
+def test_an_episode_without_a_step_changes_nobodys_credit(config: Any) -> None:
+    """A prompt that overflowed the context has an outcome. Records have no row of it, and a replay must do the same."""
+    overflowed = [
+        scored([], id=group, group=group, solved=0.0, steps=[], stop=StopReason.CONTEXT_OVERFLOW) for group in "gh"
+    ]
+    rest = [scored([0.5, 1.0], id="a", group="g"), scored([0.5, 0.0], id="b", group="g", solved=0.0)]
+    found = credit([overflowed[0], *rest, overflowed[1]], config)
+    assert [one.advantages for one in (found[0], found[3])] == [(), ()]
+    assert found[1:3] == credit(rest, config)
+
+
+@pytest.mark.parametrize("config", ALL, ids=kind)
 def test_a_batch_of_lost_episodes_has_no_credit_and_is_no_error(config: Any) -> None:
     lost = scored([], id="lost", solved=None, steps=[], stop=StopReason.INFRASTRUCTURE)
     assert [one.advantages for one in credit([lost], config)] == [()]
