@@ -34,11 +34,12 @@ def estimate(logprobs: Tensor, other: Tensor, estimator: KlEstimator) -> Tensor:
 
 
 def next_coefficient(coef: float, kl: float, trajectories: int, control: FixedControl | AdaptiveControl) -> float:
-    """coef·(1 + clip(KL / target − 1, ±0.2)·n / horizon) after n trajectories (Ziegler et al. 2019, §2.2).
+    """coef·(1 + clip(KL / target − 1, ±0.2)·min(1, n / horizon)) after n trajectories (Ziegler et al. 2019, §2.2).
 
-    `kl` is the measured mean in nats a token. A fixed coefficient stays.
+    `kl` is the measured mean in nats a token. A fixed coefficient stays. The paper's horizon is longer than any batch;
+    with a short one the coefficient would change its sign, and pay for leaving the reference.
     """
     if isinstance(control, FixedControl):
         return coef
     error = min(max(kl / control.target - 1.0, -_LARGEST_ERROR), _LARGEST_ERROR)
-    return coef * (1.0 + error * trajectories / control.horizon)
+    return coef * (1.0 + error * min(1.0, trajectories / control.horizon))

@@ -53,6 +53,14 @@ def test_an_adaptive_coefficient_rises_where_kl_is_above_its_target_and_falls_be
     assert next_coefficient(0.5, 0.0, 100, control) == pytest.approx(0.5 * 0.98)
 
 
+def test_one_batch_moves_an_adaptive_coefficient_by_a_fifth_at_most_however_short_the_horizon() -> None:
+    """A negative coefficient would pay for leaving the reference."""
+    control = AdaptiveControl(target=0.1, horizon=8)
+    assert next_coefficient(0.01, 0.0, 48, control) == pytest.approx(0.008)
+    assert next_coefficient(0.01, 7.0, 48, control) == pytest.approx(0.012)
+    assert next_coefficient(0.01, 0.09, 4, control) == pytest.approx(0.01 * 0.95)
+
+
 def test_a_fixed_coefficient_stays() -> None:
     assert next_coefficient(0.5, 7.0, 100, FixedControl()) == 0.5
 
