@@ -36,7 +36,7 @@ UNMARKED = f"{CALL}\nuser\n<tool_response>\n42\n</tool_response>\nassistant\n42"
 class LostScorer(Recipe):
     """Loses every trajectory."""
 
-    async def score(self, item):
+    async def score(self, item, plug_in_seconds=None):
         raise ScorerUnavailable("judge: no reply within 30 s")
 
 

@@ -80,7 +80,7 @@ class Slow(Recipe):
         self.began, self.may_end = asyncio.Event(), asyncio.Event()
         self.tries = 0
 
-    async def score(self, item):
+    async def score(self, item, plug_in_seconds=None):
         self.tries += 1
         self.began.set()
         async with asyncio.timeout(20):
@@ -111,7 +111,7 @@ class Recovering(Recipe):
 
     lost = True
 
-    async def score(self, item):
+    async def score(self, item, plug_in_seconds=None):
         if self.lost:
             self.lost = False
             raise ScorerUnavailable("judge: away")

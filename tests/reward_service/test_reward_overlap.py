@@ -86,7 +86,7 @@ async def test_what_is_not_compared_by_the_deadline_is_an_error_of_its_own():
 class Plodding(Recipe):
     """The default recipe on a slow machine."""
 
-    async def score(self, item):
+    async def score(self, item, plug_in_seconds=None):
         _plod()
         return await super().score(item)
 

@@ -22,7 +22,7 @@ class Waiting(Recipe):
     def by_rules(self) -> bool:
         return False
 
-    async def score(self, item):
+    async def score(self, item, plug_in_seconds=None):
         await self._gate.wait()
         return await super().score(item)
 

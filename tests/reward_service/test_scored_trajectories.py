@@ -54,7 +54,7 @@ USEFUL = played(called(), step(Answer("42")))
 class LosesItsScorer(Recipe):
     """Scores by rules, but for the trajectory named `lost`."""
 
-    async def score(self, item):
+    async def score(self, item, plug_in_seconds=None):
         if item.id == "lost":
             raise ScorerUnavailable("judge: no reply within 30 s")
         return await super().score(item)
