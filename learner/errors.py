@@ -29,7 +29,7 @@ class UnsupportedDevice(LearnerError):
 
 
 class NonFinite(LearnerError):
-    """A loss or a gradient norm overflowed; the update was not applied."""
+    """A loss or a gradient norm overflowed; its step was not made, those before it in the update stand."""
 
 
 class BadCheckpoint(LearnerError):

@@ -14,6 +14,9 @@ from torch import Tensor
 
 from learner.errors import NonFinite
 
+STEPS_STAND = "the step was not made, those before it stand"
+"""What errors say of the weights, which an update may have moved several times before."""
+
 
 class LossWatch:
     """What a rank has seen since the step before."""
@@ -39,7 +42,7 @@ class LossWatch:
         if self._ranks > 1:
             odd = self._of_all(odd, device)
         if odd:
-            raise NonFinite(f"{'; '.join(odd)}; expected finite numbers; the weights are as they were")
+            raise NonFinite(f"{'; '.join(odd)}; expected finite numbers; {STEPS_STAND}")
 
     def _of_all(self, odd: list[str], device: torch.device) -> list[str]:
         """One number goes round before each step; words only where there is something to tell."""

@@ -28,7 +28,7 @@ from learner.engine import Rates, StepTaken, build_engine, join, own_device, tak
 from learner.engine_state import copy_weights
 from learner.errors import NonFinite
 from learner.forest import Layout
-from learner.loss_watch import LossWatch
+from learner.loss_watch import STEPS_STAND, LossWatch
 from learner.minibatches import split_groups, with_steps
 from learner.objective.aggregation import BatchScale
 from learner.objective.config import FixedControl, NoCorrection, NoKl, ReferenceKl
@@ -369,9 +369,7 @@ class LearnerRank:
         self._losses.expect_finite(self._engine.device)
         taken = take_step(self._engine, rates, bound)
         if not math.isfinite(taken.norm):
-            raise NonFinite(
-                f"rank {self._rank}: gradient norm {taken.norm}, expected a finite number; the weights are as they were"
-            )
+            raise NonFinite(f"rank {self._rank}: gradient norm {taken.norm}, expected a finite number; {STEPS_STAND}")
         return taken
 
     def _read(self, row: PackedRow, wanted: Wanted = Wanted.ALL) -> RowOutputs:

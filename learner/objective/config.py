@@ -120,8 +120,8 @@ class AdaptiveControl(_Settings):
     target: float = Field(gt=0)
     """Nats a token."""
     horizon: int = Field(default=10_000, ge=1)
-    """Trajectories over which a KL that is a fifth too high raises the coefficient by a fifth, which is the most that an
-    update moves it."""
+    """Trajectories over which a KL that is a fifth too high raises the coefficient by a fifth, the most that an update
+    moves it."""
 
 
 class NoKl(_Settings):

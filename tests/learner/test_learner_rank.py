@@ -311,7 +311,7 @@ def test_a_loss_that_overflows_stops_before_the_weights_change(path: str) -> Non
     learner = rank(path, loss=LossConfig(surrogate=DualClipConfig(cap=1e30)))
     before = learner.full_parameters()
     absurd = [credited([-1.0], [step((1, 2), (3,), logprob=-1e9)])]
-    with pytest.raises(NonFinite, match=r"trajectories \['t-0', 't-1'\].*the weights are as they were"):
+    with pytest.raises(NonFinite, match=r"trajectories \['t-0', 't-1'\].*the step was not made, those before it stand"):
         learner.update([*absurd, credited([3e38], [step((1, 2), (4,), logprob=-80.0)], id="t-1")])
     after = learner.full_parameters()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -324,10 +324,22 @@ def test_a_gradient_that_overflows_under_a_finite_loss_changes_nothing(
     learner = rank(path, zero_stage=stage, dtype=dtype, offload={"kind": offload})
     before = learner.full_parameters()
     huge = [credited([1e38, -1e38], [step((1, 2), (3, 4), -4.16), step((5,), (6,), -4.16)])]
-    with pytest.raises(NonFinite, match=r"gradient norm (inf|nan).*the weights are as they were"):
+    with pytest.raises(NonFinite, match=r"gradient norm (inf|nan).*the step was not made, those before it stand"):
         learner.update(huge)
     after = learner.full_parameters()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_steps_on_minibatches_before_the_one_that_overflows_stand(path: str) -> None:
+    learner, without = rank(path, minibatches=2), rank(path, minibatches=2)
+    good, huge = batch()[:3], [credited([1e38], [step((1, 2), (3, 4), -4.16)], id="huge", group="huge")]
+    silent = [credited([0.0], [step((1, 2), (3, 4), -4.16)], id="huge", group="huge")]
+    with pytest.raises(NonFinite, match="the step was not made, those before it stand"):
+        learner.update([*good, *huge])
+    # As many tokens: the first minibatch has the same share of the loss.
+    assert without.update([*good, *silent]).optimiser_steps == 1
+    found, expected = learner.full_parameters(), without.full_parameters()
+    assert all(torch.equal(found[name], expected[name]) for name in found)
 
 
 def test_imitation_learns_its_demonstrations(path: str) -> None:

@@ -110,7 +110,8 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_a_loss_that_is_no_number_on_one_rank_stops_all_of_them_with_its_name(path: str) -> None:
     """Of four rows each rank has two: the other one is at its second when the odd row is met."""
     told = (
-        "rank 1: loss inf of the row with trajectories ['odd']; expected finite numbers; the weights are as they were"
+        "rank 1: loss inf of the row with trajectories ['odd']; expected finite numbers; "
+        "the step was not made, those before it stand"
     )
     for found in run_gang(refusals, 2, path, 2, seconds=100.0):
         assert found == [(told, True)] * 4
