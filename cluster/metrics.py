@@ -15,6 +15,8 @@ from ray.util.metrics import Counter, Gauge
 from torch.utils.tensorboard import SummaryWriter
 
 from actors.scoring import ScoredTrajectory
+from cluster.config import RunConfig
+from cluster.layout import layout_of
 from cluster.run_directory import RunDirectory
 
 METRIC_NAMES = (
@@ -118,12 +120,13 @@ def level_shares(scored: Sequence[ScoredTrajectory]) -> dict[str, float]:
 
 
 class MetricSink:
-    """Writes each report to all places. Close it at the end."""
+    """Writes each report to all places, and to metrics.jsonl the layout of its update. Close it at the end."""
 
-    def __init__(self, directory: RunDirectory, run: str) -> None:
+    def __init__(self, directory: RunDirectory, config: RunConfig) -> None:
         self._directory = directory
+        self._layout = layout_of(config)
         self._board = SummaryWriter(str(directory.tensorboard))
-        tags = {"run": run}
+        tags = {"run": config.name}
         self._gauges = {name: _gauge(name, tags) for name in METRIC_NAMES if not name.endswith("_total")}
         self._trajectories = Counter("steptool_trajectories", "Finished trajectories", ("run",))
         self._abstained = Counter("steptool_abstained_steps", "Steps without a verdict", ("run",))
@@ -131,7 +134,7 @@ class MetricSink:
             counter.set_default_tags(tags)
 
     def write(self, report: IterationReport) -> None:
-        self._directory.append_metrics(report.as_record())
+        self._directory.append_metrics({**report.as_record(), "layout": self._layout})
         for name, value in _scalars(report):
             self._board.add_scalar(name, value, report.iteration)
         self._board.flush()

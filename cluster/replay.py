@@ -3,16 +3,18 @@
 Consumes a run directory: the newest checkpoint before the iteration, and the trajectories recorded since. Produces the
 loss and the gradient norm of every update on the way, beside the recorded ones. Credit is computed anew from the
 recorded rewards by an estimator that continues from the checkpoint; nothing is sampled and nothing is scored. What
-continuations earned is read from where the run kept it.
+continuations earned is read from where the run kept it. Each update is done in the layout that it was recorded in:
+where the run went on in another one, the learner is started anew from a copy of what it holds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 from actors.storage import StoredTrajectory, read_trajectories
@@ -22,6 +24,7 @@ from cluster.config import RunConfig
 from cluster.continuations import recorded_continuations
 from cluster.errors import BadConfiguration, NotReproduced
 from cluster.launch import check_inputs, ray_session
+from cluster.layout import laid_out
 from cluster.run_directory import RunDirectory
 from learner.credit import CreditedTrajectory, StateAt
 from learner.credit.config import MonteCarloConfig
@@ -30,12 +33,14 @@ from learner.estimator import CreditAssigner
 from learner.group import LearnerGroup
 from learner.objective.penalty import as_credit_sees
 from learner.reports import UpdateReport
+from learner.saving import PendingSave
 from learner.utterance_features import UtteranceFeatures
 
 
 class ReplayLearner(Protocol):
     """What a replay needs of the learner."""
 
+    def save(self, path: str) -> PendingSave: ...
     def load(self, path: str) -> None: ...
     def update(self, credited: Sequence[CreditedTrajectory]) -> UpdateReport: ...
     def values(
@@ -86,24 +91,51 @@ def replay(run: Path, iteration: int, warn: Callable[[str], None], start: StartL
     found = newest_sound(directory.checkpoints, warn, before=iteration)
     assert found is not None, "a replayable iteration has a checkpoint before it"
     checkpoint, state = found
-    records = {record["iteration"]: record for record in directory.read_metrics()}
     numbers = range(state.iteration + 1, iteration + 1)
-    with start(config) as learner:
-        learner.load(str(checkpoint / "learner"))
-        assigner = CreditAssigner(
-            config.credit,
-            learner.values,
-            _continuations(directory, config, numbers),
-            read_features=learner.features,
-        )
-        assigner.restore(state.credit)
-        for number in numbers:
-            stored = read_trajectories(directory.trajectories_of(number))
-            scored = [one.scored for one in stored]
-            kl = config.learner.loss.kl
-            credited = assigner.assign(as_credit_sees(scored, kl, learner.step_penalties))
-            update = learner.update(credited)
-            yield _compared(records[number], state.iteration, update, _advantage_gap(stored, credited))
+    records = {record["iteration"]: record for record in directory.read_metrics()}
+    read = _continuations(directory, config, numbers)
+    stretches = [list(some) for _, some in groupby((records[n] for n in numbers), key=_recorded_layout)]
+    files, credit = checkpoint / "learner", state.credit
+    with ExitStack() as stack:
+        for stretch in stretches:
+            with start(laid_out(config, _recorded_layout(stretch[0]))) as learner:
+                learner.load(str(files))
+                assigner = CreditAssigner(config.credit, learner.values, read, read_features=learner.features)
+                assigner.restore(credit)
+                for record in stretch:
+                    yield _done_again(directory, config, learner, assigner, record, state.iteration)
+                if stretch is not stretches[-1]:
+                    # Beside the run's own checkpoints: where all ranks see it.
+                    files = Path(stack.enter_context(TemporaryDirectory(dir=run, prefix=".replay-")))
+                    learner.save(str(files)).wait()
+                    credit = assigner.state()
+
+
+def _recorded_layout(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    return record.get("layout", {})
+
+
+def _done_again(
+    directory: RunDirectory,
+    config: RunConfig,
+    learner: ReplayLearner,
+    assigner: CreditAssigner,
+    record: Mapping[str, Any],
+    checkpoint: int,
+) -> Replayed:
+    stored = read_trajectories(directory.trajectories_of(record["iteration"]))
+    scored = [one.scored for one in stored]
+    credited = assigner.assign(as_credit_sees(scored, config.learner.loss.kl, learner.step_penalties))
+    update = learner.update(credited)
+    return Replayed(
+        iteration=record["iteration"],
+        checkpoint=checkpoint,
+        recorded_loss=record["loss"],
+        loss=update.stats.loss,
+        recorded_grad_norm=record["learner"]["grad_norm"],
+        grad_norm=update.grad_norm,
+        advantage_gap=_advantage_gap(stored, credited),
+    )
 
 
 def _continuations(directory: RunDirectory, config: RunConfig, iterations: range) -> ReadContinuations | None:
@@ -119,8 +151,8 @@ def expect_reproduced(done: Replayed, config: RunConfig) -> None:
     raise NotReproduced(
         f"iteration {done.iteration}: loss {done.loss!r} and gradient norm {done.grad_norm!r}, recorded "
         f"{done.recorded_loss!r} and {done.recorded_grad_norm!r}, largest gap of an advantage {done.advantage_gap:g}; "
-        "expected equal numbers in float32. Compare the versions in summary.json, the machine, learner.threads and "
-        "learner.ranks with those of the run"
+        "expected equal numbers in float32. Compare the versions in summary.json and the machine with those of the "
+        "run, and learner.ranks and learner.threads too where its metrics.jsonl holds no layout"
     )
 
 
@@ -164,18 +196,6 @@ def _ranges(numbers: Sequence[int]) -> str:
     """`1 to 4, 7`; none where there is no number."""
     runs = [[n for _, n in run] for _, run in groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0])]
     return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs) or "none"
-
-
-def _compared(record: Mapping[str, Any], checkpoint: int, update: UpdateReport, gap: float) -> Replayed:
-    return Replayed(
-        iteration=record["iteration"],
-        checkpoint=checkpoint,
-        recorded_loss=record["loss"],
-        loss=update.stats.loss,
-        recorded_grad_norm=record["learner"]["grad_norm"],
-        grad_norm=update.grad_norm,
-        advantage_gap=gap,
-    )
 
 
 def _advantage_gap(stored: Sequence[StoredTrajectory], credited: Sequence[CreditedTrajectory]) -> float:

@@ -175,7 +175,7 @@ class StepToolAlgorithm(Algorithm):
         directory.create(self._run)
         display = LineDisplay(Console(stderr=True))
         parts = self._stack.enter_context(start_parts(directory.keeping_votes(self._run), display.note))
-        sink = MetricSink(directory, self._run.name)
+        sink = MetricSink(directory, self._run)
         self._stack.callback(sink.close)
         return Trainer(self._run, directory, parts, display, StopFlag()), sink
 

@@ -146,7 +146,7 @@ class Trainer:
         return after, report_of(after, state.version, batch, learner, watch.seconds, gap)
 
     def _train(self, state: RunState) -> RunState:
-        sink = MetricSink(self._directory, self._config.name)
+        sink = MetricSink(self._directory, self._config)
         try:
             while not self._is_finished(state):
                 state, report = self.iterate(state)

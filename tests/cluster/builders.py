@@ -253,3 +253,13 @@ class FakeRun:
         """Ids of the training tasks that an iteration played, in the order of its requests."""
         played = [request for request in self.rollouts.played if request.id.startswith(f"{iteration:05d}/")]
         return [request.task.id for request in sorted(played, key=lambda request: request.id)]
+
+
+def stop_in_iteration(number: int) -> Callable[[StopFlag, EpisodeRequest], None]:
+    """For `before_each`: a signal comes while the last episode of an iteration is played."""
+
+    def before_each(flag: StopFlag, request: EpisodeRequest) -> None:
+        if request.id == f"{number:05d}/000/00":
+            flag.set()
+
+    return before_each

@@ -13,16 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.episode import EpisodeRequest
 from cluster.batch import next_curriculum, training_tasks
 from cluster.checkpoint import list_checkpoints, load_checkpoint
 from cluster.config import CurriculumMix, TaskConfig
 from cluster.curriculum import EASIER, HARDER, STILL, Curriculum, LevelRecord, expected_rate
 from cluster.errors import BadConfiguration, Stopped
-from cluster.interrupt import StopFlag
 from cluster.metrics import count_solved, level_shares
 from cluster.presets import load_config
-from tests.cluster.builders import FakeRun, answer_step, episode, small_config, task
+from tests.cluster.builders import FakeRun, answer_step, episode, small_config, stop_in_iteration, task
 
 MIX = CurriculumMix()
 LEVELS = ("L0", "L1", "L2")
@@ -221,14 +219,6 @@ def test_levels_that_take_turns_keep_no_state() -> None:
 
 
 CURRICULUM = ("task.mix.kind=curriculum", "task.mix.low=0.6", "task.mix.high=0.9", "task.per_iteration=3")
-
-
-def stop_in_iteration(number: int):
-    def before_each(flag: StopFlag, request: EpisodeRequest) -> None:
-        if request.id == f"{number:05d}/000/00":
-            flag.set()
-
-    return before_each
 
 
 def test_a_resumed_run_draws_the_identical_next_tasks(tmp_path: Path) -> None:

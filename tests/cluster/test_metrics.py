@@ -59,7 +59,7 @@ def directory(tmp_path: Path) -> RunDirectory:
 
 
 def test_a_report_goes_to_the_metrics_file_and_to_tensorboard(directory: RunDirectory) -> None:
-    sink = MetricSink(directory, "quickstart")
+    sink = MetricSink(directory, load_config("quickstart", ["learner.threads=3"]))
     sink.write(REPORT)
     sink.write(replace(REPORT, iteration=4, solved_rate=0.75))
     sink.close()
@@ -67,6 +67,7 @@ def test_a_report_goes_to_the_metrics_file_and_to_tensorboard(directory: RunDire
     assert first["loss"] == 0.125
     assert first["tokens_per_second"] == {"rollout": 30.0, "update": 60.0}
     assert second["iteration"] == 4
+    assert (second["layout"]["ranks"], second["layout"]["threads"]) == (1, 3)
     board = EventAccumulator(str(directory.tensorboard)).Reload()
     assert [(event.step, event.value) for event in board.Scalars("rollout/solved_rate")] == [(3, 0.5), (4, 0.75)]
     assert board.Scalars("learner/grad_norm")[0].value == 0.5

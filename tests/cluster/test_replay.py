@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import pytest
@@ -13,12 +14,12 @@ from typer.testing import CliRunner
 
 from cluster.cli import app
 from cluster.config import RunConfig
-from cluster.errors import BadConfiguration, NotReproduced
+from cluster.errors import BadConfiguration, NotReproduced, Stopped
 from cluster.replay import Replayed, expect_reproduced, replay, replayable
 from cluster.run_directory import RunDirectory
 from learner.credit import CreditedTrajectory
 from learner.rank import UpdateReport
-from tests.cluster.builders import FakeLearner, FakeRun, small_config
+from tests.cluster.builders import FakeLearner, FakeRun, small_config, stop_in_iteration
 
 
 @pytest.fixture
@@ -43,11 +44,16 @@ class Recorder(FakeLearner):
         return super().update(credited)
 
 
-def replayed(run: RunDirectory, iteration: int) -> tuple[list[Replayed], Recorder]:
+def replayed(
+    run: RunDirectory, iteration: int, started: list[RunConfig] | None = None
+) -> tuple[list[Replayed], Recorder]:
+    """`started` gets the configuration of every learner that was started."""
     learner = Recorder()
 
     @contextmanager
     def start(config: RunConfig) -> Iterator[Any]:
+        if started is not None:
+            started.append(config)
         yield learner
 
     return list(replay(run.path, iteration, pytest.fail, start)), learner
@@ -92,6 +98,56 @@ def test_credit_by_continuations_is_done_again_from_what_they_earned(tmp_path: P
     made.directory.continuations_of(1).unlink()
     with pytest.raises(BadConfiguration, match=r"continuations/00001\.json: not there"):
         replayed(made.directory, 2)
+
+
+@pytest.fixture
+def moved(tmp_path: Path) -> RunDirectory:
+    """Two iterations on one rank, and from their checkpoint two more on two ranks at another stage."""
+    settings = ("loop.iterations=4", "checkpoint.every=2", "checkpoint.keep.count=3")
+    first = FakeRun(small_config(*settings), tmp_path / "run", before_each=stop_in_iteration(3))
+    with pytest.raises(Stopped):
+        first.trainer.run()
+    second = FakeRun(small_config(*settings, "learner.ranks=2", "learner.zero_stage=2"), tmp_path / "run")
+    second.trainer.run()
+    assert sorted(path.name for path in second.directory.checkpoints.iterdir()) == ["00000", "00002", "00004"]
+    return second.directory
+
+
+@pytest.mark.parametrize(("iteration", "layout"), [(1, (1, 0)), (4, (2, 2))])
+def test_an_iteration_is_done_again_in_the_layout_that_it_was_recorded_in(
+    moved: RunDirectory, iteration: int, layout: tuple[int, int]
+) -> None:
+    started: list[RunConfig] = []
+    done, _ = replayed(moved, iteration, started)
+    assert [(one.learner.ranks, one.learner.zero_stage) for one in started] == [layout]
+    assert done[-1].exact
+
+
+def test_a_replay_goes_on_in_the_layout_in_which_the_run_went_on(moved: RunDirectory) -> None:
+    rmtree(moved.checkpoints / "00002")
+    started: list[RunConfig] = []
+    done, learner = replayed(moved, 4, started)
+    assert [one.learner.ranks for one in started] == [1, 2]
+    assert [(one.iteration, one.checkpoint, one.loss) for one in done] == [
+        (1, 0, 0.25),
+        (2, 0, 0.5),
+        (3, 0, 0.75),
+        (4, 0, 1.0),
+    ]
+    assert all(one.exact for one in done)
+    # The second learner begins with what the first one held, which is no longer there afterwards.
+    assert learner.log == ["load", "update", "update", "save", "load", "update", "update"]
+    assert not list(moved.path.glob(".replay-*"))
+
+
+def test_a_record_without_a_layout_is_done_again_in_that_of_the_configuration(moved: RunDirectory) -> None:
+    records = [json.loads(line) for line in moved.metrics.read_text().splitlines()]
+    for record in records:
+        del record["layout"]
+    moved.metrics.write_text("".join(json.dumps(record) + "\n" for record in records))
+    started: list[RunConfig] = []
+    replayed(moved, 1, started)
+    assert [one.learner.ranks for one in started] == [2]
 
 
 def test_a_number_that_comes_out_otherwise_is_told(run: RunDirectory) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import pytest
 
 from actors.trajectory import Trajectory
 from cluster.config import RunConfig
+from cluster.errors import Stopped
 from cluster.replay import replay
 from learner.config import ValueHeadConfig
 from learner.credit import CreditedTrajectory, StateAt
@@ -20,7 +22,7 @@ from learner.rank import LearnerRank
 from learner.reports import UpdateReport
 from learner.saving import PendingSave
 from learner.utterance_features import UtteranceFeatures
-from tests.cluster.builders import FakeLearner, FakeRun, small_config
+from tests.cluster.builders import FakeLearner, FakeRun, small_config, stop_in_iteration
 from tests.learner.batches import save_tiny_model
 
 pytestmark = [pytest.mark.usefixtures("alone"), pytest.mark.timeout(240)]
@@ -107,15 +109,19 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return directory
 
 
+def three_iterations(model: str) -> tuple[str, ...]:
+    """On one rank, with a checkpoint after each and the last three of them kept."""
+    rank = (f"learner.model_path={model}", "learner.dtype=float32", "learner.zero_stage=0", "learner.ranks=1")
+    return (*rank, "loop.iterations=3", "checkpoint.every=1", "checkpoint.keep.count=3", "learner.optimiser.lr=0.001")
+
+
 @pytest.mark.filterwarnings("ignore:`torch.distributed.all_gather_into_tensor` is deprecated:FutureWarning")
 @pytest.mark.filterwarnings("ignore:`torch.distributed.reduce_scatter_tensor` is deprecated:FutureWarning")
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS.keys())
 def test_two_updates_in_a_row_come_out_again_to_the_last_bit(
     model: str, tmp_path: Path, settings: Sequence[str]
 ) -> None:
-    one_rank = (f"learner.model_path={model}", "learner.dtype=float32", "learner.zero_stage=0", "learner.ranks=1")
-    run = ("loop.iterations=3", "checkpoint.every=1", "checkpoint.keep.count=3", "learner.optimiser.lr=0.001")
-    config = small_config(*one_rank, *run, *settings)
+    config = small_config(*three_iterations(model), *settings)
     made = FakeRun(config, tmp_path / "run", learner=OneRank(config))
     made.trainer.run()
     (made.directory.checkpoints / "00002").rename(tmp_path / "set aside")
@@ -123,3 +129,23 @@ def test_two_updates_in_a_row_come_out_again_to_the_last_bit(
     assert [(one.iteration, one.checkpoint) for one in done] == [(2, 1), (3, 1)]
     assert [one.exact for one in done] == [True, True], done
     assert all(one.grad_norm > 0 for one in done)
+
+
+def test_updates_of_a_run_that_went_on_in_another_layout_come_out_again_to_the_last_bit(
+    model: str, tmp_path: Path
+) -> None:
+    """Four trajectories of eight tokens: in one row at first, and each in a row to itself from the third update on."""
+
+    def run(*rows: str, stop: int) -> FakeRun:
+        config = small_config(*three_iterations(model), "checkpoint.keep.count=4", *rows)
+        return FakeRun(config, tmp_path / "run", learner=OneRank(config), before_each=stop_in_iteration(stop))
+
+    with pytest.raises(Stopped):
+        run("learner.pack_tokens=1024", stop=3).trainer.run()
+    made = run("learner.pack_tokens=8", stop=4)
+    made.trainer.run()
+    for name in ("00001", "00002"):
+        rmtree(made.directory.checkpoints / name)
+    done = list(replay(made.directory.path, 3, pytest.fail, started))
+    assert [(one.iteration, one.checkpoint) for one in done] == [(1, 0), (2, 0), (3, 0)]
+    assert [one.exact for one in done] == [True, True, True], done

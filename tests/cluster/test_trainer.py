@@ -16,17 +16,8 @@ from actors.episode import EpisodeRequest
 from cluster.checkpoint import list_checkpoints, load_checkpoint
 from cluster.errors import NotEnoughResources, Stopped
 from cluster.evaluation import summarise
-from cluster.interrupt import StopFlag
 from learner.errors import LearnerLost, NonFinite
-from tests.cluster.builders import FakeLearner, FakeRun, answer_step, episode, small_config
-
-
-def stop_in_iteration(number: int):
-    def before_each(flag: StopFlag, request: EpisodeRequest) -> None:
-        if request.id == f"{number:05d}/000/00":
-            flag.set()
-
-    return before_each
+from tests.cluster.builders import FakeLearner, FakeRun, answer_step, episode, small_config, stop_in_iteration
 
 
 def metrics(run: FakeRun) -> list[dict]:
