@@ -32,6 +32,10 @@ def describe(config: RunConfig, console: Console) -> None:
             console.print(f"{setting} {model}: model not here: memory not estimated", markup=False, highlight=False)
             return
     console.print(_memory_table(config))
+    row, packed = longest_row(config), config.learner.pack_tokens
+    if row > packed:
+        told = f"learner: planned for a trajectory of {row} tokens (rollout.engine.max_model_len) in a row to itself"
+        console.print(f"{told}; other rows have {packed} (learner.pack_tokens)", highlight=False, soft_wrap=True)
 
 
 def model_shape(directory: Path) -> ModelShape:
@@ -56,11 +60,16 @@ def model_shape(directory: Path) -> ModelShape:
     )
 
 
+def longest_row(config: RunConfig) -> int:
+    """Tokens of the longest row that an update may have: a trajectory that packing cannot cut may fill the context."""
+    return max(config.learner.pack_tokens, config.rollout.engine.max_model_len)
+
+
 def expected_predictions(config: RunConfig) -> int:
-    """Positions of a full row that predict an action token, as if every turn were as long as it may be, and every
+    """Positions of the longest row that predict an action token, as if every turn were as long as it may be, and every
     observation too."""
     turn, observation = config.rollout.sampling.max_turn_tokens, config.rollout.episode.observation_tokens
-    return config.learner.pack_tokens * turn // (turn + observation)
+    return longest_row(config) * turn // (turn + observation)
 
 
 def _placement_table(placed: tuple[Placed, ...]) -> Table:
@@ -83,9 +92,8 @@ def _memory_table(config: RunConfig) -> Table:
 
 def _parts(config: RunConfig) -> Iterator[tuple[str, int, Mapping[str, int]]]:
     trained, served = _shape(config.learner.model_path), _shape(config.rollout.model)
-    tokens = config.learner.pack_tokens
     critic = value_head_of(config.credit)
-    update = update_bytes(trained, config.learner, critic, tokens, expected_predictions(config))
+    update = update_bytes(trained, config.learner, critic, longest_row(config), expected_predictions(config))
     if isinstance(config.credit, EtoConfig):
         copied = trained_parameters(trained, config.learner)
         update = {**update, "reference policy": DTYPE_BYTES[config.learner.dtype] * copied}

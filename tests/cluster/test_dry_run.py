@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from cluster.dry_run import describe, expected_predictions, model_shape
+from cluster.dry_run import describe, expected_predictions, longest_row, model_shape
 from cluster.presets import load_config, preset_names
 from learner.memory import ModelShape
 from tests.cluster.builders import small_config
@@ -77,6 +77,28 @@ def test_the_description_says_who_runs_where_and_what_it_holds() -> None:
     assert ["checkpoint", "1", "copy that is being written", "1.75"] in rows
     # 30 layers, 3 heads of 64: 11,520 keys and values a token, 2 bytes each, in 1 GiB.
     assert ["rollout", "1", "KV cache (46603 tokens, 121 full contexts)", "1.00"] in rows
+
+
+def activations(text: str) -> float:
+    """GiB."""
+    [line] = [line for line in text.splitlines() if "│ activations " in line]
+    return float(line.split("│")[4])
+
+
+def test_memory_is_planned_for_a_trajectory_that_is_longer_than_a_packed_row() -> None:
+    model = small_config().rollout.model
+    context = (f"rollout.model={model}", f"learner.model_path={model}", "rollout.engine.max_model_len=4096")
+    short, equal, long = (told(*context, f"learner.pack_tokens={tokens}") for tokens in (1024, 4096, 8192))
+    assert activations(short) == activations(equal)
+    assert activations(long) == pytest.approx(2 * activations(equal), abs=0.02)
+    assert "planned for a trajectory of 4096 tokens (rollout.engine.max_model_len) in a row to itself" in short
+    assert "in a row to itself" not in equal + long
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_no_preset_plans_for_a_trajectory_that_is_longer_than_its_rows(name: str) -> None:
+    config = load_config(name)
+    assert longest_row(config) == config.learner.pack_tokens
 
 
 @pytest.mark.parametrize("name", preset_names())
