@@ -144,7 +144,7 @@ class FakeLearner:
         self.log.append("update")
         self.seen = list(credited)
         if self.overflows:
-            raise NonFinite("rank 0: loss nan; the weights are as they were")
+            raise NonFinite("rank 0: loss nan; the step was not made")
         self.weights += self.teaches
         tokens = sum(one.scored.trajectory.token_count for one in credited)
         stats = replace(LossStats.total([]), loss=0.25 * self.weights, tokens=tokens, ratio_sum=float(tokens))
