@@ -435,7 +435,7 @@ def test_an_adaptive_coefficient_follows_the_kl_and_survives_a_checkpoint(
     # log-probabilities in the reward are far from the reference at once. Six trajectories of 60: a factor of 1 ± 0.02.
     first = 0.98 if place == "loss" else 1.02
     assert coefficients == pytest.approx([0.5, 0.5 * first, 0.5 * first * 1.02])
-    learner.save(str(tmp_path))
+    save(learner, tmp_path)
     again = rank(path, loss=LossConfig(kl=kl))
     again.load(str(tmp_path))
     assert turn(again).kl_coef == turn(learner).kl_coef == pytest.approx(0.5 * first * 1.02**2)
