@@ -29,6 +29,11 @@ class Repeatable:
         """Whether all that came in until now can be given again; not where it was too much, or the caller has left."""
         return self._room >= 0
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of its body has come in, and is kept."""
+        return self.is_kept and bool(self._kept) and not self._kept[-1].get("more_body", False)
+
     async def receive(self) -> Message:
         """The next message, which is kept."""
         message = await self._receive()

@@ -28,6 +28,9 @@ _REASONS = {
 _HEADERS_OF_A_REFUSAL = frozenset({"content-type", "retry-after", "x-request-id"})
 _LOST = 503
 """A replica that died with the request leaves no answer at all."""
+_UNREAD = 408
+"""A replica waited in vain for the body. Where all of it has come in, a replica that died before this one had taken it:
+Serve asks another by itself where the first had not yet said that it accepts, and has no second copy for it."""
 
 
 def problem_documents() -> list[Middleware]:
@@ -45,7 +48,8 @@ class ProblemDocuments:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        answer, question = _Answer(send), Repeatable(scope, receive)
+        question = Repeatable(scope, receive)
+        answer = _Answer(send, question)
         # Serve's proxy changes the scope that it is given.
         asked = dict(scope)
         await self._app(asked, question.receive, answer.send)
@@ -68,20 +72,22 @@ class _Refusal:
 class _Answer:
     """The way out of one request."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, question: Repeatable) -> None:
         self._send = send
+        self._question = question
         self.begun = False
         self.refused: _Refusal | None = None
 
     @property
     def is_missing(self) -> bool:
-        """Neither an answer nor a refusal: the replica was lost."""
+        """Neither an answer nor a refusal: the replica was lost, or the body with the one before it."""
         return not self.begun and self.refused is None
 
     async def send(self, message: Message) -> None:
         if not self.begun and message["type"] == "http.response.start":
             self.refused = _refusal(message)
-            self.begun = self.refused is None
+            unread = message["status"] == _UNREAD and self._question.is_whole
+            self.begun = self.refused is None and not unread
         if self.begun:
             await self._send(message)
 

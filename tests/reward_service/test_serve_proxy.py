@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -85,7 +86,7 @@ class _Losing:
             await send({"type": "http.response.body", "body": body})
 
 
-def _asked(application: Any, method: str, path: str, body: bytes = b"") -> httpx.Response:
+def _asked(application: Any, method: str, path: str, body: bytes | AsyncIterator[bytes] = b"") -> httpx.Response:
     async def asked() -> httpx.Response:
         transport = httpx.ASGITransport(ProblemDocuments(application))
         async with httpx.AsyncClient(transport=transport, base_url="http://proxy") as http:
@@ -117,6 +118,39 @@ def test_what_would_do_something_twice_is_asked_once(method, path):
     application = _Losing(1)
     assert_problem(_asked(application, method, path, b"body"), 503)
     assert application.bodies == [b"body"]
+
+
+class _Robbed(_Losing):
+    """Serve passed the body on to a replica that died before it had accepted, so that the next one waits in vain."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await super().__call__(scope, receive, send)
+        if len(self.bodies) <= self._lost:
+            await send(start(408, ("content-type", "application/problem+json")))
+            await send(text("the body did not arrive"))
+
+
+def test_a_body_that_went_down_with_a_replica_is_sent_once_more():
+    application = _Robbed(1)
+    response = _asked(application, "POST", "/v1/score", b"body")
+    assert (response.status_code, response.text) == (200, "body")
+
+
+def test_a_body_that_goes_down_twice_is_told_to_come_again():
+    assert_problem(_asked(_Robbed(2), "POST", "/v1/score", b"body"), 503)
+
+
+def test_a_caller_whose_body_does_not_come_is_told_so():
+    async def impatient(scope: Any, receive: Any, send: Any) -> None:
+        assert (await receive())["more_body"]
+        await send(start(408, ("content-type", "application/problem+json")))
+        await send(text("the body did not arrive"))
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"half"
+        yield b"the rest"
+
+    assert _asked(impatient, "POST", "/v1/score", parts()).status_code == 408
 
 
 def test_a_request_that_two_replicas_were_lost_with_meets_no_third():
