@@ -9,7 +9,6 @@ the first steps of a recorded one (`prefix`), which are part of its trajectory a
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,7 +21,7 @@ from actors.trajectory import Action, Answer, ParseFailure, Step, Trajectory, fi
 from tool_sandbox.client import SandboxClient
 from tool_sandbox.errors import LeaseLost, SandboxFull, SandboxUnavailable
 from tool_sandbox.tasks import StopReason, Task
-from tool_sandbox.tools import CallOutcome, CallStatus, Progress, ToolCall, ToolResult, ToolSpec
+from tool_sandbox.tools import CallOutcome, CallStatus, Progress, Specs, ToolCall, ToolResult
 
 logger = logging.getLogger(__name__)
 
@@ -61,8 +60,7 @@ class Episodes:
     chat: ChatFormat
     parser: Parser
     config: EpisodeConfig
-    specs: Callable[[str], Mapping[str, ToolSpec]]
-    """Tool specs by name, of a toolset by name."""
+    specs: Specs
     max_context: int
     """Context of the engine, in tokens."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -34,12 +34,10 @@ from reward_service.wire import (
 )
 from tool_sandbox.registry import JSONL_PREFIX
 from tool_sandbox.tasks import Task
-from tool_sandbox.tools import ToolCall, ToolSpec
+from tool_sandbox.tools import Specs, ToolCall
 
 logger = logging.getLogger(__name__)
 
-Specs = Callable[[str], Mapping[str, ToolSpec]]
-"""Tool specs by name, of a toolset by name."""
 _MAX_DEPTH = 32
 """Of nested arguments; what a model nests deeper carries no meaning, and validators refuse it."""
 

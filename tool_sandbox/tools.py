@@ -5,7 +5,7 @@ Owns the types that cross every floor above. Knows nothing of models, tokens, se
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -85,6 +85,10 @@ class ToolSpec:
     def signature(self) -> str:
         """The spec on one line, for models whose context is short: `price(item)`."""
         return f"{self.name}({', '.join(self.parameters.get('properties', {}))})"
+
+
+Specs = Callable[[str], Mapping[str, ToolSpec]]
+"""Tool specs by name, of a toolset by name."""
 
 
 @dataclass(frozen=True, slots=True)
