@@ -53,7 +53,7 @@ def bench_rewards(
         typer.Option(help="Trajectories for the judge, 30 % of them twice; two replicas are killed meanwhile.", min=10),
     ] = 10_000,
 ) -> None:
-    """The reward service on Ray Serve: speed, overload, lost replicas, and votes that are cast once. A quarter of an hour.
+    """The reward service on Ray Serve: speed, overload, lost replicas, and votes that are cast once. 15 minutes.
 
     Speed is told as a ratio to a bare echo of the same body ([bold]throughput_ratio[/]), and as [bold]p99_ms[/] at
     80 % load. Overload and a killed replica must lose no accepted request: [bold]overload_5xx[/],
